@@ -1,0 +1,172 @@
+"""What a trial costs before it runs: parameters by kind, FLOPs active and executed, bytes by kind. Pure arithmetic, no torch.
+
+The decision that shaped this file: every count is kept apart and exact. The papers multiply all non-embedding weights by the
+density, the dense head included, which under-counts active weights up to 4.8 times on small models (REFERENCE section 2); here a
+law or a budget names the count that it uses. `block_counts` is also what the layouts are built from, so a count cannot disagree
+with the model that is trained.
+
+Left out: measured seconds and bytes (`results`), and any choice of kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from raysparse.spec import ModelSpec, SparsitySpec, TrialSpec
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How many blocks of one sparse matrix are active: `active` of `total`, each of `size` weights."""
+
+    rows: int
+    columns: int
+    size: int
+    total: int
+    active: int
+
+    @property
+    def active_weights(self) -> int:
+        return self.active * self.size
+
+
+def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
+    """Active blocks of every projection; each within half a block of its density, never fewer than one.
+
+    `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1, with the total
+    preserved (REFERENCE section 1); `uniform` gives all the same.
+    """
+    sparsity.check_blocks(model.projections)
+    size = {"element": 1, "run": sparsity.block, "tile": sparsity.block**2}[sparsity.layout]
+    densities = _densities(model.projections, sparsity)
+    found = {}
+    for name, (rows, columns) in model.projections.items():
+        total = rows * columns // size
+        found[name] = Blocks(rows, columns, size, total, max(1, round(densities[name] * total)))
+    return found
+
+
+def _densities(shapes: dict[str, tuple[int, int]], sparsity: SparsitySpec) -> dict[str, float]:
+    if sparsity.distribution == "uniform" or sparsity.density == 1.0:
+        return dict.fromkeys(shapes, sparsity.density)
+    weight = {name: (r + c) / (r * c) for name, (r, c) in shapes.items()}
+    capped: set[str] = set()
+    while True:  # each round caps at least one matrix more, so it ends
+        budget = sparsity.density * sum(r * c for r, c in shapes.values())
+        budget -= sum(math.prod(shapes[name]) for name in capped)
+        free = [name for name in shapes if name not in capped]
+        scale = budget / sum(weight[name] * math.prod(shapes[name]) for name in free)
+        over = {name for name in free if scale * weight[name] > 1.0}
+        if not over:
+            return {name: 1.0 if name in capped else scale * weight[name] for name in shapes}
+        capped |= over
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Weights by kind; `sparse_*` are the projections of attention and MLP, of any method, dense included."""
+
+    embedding: int
+    head: int
+    norm: int
+    sparse_total: int
+    sparse_active: int
+
+    @property
+    def total(self) -> int:
+        """Weights of the dense-equivalent model."""
+        return self.embedding + self.head + self.norm + self.sparse_total
+
+    @property
+    def active(self) -> int:
+        return self.embedding + self.head + self.norm + self.sparse_active
+
+    @property
+    def active_non_embedding(self) -> int:
+        """N of the law unless it says otherwise: everything that takes part in a product or a norm."""
+        return self.head + self.norm + self.sparse_active
+
+    @property
+    def total_non_embedding(self) -> int:
+        return self.head + self.norm + self.sparse_total
+
+
+def parameters(model: ModelSpec, sparsity: SparsitySpec) -> ParameterCounts:
+    blocks = block_counts(model, sparsity).values()
+    return ParameterCounts(
+        embedding=model.vocab_size * model.hidden,
+        head=model.vocab_size * model.hidden,
+        norm=(2 * model.layers + 1) * model.hidden,
+        sparse_total=sum(b.rows * b.columns for b in blocks),
+        sparse_active=sum(b.active_weights for b in blocks),
+    )
+
+
+def attention_flops_per_token(model: ModelSpec) -> float:
+    """Scores and weighted values, forward and backward, with the causal half of the context: 6 * layers * hidden * context."""
+    return 6.0 * model.layers * model.hidden * model.context
+
+
+def flops_per_token(model: ModelSpec, sparsity: SparsitySpec) -> tuple[float, float]:
+    """(active, executed) training FLOPs of one token: 6 per weight that takes part, plus attention.
+
+    active counts the active weights; executed counts what the products really compute, which for masks of single
+    weights and runs is the dense product.
+    """
+    counts = parameters(model, sparsity)
+    attention = attention_flops_per_token(model)
+    return 6.0 * counts.active_non_embedding + attention, 6.0 * counts.total_non_embedding + attention
+
+
+def flops(spec: TrialSpec) -> tuple[float, float]:
+    """(active, executed) training FLOPs of a whole trial."""
+    active, executed = flops_per_token(spec.model, spec.sparsity)
+    return active * spec.tokens, executed * spec.tokens
+
+
+@dataclass(frozen=True)
+class MemoryBytes:
+    """Predicted bytes of one worker by kind, at the peak of a training step."""
+
+    weights: int
+    gradients: int
+    moments: int
+    ages: int
+    layout: int
+    scratch: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+
+# Logits exist only for this many elements at a time (model/llama.py).
+LOGIT_CHUNK_ELEMENTS = 1 << 22
+
+
+def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
+    """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are the tensors that the
+    backward pass keeps (about 14 of hidden width and 4 of MLP width a layer and token), good to some tens of percent."""
+    model, counts = spec.model, parameters(spec.model, spec.sparsity)
+    blocks = block_counts(model, spec.sparsity)
+    value = 2 if spec.precision == "bf16" else 4
+    compute = 4 if spec.precision == "fp32" else 2
+    moment = 8 if spec.optimizer.moments == "fp32" else 4
+    is_sparse = counts.sparse_active < counts.sparse_total
+    active_blocks = sum(b.active for b in blocks.values())
+    tokens = micro_batch * model.context
+    chunk = min(tokens * model.vocab_size, LOGIT_CHUNK_ELEMENTS)
+    return MemoryBytes(
+        weights=value * counts.active,
+        gradients=value * counts.active,
+        moments=moment * counts.active,
+        ages=active_blocks if spec.sparsity.changes_topology else 0,
+        layout=4 * active_blocks if is_sparse else 0,
+        scratch=max(b.rows * b.columns for b in blocks.values()) * (value + compute) if is_sparse else 0,
+        activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
+        logits=chunk * (compute + 4 + 4),
+    )

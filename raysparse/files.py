@@ -1,0 +1,152 @@
+"""A run folder on a local disk or an object store: the one place where raysparse reads and writes files that must survive.
+
+The decision that shaped this file: a write is whole or absent. Locally that is temporary name, fsync, rename; an object store
+publishes an object only when it is complete, so there the upload itself is atomic. Paths are relative to the folder, with "/"
+between parts. Checksums are SHA-256 over the bytes written.
+
+Left out: what the files mean (docs/run-folder.md), locking (one driver owns a run folder; `sweep` checks that), and appending, which
+object stores do not have: logs are rewritten whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+def checksum(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a local file whole or not at all, and durably: the data and the folder entry are synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Folder:
+    """A folder at a local path or any `pyarrow.fs` URI (s3://, gs://, file://). Safe to send to another process.
+
+    Raises ValueError when the URI cannot be understood, and when `writable()` finds that nothing can be written there.
+    """
+
+    def __init__(self, uri: str | Path):
+        self.uri = str(uri)
+        self._filesystem, self.root = self._resolve(self.uri)
+
+    @staticmethod
+    def _resolve(uri: str) -> tuple[FileSystem | None, str]:
+        if "://" not in uri:
+            return None, str(Path(uri).expanduser().absolute())
+        import pyarrow as pa
+        from pyarrow.fs import FileSystem, LocalFileSystem
+
+        try:
+            filesystem, path = FileSystem.from_uri(uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"storage {uri!r} is not a path or a URI that pyarrow can open: {error}") from error
+        return (None if isinstance(filesystem, LocalFileSystem) else filesystem), path
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return Folder, (self.uri,)
+
+    @property
+    def is_local(self) -> bool:
+        return self._filesystem is None
+
+    @property
+    def local_path(self) -> Path:
+        if not self.is_local:
+            raise ValueError(f"{self.uri} is not on a local disk")
+        return Path(self.root)
+
+    def child(self, *parts: str) -> Folder:
+        return Folder(str(PurePosixPath(self.uri, *parts)) if self.is_local else "/".join([self.uri.rstrip("/"), *parts]))
+
+    def _path(self, name: str) -> str:
+        return str(PurePosixPath(self.root, name))
+
+    def exists(self, name: str) -> bool:
+        if self._filesystem is None:
+            return Path(self._path(name)).exists()
+        from pyarrow.fs import FileType
+
+        return bool(self._filesystem.get_file_info(self._path(name)).type != FileType.NotFound)
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Write `name` whole or not at all."""
+        if self._filesystem is None:
+            write_file_atomically(Path(self._path(name)), data)
+            return
+        self._filesystem.create_dir(str(PurePosixPath(self._path(name)).parent), recursive=True)
+        with self._filesystem.open_output_stream(self._path(name)) as stream:
+            stream.write(data)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of `name`. Raises FileNotFoundError."""
+        if self._filesystem is None:
+            return Path(self._path(name)).read_bytes()
+        with self._filesystem.open_input_stream(self._path(name)) as stream:
+            return bytes(stream.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Raises FileNotFoundError, or ValueError naming the file when it is not JSON."""
+        try:
+            return json.loads(self.read(name))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.uri}/{name} is not valid JSON ({error}); it was damaged or edited by hand") from error
+
+    def names(self, under: str = "") -> list[str]:
+        """Names of the files and folders directly in `under`, sorted; temporary files left out; [] when it is absent."""
+        if self._filesystem is None:
+            path = Path(self._path(under))
+            found = [p.name for p in path.iterdir()] if path.is_dir() else []
+        else:
+            from pyarrow.fs import FileSelector
+
+            selector = FileSelector(self._path(under), allow_not_found=True)
+            found = [PurePosixPath(info.path).name for info in self._filesystem.get_file_info(selector)]
+        return sorted(name for name in found if not name.endswith(".tmp"))
+
+    def delete(self, name: str) -> None:
+        """Delete a file; absent is fine."""
+        if self._filesystem is None:
+            Path(self._path(name)).unlink(missing_ok=True)
+        elif self.exists(name):
+            self._filesystem.delete_file(self._path(name))
+
+    def writable(self) -> Folder:
+        """This folder, after proving that a file can be written there. Raises ValueError naming the folder and the cause."""
+        probe = f".writable-{secrets.token_hex(4)}"
+        try:
+            self.write(probe, b"")
+            self.delete(probe)
+        except OSError as error:
+            raise ValueError(f"cannot write to storage {self.uri!r}: {error}; choose another --storage") from error
+        return self

@@ -1,0 +1,182 @@
+"""The results table: its schema, and a journal that makes "exactly one row per trial id" true whatever dies when.
+
+A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the table `results.parquet` is made
+from these files and can be remade at any time. So there is no append to tear and nothing to repair: a trial is finished exactly when its journal
+file exists. A row holds the spec flattened, exact counts, FLOPs active and executed, measured seconds and bytes, and the losses.
+
+Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from raysparse import counts
+from raysparse.spec import Placement, TrialSpec, require_choice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysparse.files import Folder
+
+Status = Literal["completed", "pruned", "diverged", "out_of_memory", "failed", "preempted"]
+
+# Journal rows with these statuses are final; the others are tried again by the next run of the sweep.
+FINAL: frozenset[str] = frozenset({"completed", "pruned", "diverged"})
+
+JOURNAL = "journal"
+TABLE = "results.parquet"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Validation loss after `step` steps and `tokens` training tokens, nats per token."""
+
+    step: int
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a trial measured. Losses are nats per token, token-weighted; None where the run ended before there was one."""
+
+    status: Status
+    reason: str = ""
+    train_loss: float | None = None  # mean over the last tenth of the steps
+    validation_loss: float | None = None  # at the end of the run
+    validation_bits_per_byte: float | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    steps: int = 0
+    tokens: int = 0  # really trained
+    seconds: float = 0.0  # training steps only, without evaluation, checkpoints and start-up
+    seconds_total: float = 0.0
+    bytes_measured: dict[str, int] = field(default_factory=dict)  # by kind; "peak" where the device tells
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    corpus_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice("status", self.status, Status)
+        if (self.status == "completed") != (self.validation_loss is not None and not self.reason):
+            raise ValueError(
+                f"a completed trial has a validation loss and no reason, any other a reason; got status "
+                f"{self.status!r}, loss {self.validation_loss!r}, reason {self.reason!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Outcome:
+        evaluations = tuple(Evaluation(**e) for e in values.get("evaluations", ()))
+        return cls(**{**values, "evaluations": evaluations})
+
+
+# column -> Arrow type, in the order of the table. Docs: docs/run-folder.md.
+COLUMNS: dict[str, str] = {
+    "trial_id": "string", "name": "string", "status": "string", "reason": "string",
+    "model": "string", "hidden": "int64", "intermediate": "int64", "layers": "int64", "heads": "int64",
+    "vocab_size": "int64", "context": "int64",
+    "method": "string", "density": "float64", "layout": "string", "block": "int64", "update_every": "int64",
+    "update_ratio": "float64", "regrowth_warmup": "int64", "lr_scaling": "string", "distribution": "string",
+    "corpus": "string", "tokenizer": "string", "unique_tokens": "int64", "epochs": "float64", "tokens": "int64",
+    "batch_sequences": "int64", "lr": "float64", "moments": "string", "precision": "string", "seed": "int64",
+    "steps": "int64",
+    "params_total": "int64", "params_embedding": "int64", "params_head": "int64", "params_norm": "int64",
+    "params_sparse_total": "int64", "params_sparse_active": "int64", "params_active": "int64",
+    "params_active_non_embedding": "int64",
+    "flops_active": "float64", "flops_executed": "float64", "seconds": "float64", "seconds_total": "float64",
+    "tokens_per_second": "float64",
+    "train_loss": "float64", "validation_loss": "float64", "validation_bits_per_byte": "float64",
+    "evaluations": "evaluations",
+    "bytes_predicted": "json", "bytes_measured": "json",
+    "workers": "int64", "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
+    "spec": "json",
+}  # fmt: skip
+
+
+def schema() -> pa.Schema:
+    import pyarrow as pa
+
+    evaluation = pa.struct([("step", pa.int64()), ("tokens", pa.int64()), ("loss", pa.float64())])
+    types = {
+        "string": pa.string(),
+        "json": pa.string(),
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "evaluations": pa.list_(evaluation),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+
+
+def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[str, Any]:
+    """The row of a trial. FLOPs and tokens are those really spent, so a trial that stopped early costs what it used."""
+    params = counts.parameters(spec.model, spec.sparsity)
+    per_token = counts.flops_per_token(spec.model, spec.sparsity)
+    micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
+    everything: dict[str, Any] = {
+        **spec.model.to_dict(), **spec.sparsity.to_dict(), **spec.data.to_dict(), **spec.optimizer.to_dict(),
+        **spec.to_dict(), **outcome.to_dict(),
+        "trial_id": spec.trial_id, "model": spec.model.name, "workers": placement.workers,
+        "params_total": params.total, "params_embedding": params.embedding, "params_head": params.head,
+        "params_norm": params.norm, "params_sparse_total": params.sparse_total,
+        "params_sparse_active": params.sparse_active, "params_active": params.active,
+        "params_active_non_embedding": params.active_non_embedding,
+        "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
+        "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
+        "bytes_predicted": dataclasses.asdict(counts.memory(spec, micro_batch=micro_batch)),
+        "spec": spec.to_dict(),
+    }  # fmt: skip
+    row = {name: everything[name] for name in COLUMNS}
+    for name, kind in COLUMNS.items():
+        if kind == "json":
+            row[name] = json.dumps(row[name], sort_keys=True)
+    return row
+
+
+class Results:
+    """The results of one run folder. Any number of processes may read; rows of different trials may be written at once."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write a trial's row; a later row of the same trial (a retry) replaces the earlier one."""
+        missing = sorted(set(COLUMNS) - set(row))
+        if missing or not row.get("trial_id"):
+            raise ValueError(f"a results row lacks {', '.join(missing) or 'trial_id'}; build it with results.make_row")
+        self.folder.write_json(f"{JOURNAL}/{row['trial_id']}.json", row)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, by trial id."""
+        names = [name for name in self.folder.names(JOURNAL) if name.endswith(".json")]
+        return [self.folder.read_json(f"{JOURNAL}/{name}") for name in names]
+
+    def finished(self) -> set[str]:
+        """Ids of the trials that are not to be run again."""
+        return {row["trial_id"] for row in self.rows() if row["status"] in FINAL}
+
+    def table(self) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.Table.from_pylist(self.rows(), schema=schema())
+
+    def compact(self) -> pa.Table:
+        """Write `results.parquet` from the journal and return the table."""
+        import pyarrow.parquet as pq
+
+        table = self.table()
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        self.folder.write(TABLE, buffer.getvalue())
+        return table
+
+
+def statuses() -> tuple[str, ...]:
+    return get_args(Status)

@@ -1,0 +1,299 @@
+"""What a trial is: frozen records that say everything which changes a trial's result, and nothing else.
+
+The decision that shaped this file: a trial's identity is a hash of its fields (`TrialSpec.trial_id`), never a name that somebody
+must parse back later. Fields marked as labels (a model's name, a trial's name) are for people and are left out of the hash; where
+a trial runs (`Placement`: devices, workers, micro-batch) is a record of its own, because the same trial on other machines is
+the same trial. Everything is validated when it is built, so that a wrong value never reaches a device.
+
+Left out: what a size looks like (`ladder`), what a trial costs (`counts`), what came out of it (`results`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+Method = Literal["dense", "static", "set", "rigl", "smet", "smet_grad"]
+LayoutKind = Literal["element", "run", "tile"]
+Precision = Literal["fp32", "bf16", "bf16_master"]
+LearningRateScaling = Literal["rsqrt", "inverse", "none"]
+Distribution = Literal["uniform", "erk"]
+PruneRule = Literal["magnitude", "soft_magnitude"]
+Moments = Literal["fp32", "bf16_stochastic"]
+
+# Part of every trial id: raise it when the meaning of a field changes, so that old results are never taken for new ones.
+IDENTITY_VERSION = 1
+
+
+def label(default: str = "") -> Any:
+    """A field for people: kept in JSON, left out of the trial id."""
+    return field(default=default, metadata={"identity": False})
+
+
+def require(holds: bool, what: str, value: object, expected: str) -> None:
+    """Raise ValueError with one wording for every record: the field, the value, what was expected."""
+    if not holds:
+        raise ValueError(f"{what} is {value!r}, expected {expected}")
+
+
+def require_choice(what: str, value: object, choices: Any) -> None:
+    require(value in get_args(choices), what, value, "one of " + ", ".join(map(str, get_args(choices))))
+
+
+class Record:
+    """JSON both ways for the frozen dataclasses below; unknown keys are refused, not dropped."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated like any other."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def identity(self) -> dict[str, Any]:
+        """The nested dictionary of fields that change the result."""
+        found: dict[str, Any] = {}
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if f.metadata.get("identity", True):
+                value = getattr(self, f.name)
+                found[f.name] = value.identity() if isinstance(value, Record) else value
+        return found
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
+        nested = {"model": ModelSpec, "sparsity": SparsitySpec, "data": DataSpec, "optimizer": OptimizerSpec}
+        made = {k: nested[k].from_dict(v) if k in nested and isinstance(v, dict) else v for k, v in values.items()}
+        return cls(**made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Record):
+    """A LLaMA shape (REFERENCE section 2): RMSNorm, rotary embedding, SwiGLU, no biases, untied head."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    vocab_size: int = 32_000
+    context: int = 256  # tokens a sequence
+    name: str = label()
+
+    def __post_init__(self) -> None:
+        for key in ("hidden", "intermediate", "layers", "heads", "context"):
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "a positive whole number")
+        require(self.vocab_size >= 2, "model.vocab_size", self.vocab_size, "at least 2")
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"model.hidden is {self.hidden}, which {self.heads} heads do not divide; choose heads from the divisors of hidden"
+            )
+        require(self.hidden // self.heads % 2 == 0, "model.hidden / model.heads", self.hidden // self.heads,
+                "an even number (rotary embedding turns pairs)")  # fmt: skip
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """The matrices that can be sparse: name -> (rows = outputs, columns = inputs), in the order of the model."""
+        h, i = self.hidden, self.intermediate
+        one_layer = {
+            "attention.query": (h, h), "attention.key": (h, h), "attention.value": (h, h), "attention.output": (h, h),
+            "mlp.gate": (i, h), "mlp.up": (i, h), "mlp.down": (h, i),
+        }  # fmt: skip
+        return {f"layers.{n}.{name}": shape for n in range(self.layers) for name, shape in one_layer.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsitySpec(Record):
+    """How the seven projection matrices of every layer are kept sparse (SMET, arXiv 2606.00888; REFERENCE section 1).
+
+    density is the fraction of weights kept, exact per matrix up to one block. `update_ratio` falls along a cosine to
+    `update_ratio_final` over the run. Methods: `dense`; `static` (random mask, never changed); `set` (plain Adam);
+    `rigl` (regrow the largest gradient); `smet` (local age and regrowth warm-up); `smet_grad` (smet with rigl's regrowth).
+    """
+
+    method: Method = "smet"
+    density: float = 0.5
+    layout: LayoutKind = "element"
+    block: int = 1  # weights along one side of a block: run = 1 x block, tile = block x block
+    update_every: int = 100  # steps between topology updates
+    update_ratio: float = 0.2  # share of the active blocks replaced at the first update
+    update_ratio_final: float = 0.005
+    regrowth_warmup: int = 10  # W, steps over which a regrown weight's step rises to its full size; 0 turns it off
+    lr_scaling: LearningRateScaling = "rsqrt"
+    distribution: Distribution = "uniform"
+    prune: PruneRule = "magnitude"
+
+    def __post_init__(self) -> None:
+        require_choice("sparsity.method", self.method, Method)
+        require_choice("sparsity.layout", self.layout, LayoutKind)
+        require_choice("sparsity.lr_scaling", self.lr_scaling, LearningRateScaling)
+        require_choice("sparsity.distribution", self.distribution, Distribution)
+        require_choice("sparsity.prune", self.prune, PruneRule)
+        require(0.0 < self.density <= 1.0, "sparsity.density", self.density, "a fraction in (0, 1]")
+        if self.method == "dense" and self.density != 1.0:
+            raise ValueError(f"sparsity.method is 'dense' but density is {self.density}; use density 1 or a sparse method")
+        require(self.block >= 1, "sparsity.block", self.block, "a positive whole number")
+        if self.layout == "element" and self.block != 1:
+            raise ValueError(f"sparsity.block is {self.block} but layout 'element' has blocks of 1; use 'run' or 'tile'")
+        require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
+        require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
+        require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
+                self.update_ratio_final, "a fraction in [0, update_ratio]")  # fmt: skip
+        require(self.regrowth_warmup >= 0, "sparsity.regrowth_warmup", self.regrowth_warmup, "0 (off) or more steps")
+
+    def check_blocks(self, shapes: dict[str, tuple[int, int]]) -> None:
+        """Raise ValueError when blocks do not divide a matrix of (rows, columns)."""
+        for name, (rows, columns) in shapes.items():
+            divided = {
+                "element": True,
+                "run": rows * columns % self.block == 0,
+                "tile": rows % self.block == 0 and columns % self.block == 0,
+            }[self.layout]
+            if not divided:
+                side = math.gcd(rows, columns) if self.layout == "tile" else math.gcd(rows * columns, 1 << 30)
+                raise ValueError(
+                    f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x {columns}; "
+                    f"choose a block that divides {side}, or change the model's shape"
+                )
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the learning rate of the sparse matrices is multiplied by: 1/sqrt(d), 1/d or 1 (SMET section 3)."""
+        return {"rsqrt": self.density**-0.5, "inverse": 1.0 / self.density, "none": 1.0}[self.lr_scaling]
+
+    @property
+    def changes_topology(self) -> bool:
+        return self.method in ("set", "rigl", "smet", "smet_grad") and self.density < 1.0
+
+    @property
+    def uses_local_age(self) -> bool:
+        return self.method in ("smet", "smet_grad")
+
+    @property
+    def regrows_by_gradient(self) -> bool:
+        return self.method in ("rigl", "smet_grad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec(Record):
+    """Which tokens, and how often. A smaller `unique_tokens` is a prefix of a larger one over the same corpus."""
+
+    corpus: str = "python"  # a name ("python", "python+packages"), a path or glob, or "hf:NAME[:CONFIG]"
+    tokenizer: str = "bytes"  # "bytes", "bpe:VOCABULARY" (trained on the corpus), or "hf:NAME_OR_FILE"
+    unique_tokens: int = 131_072  # U
+    epochs: float = 1.0  # passes over the unique tokens; D = U * epochs
+    validation_tokens: int = 65_536  # of documents that no training subset contains
+
+    def __post_init__(self) -> None:
+        require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name, path or glob")
+        require(bool(self.tokenizer), "data.tokenizer", self.tokenizer, "a tokenizer name")
+        require(self.unique_tokens >= 2, "data.unique_tokens", self.unique_tokens, "at least 2 tokens")
+        require(math.isfinite(self.epochs) and self.epochs > 0, "data.epochs", self.epochs, "a positive number")
+        require(self.validation_tokens >= 2, "data.validation_tokens", self.validation_tokens, "at least 2 tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec(Record):
+    """Adam with SMET's parts (REFERENCE section 1): linear warm-up, then cosine to `final_lr_fraction` of the peak."""
+
+    lr: float = 1e-3  # peak, of the dense parameters; the sparse matrices' is lr * SparsitySpec.learning_rate_factor
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0  # decoupled; on matrices, not on norms
+    clip: float = 1.0  # largest gradient norm over all parameters, dense and compact; 0 turns it off
+    warmup_fraction: float = 0.1
+    final_lr_fraction: float = 0.1
+    batch_sequences: int = 512  # sequences a step, over all workers and micro-batches
+    moments: Moments = "fp32"
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.lr) and self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        for key in ("beta1", "beta2"):
+            require(0.0 <= getattr(self, key) < 1.0, f"optimizer.{key}", getattr(self, key), "a number in [0, 1)")
+        require(self.eps > 0, "optimizer.eps", self.eps, "a positive number")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 (off) or more")
+        require(self.clip >= 0, "optimizer.clip", self.clip, "0 (off) or a positive norm")
+        for key in ("warmup_fraction", "final_lr_fraction"):
+            require(0.0 <= getattr(self, key) <= 1.0, f"optimizer.{key}", getattr(self, key), "a fraction in [0, 1]")
+        require(self.batch_sequences >= 1, "optimizer.batch_sequences", self.batch_sequences, "at least 1")
+        require_choice("optimizer.moments", self.moments, Moments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec(Record):
+    """One training run. `trial_id` names it everywhere: in folders, in the journal and in the results table."""
+
+    model: ModelSpec
+    sparsity: SparsitySpec = SparsitySpec()
+    data: DataSpec = DataSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    precision: Precision = "fp32"
+    seed: int = 0
+    evaluations: int = 8  # equally spaced over the run, the last one at its end
+    name: str = label()
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, Precision)
+        self.sparsity.check_blocks(self.model.projections)
+        require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number in [0, 2**31)")
+        require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
+        if self.unique_sequences < 1:
+            raise ValueError(
+                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of {self.model.context} tokens "
+                f"and its last target; raise unique_tokens or shorten model.context"
+            )
+        if self.steps < 1:
+            raise ValueError(
+                f"{self.unique_sequences} sequences x {self.data.epochs:g} epochs do not fill one batch of "
+                f"{self.optimizer.batch_sequences} sequences; lower optimizer.batch_sequences or train for longer"
+            )
+
+    @property
+    def trial_id(self) -> str:
+        text = json.dumps({"identity_version": IDENTITY_VERSION, **self.identity()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def unique_sequences(self) -> int:
+        """Whole sequences in the unique tokens; each predicts `context` tokens, so one token more is read at the end."""
+        return (self.data.unique_tokens - 1) // self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: whole batches in unique_sequences * epochs; a batch may span two epochs."""
+        return round(self.unique_sequences * self.data.epochs) // self.optimizer.batch_sequences
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.optimizer.batch_sequences * self.model.context
+
+    @property
+    def tokens(self) -> int:
+        """D: tokens that the run predicts, exactly."""
+        return self.steps * self.tokens_per_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement(Record):
+    """Where and in what portions a trial runs; it never changes what the trial is.
+
+    micro_batch: sequences in one forward pass of one worker; 0 takes the worker's whole share of the batch.
+    """
+
+    workers: int = 1
+    micro_batch: int = 0
+    device: str = "cpu"
+    threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
+    compile: bool = False  # torch.compile, GPU only
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
+        require(self.micro_batch >= 0, "placement.micro_batch", self.micro_batch, "0 (whole share) or more")
+        require(self.threads >= 1, "placement.threads", self.threads, "at least 1")
