@@ -1,0 +1,62 @@
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+
+The decision that shaped this file: a random choice is a pure function of (seed, what it is for, index), not the next draw of a
+generator. So every rank computes the same topology with nothing broadcast, a resumed run needs no generator state, and a GPU kernel
+can make the same bits. Element i uses counter i // 4 and lane i % 4, the numbers that Triton's `tl.randint4x(seed, i // 4)` gives.
+
+torch has no unsigned 32-bit arithmetic on the CPU, so words live in int64 and are masked after every product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
+_KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+
+
+def stream(seed: int, *purpose: int) -> int:
+    """A 64-bit Philox key for one purpose of one run, for example (seed, matrix, topology update, what for).
+
+    Each number is stirred in with the SplitMix64 finaliser, so neighbouring purposes share no pattern.
+    """
+    state = 0
+    for number in (seed, *purpose):
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state
+
+
+def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of constant * word, for word in [0, 2**32): by halves, because int64 cannot hold 64 unsigned bits."""
+    low = constant * (word & 0xFFFF)
+    high = constant * (word >> 16) + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    k0, k1 = key & _MASK, (key >> 32) & _MASK
+    c0, c1 = counter & _MASK, counter >> 32
+    c2 = c3 = torch.zeros_like(counter)
+    for _ in range(_ROUNDS):
+        high_b, low_b = _multiply(_ROUND_B, c2)
+        high_a, low_a = _multiply(_ROUND_A, c0)
+        c0, c1, c2, c3 = high_b ^ c1 ^ k0, low_b, high_a ^ c3 ^ k1, low_a
+        k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
+    return c0, c1, c2, c3
+
+
+def words(key: int, count: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """`count` uniform 32-bit words of the stream `key`, as int64 in [0, 2**32), shape (count,)."""
+    counter = torch.arange(-(-count // 4), dtype=torch.int64, device=device)
+    return torch.stack(_four_words(key, counter), dim=1).flatten()[:count]
+
+
+def uniform(key: int, count: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """`count` float32 numbers in (0, 1), never 0 or 1: the upper 23 bits of each word plus one half."""
+    return ((words(key, count, device=device) >> 9).float() + 0.5) * 2.0**-23

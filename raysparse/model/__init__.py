@@ -1,0 +1,1 @@
+"""The model: LLaMA whose projections may be sparse."""

@@ -1,0 +1,118 @@
+"""LLaMA, short: RMSNorm, rotary embedding, SwiGLU, no biases, untied head (REFERENCE section 2).
+
+Legend: b sequences, t tokens of one, h hidden width, a heads, e = h / a.
+
+The decision that shaped this file: the model does not know whether it is sparse. It is built over `SparseWeights`, which hold the
+seven projections of every layer, dense ones included; embedding, head and norms are ordinary parameters. It returns losses,
+never logits. Left out: sampling and caches; raysparse trains models, others serve them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from raysparse.kernels import philox
+from raysparse.model.loss import head_loss
+from raysparse.model.sparse_linear import SparseLinear
+from raysparse.sparsity.storage import COMPUTE_DTYPE, INIT_STD, STORAGE_DTYPE, SparseWeights
+from raysparse.spec import ModelSpec, TrialSpec
+
+NORM_EPS = 1e-6
+ROTARY_BASE = 10_000.0
+DENSE_VALUES = 6  # what a Philox stream is for
+
+
+class Norm(nn.Module):
+    """RMSNorm over the last dimension."""
+
+    def __init__(self, width: int, dtype: torch.dtype):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), NORM_EPS)
+
+
+def rotary_tables(model: ModelSpec) -> tuple[Tensor, Tensor]:
+    """(cosine, sine) of shape (context, e), float32; halves of a head turn together."""
+    e = model.hidden // model.heads
+    frequency = ROTARY_BASE ** (-torch.arange(0, e, 2, dtype=torch.float64) / e)
+    angle = torch.arange(model.context, dtype=torch.float64)[:, None] * frequency
+    angle = torch.cat([angle, angle], dim=1)
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """x (b, a, t, e) turned by its position's angle."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+class Layer(nn.Module):
+    """One block: attention and MLP, each behind a norm, each added to the residual stream."""
+
+    def __init__(self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype):
+        super().__init__()
+        self.heads = model.heads
+        self.attention_norm = Norm(model.hidden, dtype)
+        self.mlp_norm = Norm(model.hidden, dtype)
+
+        def linear(name: str) -> SparseLinear:
+            return SparseLinear(weights.matrices[f"layers.{number}.{name}"])
+
+        self.query, self.key, self.value = linear("attention.query"), linear("attention.key"), linear("attention.value")
+        self.output = linear("attention.output")
+        self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        x = x + self.attend(self.attention_norm(x), cosine, sine)
+        z = self.mlp_norm(x)
+        mixed: Tensor = self.down(F.silu(self.gate(z)) * self.up(z))
+        return x + mixed
+
+    def attend(self, z: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        b, t, h = z.shape
+        q, k, v = (p(z).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value))  # (b, a, t, e)
+        mixed = F.scaled_dot_product_attention(rotate(q, cosine, sine), rotate(k, cosine, sine), v, is_causal=True)
+        projected: Tensor = self.output(mixed.transpose(1, 2).reshape(b, t, h))
+        return projected
+
+
+class Llama(nn.Module):
+    """The model of a trial, over `weights`."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, spec: TrialSpec, weights: SparseWeights):
+        super().__init__()
+        model, dtype = spec.model, STORAGE_DTYPE[spec.precision]
+        self.compute_dtype = COMPUTE_DTYPE[spec.precision]
+        generator = torch.Generator().manual_seed(philox.stream(spec.seed, DENSE_VALUES) >> 1)
+
+        def table() -> nn.Parameter:
+            initial = torch.empty(model.vocab_size, model.hidden).normal_(0.0, INIT_STD, generator=generator)
+            return nn.Parameter(initial.to(dtype))
+
+        self.embedding, self.head = table(), table()
+        self.layers = nn.ModuleList(Layer(n, model, weights, dtype) for n in range(model.layers))
+        self.norm = Norm(model.hidden, dtype)
+        cosine, sine = rotary_tables(model)
+        self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)
+        self.register_buffer("sine", sine.to(self.compute_dtype), persistent=False)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Final normed hidden states (b, t, h) of tokens (b, t)."""
+        x = F.embedding(tokens, self.embedding).to(self.compute_dtype)
+        t = tokens.shape[1]
+        for layer in self.layers:
+            x = layer(x, self.cosine[:t], self.sine[:t])
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Sum of next-token cross-entropies in nats, float32 scalar, over tokens (b, t + 1)."""
+        hidden = self.hidden(tokens[:, :-1])
+        return head_loss(hidden.flatten(0, 1), self.head.to(self.compute_dtype), tokens[:, 1:].flatten())

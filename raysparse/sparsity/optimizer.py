@@ -1,0 +1,94 @@
+"""SMET's Adam: local ages, regrowth warm-up, density-aware learning rate, over arenas of compact storage.
+
+The decision that shaped this file: there is one optimizer for everything. Dense parameters and sparse matrices are arenas that
+differ in two numbers (learning-rate factor, weight decay) and in whether they have ages; plain Adam (methods dense, static, set,
+rigl) is the case without ages. At density 1 it is therefore `torch.optim.Adam` to rounding, which a test holds.
+
+Formulas (SMET, arXiv 2606.00888, section 3; REFERENCE section 1), t the age of a weight in steps, W the warm-up:
+    m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  w -= lr * min(t / W, 1) * m_hat / (sqrt(v_hat) + eps)
+The warm-up scales the update and leaves the moments alone (the paper's form; the released code scales the momentum buffer).
+It applies to regrown weights only: weights that are there from the start take the run's own warm-up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysparse.kernels import philox, reference
+from raysparse.sparsity.storage import FROM_THE_START, Arena
+from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
+
+ROUNDING = 3  # what a Philox stream is for
+
+
+def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
+    """Rate of the dense parameters at 1-based `step`: linear warm-up, then cosine to `final_lr_fraction` of the peak."""
+    warmup = max(1, round(spec.warmup_fraction * steps))
+    if step <= warmup:
+        return spec.lr * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return spec.lr * (spec.final_lr_fraction + (1.0 - spec.final_lr_fraction) * cosine)
+
+
+def age_tables(optimizer: OptimizerSpec, sparsity: SparsitySpec, *, rate: float, step: int) -> tuple[Tensor, Tensor]:
+    """(step size, correction) of `reference.adam_step` for every stored age 0..255, float32, worked out in float64.
+
+    A block regrown k topology updates ago has taken t = k * update_every + (steps since the last update) steps.
+    """
+    since_update = (step - 1) % sparsity.update_every + 1
+    t = torch.arange(FROM_THE_START + 1, dtype=torch.float64) * sparsity.update_every + since_update
+    warmup = (t / max(1, sparsity.regrowth_warmup)).clamp(max=1.0)
+    t[FROM_THE_START], warmup[FROM_THE_START] = step, 1.0
+    step_size = rate * warmup / (1.0 - optimizer.beta1**t)
+    correction = (1.0 - optimizer.beta2**t).rsqrt()
+    return step_size.float(), correction.float()
+
+
+@dataclass
+class Group:
+    """An arena and how it is treated: its rate is lr * factor."""
+
+    arena: Arena
+    factor: float = 1.0
+    decays: bool = True
+
+
+class Smet:
+    """The optimizer over all groups of a trial. It has no state of its own: moments and ages are in the arenas."""
+
+    def __init__(self, spec: TrialSpec, groups: list[Group]):
+        self.spec = spec
+        self.groups = groups
+
+    def gradient_norm(self) -> Tensor:
+        """Euclidean norm over all gradients, dense and compact, float32 scalar on the device."""
+        return torch.stack([g.arena.grad.norm(dtype=torch.float32) for g in self.groups]).norm()
+
+    def clip_factor(self, norm: Tensor) -> Tensor:
+        """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is off."""
+        clip = self.spec.optimizer.clip
+        return torch.clamp(clip / (norm + 1e-6), max=1.0) if clip else torch.ones_like(norm)
+
+    def step(self, step: int, gradient_factor: Tensor) -> float:
+        """Take 1-based optimizer step `step`, clear the gradients, and return the dense learning rate that was used."""
+        spec = self.spec.optimizer
+        rate = learning_rate(spec, step, self.spec.steps)
+        for number, group in enumerate(self.groups):
+            arena, group_rate = group.arena, rate * group.factor
+            tables = age_tables(spec, self.spec.sparsity, rate=group_rate, step=step)
+            if arena.age is None:  # entry 0 for everything: the run's own step count
+                tables = (tables[0][FROM_THE_START:], tables[1][FROM_THE_START:])
+            reference.adam_step(
+                arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
+                tables[0].to(arena.values.device), tables[1].to(arena.values.device),
+                gradient_factor=gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
+                decay=group_rate * spec.weight_decay if group.decays else 0.0,
+                noise=philox.stream(self.spec.seed, step, number, ROUNDING),
+            )  # fmt: skip
+            arena.grad.zero_()
+        return rate

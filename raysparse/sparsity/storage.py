@@ -1,0 +1,174 @@
+"""What is stored for the weights: flat arenas for values, gradients, moments and ages, one slot per active weight.
+
+The decision that shaped this file: all weights of a kind live in one flat tensor per state (an `Arena`), and matrices are views of
+it. The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of the model, and memory is
+what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch matrix that all of them share, filled
+right before the product that needs it (and reused for that product's weight gradient).
+
+Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255 means "since the start of
+training, or so long ago that it makes no difference" (`FROM_THE_START`).
+
+Left out: how a step changes values (`optimizer`), how blocks change places (`topology`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from raysparse.counts import block_counts
+from raysparse.kernels import philox
+from raysparse.sparsity.layout import Layout
+from raysparse.spec import Moments, Precision, TrialSpec
+
+FROM_THE_START = 255
+INITIAL_VALUES = 2  # what a Philox stream is for
+INIT_STD = 0.02
+
+STORAGE_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16_master": torch.float32}
+COMPUTE_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16_master": torch.bfloat16}
+MOMENT_DTYPE: dict[Moments, torch.dtype] = {"fp32": torch.float32, "bf16_stochastic": torch.bfloat16}
+
+
+class Arena:
+    """Flat storage for `count` weights: values, grad, exp_avg, exp_avg_sq, and uint8 ages of `ages` blocks (0: none)."""
+
+    def __init__(self, count: int, *, ages: int = 0, dtype: torch.dtype, moments: torch.dtype, device: torch.device | str):
+        self.values = torch.zeros(count, dtype=dtype, device=device)
+        self.grad = torch.zeros(count, dtype=dtype, device=device)
+        self.exp_avg = torch.zeros(count, dtype=moments, device=device)
+        self.exp_avg_sq = torch.zeros(count, dtype=moments, device=device)
+        self.age = torch.full((ages,), FROM_THE_START, dtype=torch.uint8, device=device) if ages else None
+
+    def states(self) -> dict[str, Tensor]:
+        """What lives from step to step (gradients do not), by name."""
+        kept = {"values": self.values, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        return kept if self.age is None else {**kept, "age": self.age}
+
+    def load(self, states: dict[str, Tensor]) -> None:
+        for name, tensor in self.states().items():
+            tensor.copy_(states[name])
+
+    def bytes_by_kind(self) -> dict[str, int]:
+        return {
+            "weights": self.values.nbytes,
+            "gradients": self.grad.nbytes,
+            "moments": self.exp_avg.nbytes + self.exp_avg_sq.nbytes,
+            "ages": 0 if self.age is None else self.age.nbytes,
+        }
+
+
+def adopt(parameters: Iterable[nn.Parameter], *, moments: torch.dtype) -> Arena:
+    """Move dense parameters into one arena: each becomes a view of it, and so does its .grad."""
+    parameters = list(parameters)
+    arena = Arena(
+        sum(p.numel() for p in parameters), dtype=parameters[0].dtype, moments=moments, device=parameters[0].device
+    )  # fmt: skip
+    start = 0
+    for p in parameters:
+        part = slice(start, start + p.numel())
+        arena.values[part] = p.data.view(-1)
+        p.data = arena.values[part].view_as(p)
+        p.grad = arena.grad[part].view_as(p)
+        start += p.numel()
+    return arena
+
+
+class SparseMatrix:
+    """One projection matrix of (rows, columns): a layout, and views of the arena for its active weights."""
+
+    def __init__(self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, scratch: Tensor):
+        self.number = number
+        self.layout = layout
+        part = slice(start, start + layout.shape.active_weights)
+        self.values, self.grad = arena.values[part], arena.grad[part]
+        self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
+        self.age = None if arena.age is None else arena.age[first_block : first_block + layout.shape.active]
+        self.dense_gradient: Tensor | None = None  # float32 (rows, columns), only around an update that regrows by gradient
+        self._scratch = scratch
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.layout.shape.rows, self.layout.shape.columns
+
+    def scratch(self) -> Tensor:
+        """The shared scratch memory as a matrix of this shape; whoever uses it next overwrites it."""
+        rows, columns = self.shape
+        return self._scratch[: rows * columns].view(rows, columns)
+
+    def weight(self) -> Tensor:
+        """The dense matrix in the compute dtype, valid until another matrix is expanded: use it at once, do not keep it."""
+        if self.layout.is_full and self.values.dtype == self._scratch.dtype:
+            return self.values.view(self.shape)
+        return self.layout.expand(self.values, self.scratch())
+
+    def accumulate_gradient(self, output_gradient: Tensor, x: Tensor) -> None:
+        """Add output_gradient^T @ x to the compact gradient. Shapes (tokens, rows) and (tokens, columns). Uses the scratch."""
+        if self.layout.is_full and self.grad.dtype == x.dtype:
+            self.grad.view(self.shape).addmm_(output_gradient.t(), x)
+            return
+        dense = torch.mm(output_gradient.t(), x, out=self.scratch())
+        self.layout.compact_accumulate(dense, self.grad)
+        if self.dense_gradient is not None:
+            self.dense_gradient.add_(dense)
+
+
+class SparseWeights:
+    """All projection matrices of a model. Initial values and masks are functions of the seed and the matrix's number alone."""
+
+    def __init__(self, spec: TrialSpec, *, device: torch.device | str = "cpu"):
+        blocks = block_counts(spec.model, spec.sparsity)
+        ages = sum(b.active for b in blocks.values()) if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0
+        self.arena = Arena(
+            sum(b.active_weights for b in blocks.values()),
+            ages=ages,
+            dtype=STORAGE_DTYPE[spec.precision],
+            moments=MOMENT_DTYPE[spec.optimizer.moments],
+            device=device,
+        )
+        compute = COMPUTE_DTYPE[spec.precision]
+        needs_scratch = spec.sparsity.density < 1.0 or compute != self.arena.values.dtype
+        largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch else 0
+        self._scratch = torch.empty(largest, dtype=compute, device=device)
+        self.matrices: dict[str, SparseMatrix] = {}
+        start = first_block = 0
+        for number, (name, shape) in enumerate(blocks.items()):
+            layout = Layout.random(spec.sparsity.layout, spec.sparsity.block, shape, seed=spec.seed, matrix=number)
+            matrix = SparseMatrix(number, layout, self.arena, start, first_block, self._scratch)
+            layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape), matrix.values)
+            if layout.index is not None:
+                layout.index = layout.index.to(device)
+            self.matrices[name] = matrix
+            start += shape.active_weights
+            first_block += shape.active
+
+    def want_dense_gradients(self, wanted: bool) -> None:
+        """Give every matrix that can change a zeroed dense gradient to fill, or take them all away."""
+        for matrix in self.matrices.values():
+            is_kept = wanted and not matrix.layout.is_full
+            matrix.dense_gradient = torch.zeros(matrix.shape, device=self.arena.values.device) if is_kept else None
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        index = {name: m.layout.index for name, m in self.matrices.items() if m.layout.index is not None}
+        return {"arena": self.arena.states(), "index": index}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self.arena.load(state["arena"])
+        for name, index in state["index"].items():
+            held = self.matrices[name].layout.index
+            assert held is not None
+            held.copy_(index)
+
+    def bytes_by_kind(self) -> dict[str, int]:
+        """Bytes really held, by the kinds of `counts.MemoryBytes`."""
+        indices = [m.layout.index for m in self.matrices.values() if m.layout.index is not None]
+        layout = sum(index.nbytes for index in indices)
+        return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes}
+
+
+def _initial_values(seed: int, number: int, shape: tuple[int, int]) -> Tensor:
+    """N(0, 0.02) float32: every density starts from the same dense matrix, of which it keeps its active weights."""
+    generator = torch.Generator().manual_seed(philox.stream(seed, number, INITIAL_VALUES) >> 1)
+    return torch.empty(shape).normal_(0.0, INIT_STD, generator=generator)

@@ -1,0 +1,50 @@
+"""Checkpoints: the whole state of a run, atomic, with a checksum. Local disk or object store alike.
+
+`checkpoint/step-<n>.pt` is written first, `checkpoint/latest.json` (its name, step and SHA-256) after it, the older file is deleted
+last; killed anywhere in between, the folder still holds one whole checkpoint. All ranks hold the same state, so rank 0 writes
+and every rank reads. Left out: keeping a history of checkpoints.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import torch
+
+from raysparse.files import Folder, checksum
+from raysparse.train.state import TrainState
+
+LATEST = "checkpoint/latest.json"
+log = logging.getLogger(__name__)
+
+
+def save(folder: Folder, state: TrainState) -> None:
+    """Write the state as the folder's only checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state.state_dict(), buffer)
+    data = buffer.getvalue()
+    name = f"step-{state.step:08d}.pt"
+    folder.write(f"checkpoint/{name}", data)
+    folder.write_json(LATEST, {"file": name, "step": state.step, "sha256": checksum(data), "trial_id": state.spec.trial_id})
+    for other in folder.names("checkpoint"):
+        if other.endswith(".pt") and other != name:
+            folder.delete(f"checkpoint/{other}")
+
+
+def load(folder: Folder, state: TrainState) -> bool:
+    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or of another trial."""
+    if not folder.exists(LATEST):
+        return False
+    latest = folder.read_json(LATEST)
+    path = f"{folder.uri}/checkpoint/{latest['file']}"
+    remedy = f"delete {folder.uri}/checkpoint and run again: the trial starts over"
+    try:
+        data = folder.read(f"checkpoint/{latest['file']}")
+    except FileNotFoundError as error:
+        raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
+    if checksum(data) != latest["sha256"]:
+        raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the one in latest.json; {remedy}")
+    state.load_state_dict(torch.load(io.BytesIO(data), map_location=state.device, weights_only=True))
+    log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
+    return True

@@ -1,0 +1,197 @@
+"""What happens between the steps of a run: topology updates, evaluation, logs, checkpoints. One class each.
+
+A hook sees the state after every step and decides for itself whether it is its turn. The order in a run matters and is fixed in
+`trial.run`: topology, evaluation, then whatever reads them, the checkpoint last, so that a checkpoint holds all that its step
+caused. Hooks that write do so on rank 0 only; hooks that compute together (evaluation, progress) run on every rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raysparse.data.order import Batches
+from raysparse.files import Folder
+from raysparse.train import checkpoint, ranks
+from raysparse.train.evaluate import evaluate, evaluation_steps
+from raysparse.train.state import TrainState
+from raysparse.train.step import StepRecord
+
+
+class Hook:
+    """Called before the first step, after every step, and once at the end, however the run ended."""
+
+    def start(self, state: TrainState) -> None: ...
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None: ...
+
+    def finish(self, state: TrainState) -> None: ...
+
+
+class UpdateTopology(Hook):
+    """Prune and regrow every `update_every` steps."""
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        due = state.topology.due(record.step)
+        state.last_change = state.topology.update(state.weights, record.step) if due else None
+
+
+class Evaluate(Hook):
+    """Validation loss at equal fractions of the run and at its end, kept in the state."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def start(self, state: TrainState) -> None:
+        self.steps = evaluation_steps(state.spec)
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        if record.step in self.steps:
+            state.evaluations.append(evaluate(state, self.batches))
+
+
+def measurements(state: TrainState, record: StepRecord) -> dict[str, float | int]:
+    """One step as flat numbers under the names that logs, TensorBoard and progress share."""
+    spec = state.spec
+    found: dict[str, float | int] = {
+        "step": record.step,
+        "tokens": state.tokens,
+        "loss": record.loss,
+        "lr": record.lr,
+        "sparse_lr": record.lr * spec.sparsity.learning_rate_factor,
+        "density": spec.sparsity.density,
+        "gradient_norm": record.gradient_norm,
+        "tokens_per_second": spec.tokens_per_step / record.seconds,
+    }
+    if state.last_change is not None:
+        found["regrown_share"] = state.last_change.regrown_share
+    if state.evaluations and state.evaluations[-1].step == record.step:
+        found["validation_loss"] = state.evaluations[-1].loss
+    return found
+
+
+def worth_logging(state: TrainState, record: StepRecord) -> bool:
+    """About 200 steps of a run, and every step at which something happened."""
+    happened = state.last_change is not None or (state.evaluations and state.evaluations[-1].step == record.step)
+    return bool(happened) or record.step == 1 or record.step % max(1, state.spec.steps // 200) == 0
+
+
+class Metrics(Hook):
+    """`metrics.jsonl`: one JSON object a line. Kept in memory and rewritten whole, so a resumed run repeats no line."""
+
+    NAME = "metrics.jsonl"
+
+    def __init__(self, folder: Folder, every_seconds: float = 10.0):
+        self.folder, self.every_seconds = folder, every_seconds
+        self.lines: list[str] = []
+
+    def start(self, state: TrainState) -> None:
+        if state.step and self.folder.exists(self.NAME):
+            earlier = self.folder.read(self.NAME).decode().splitlines()
+            self.lines = [line for line in earlier if json.loads(line)["step"] <= state.step]
+        self.written = time.monotonic()
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        if worth_logging(state, record):
+            self.lines.append(json.dumps(measurements(state, record)))
+        if time.monotonic() - self.written > self.every_seconds:
+            self._write()
+
+    def finish(self, state: TrainState) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        self.folder.write(self.NAME, ("\n".join(self.lines) + "\n").encode())
+        self.written = time.monotonic()
+
+
+class TensorBoard(Hook):
+    """Curves and the hparams view. Event files cannot live on an object store, so there they are copied at the end."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+
+    def start(self, state: TrainState) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        local = self.folder.is_local
+        self.path = self.folder.local_path / "tensorboard" if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
+        self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)  # type: ignore[no-untyped-call]
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        if worth_logging(state, record):
+            for name, value in measurements(state, record).items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, record.step)  # type: ignore[no-untyped-call]
+
+    def finish(self, state: TrainState) -> None:
+        if state.is_done and state.evaluations:
+            self._write_hparams(state)
+        self.writer.close()  # type: ignore[no-untyped-call]
+        if not self.folder.is_local:
+            for file in self.path.iterdir():
+                self.folder.write(f"tensorboard/{file.name}", file.read_bytes())
+
+    def _write_hparams(self, state: TrainState) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        spec = state.spec
+        settings = {
+            "model": spec.model.name, "method": spec.sparsity.method, "density": spec.sparsity.density,
+            "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr, "seed": spec.seed,
+        }  # fmt: skip
+        results = {"final/validation_loss": state.evaluations[-1].loss}
+        for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
+            self.writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+        for name, value in results.items():
+            self.writer.add_scalar(name, value, state.step)  # type: ignore[no-untyped-call]
+
+
+class Checkpoint(Hook):
+    """The whole state, every so many seconds and at the end of the run."""
+
+    def __init__(self, folder: Folder, every_seconds: float = 30.0, every_steps: int = 0):
+        self.folder, self.every_seconds, self.every_steps = folder, every_seconds, every_steps
+
+    def start(self, state: TrainState) -> None:
+        self.written = time.monotonic()
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        is_turn = self.every_steps and record.step % self.every_steps == 0
+        if is_turn or state.is_done or time.monotonic() - self.written > self.every_seconds:
+            checkpoint.save(self.folder, state)
+            self.written = time.monotonic()
+
+
+class StopTrial(Exception):  # noqa: N818  (a wish, not an error)
+    """Raised by a progress callback to end a trial early; the trial's status becomes `pruned` with this reason."""
+
+
+class Progress(Hook):
+    """Tell somebody how the run is doing: about once a second, and after every evaluation.
+
+    The callback runs on rank 0 with a dictionary: step, steps, tokens, loss, lr, tokens_per_second, validation_loss (None between
+    evaluations). A StopTrial that it raises takes effect at the next evaluation, where all ranks agree on it.
+    """
+
+    def __init__(self, callback: Callable[[dict[str, Any]], None], every_seconds: float = 1.0):
+        self.callback, self.every_seconds = callback, every_seconds
+        self.told = -math.inf
+        self.wish: StopTrial | None = None
+
+    def after_step(self, state: TrainState, record: StepRecord) -> None:
+        news = measurements(state, record)
+        is_evaluation = "validation_loss" in news
+        if ranks.rank() == 0 and (is_evaluation or time.monotonic() - self.told > self.every_seconds):
+            self.told = time.monotonic()
+            try:
+                self.callback({"validation_loss": None, "steps": state.spec.steps, **news})
+            except StopTrial as wish:
+                self.wish = wish
+        if is_evaluation and not state.is_done and ranks.any_true(self.wish is not None, state.device):
+            raise self.wish or StopTrial("another rank was told to stop")

@@ -1,0 +1,38 @@
+"""This process among the workers of one trial. Without an initialised process group it is the only one, and nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def share(total: int) -> tuple[int, int]:
+    """This rank's [start, stop) of `total` rows: contiguous, sizes differ by at most one."""
+    return total * rank() // count(), total * (rank() + 1) // count()
+
+
+def sum_in_place(tensors: Iterable[Tensor]) -> None:
+    """Add the tensors of all ranks, in place, in every rank."""
+    if count() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def any_true(flag: bool, device: torch.device | str) -> bool:
+    """Whether the flag is true in any rank. Every rank must call it."""
+    if count() == 1:
+        return flag
+    total = torch.tensor(int(flag), device=device)
+    dist.all_reduce(total)
+    return bool(total.item())

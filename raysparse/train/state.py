@@ -1,0 +1,86 @@
+"""Everything a training run carries from one step to the next, as one object with a `state_dict`.
+
+The decision that shaped this file: whatever is not in here cannot influence the rest of the run. There is no generator state and no
+data cursor beyond the step count, because random choices and the order of the data are functions of (seed, step). Gradients
+are zero between steps. So a run that is interrupted after any step and resumed equals one that was not, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from raysparse.model.llama import Llama
+from raysparse.results import Evaluation
+from raysparse.sparsity.optimizer import Group, Smet
+from raysparse.sparsity.storage import MOMENT_DTYPE, SparseWeights, adopt
+from raysparse.sparsity.topology import Change, Topology
+from raysparse.spec import Placement, TrialSpec
+
+
+class TrainState:
+    """Weights, optimizer and counters of one trial on one rank; identical on every rank between steps."""
+
+    def __init__(self, spec: TrialSpec, placement: Placement):
+        self.spec, self.placement = spec, placement
+        self.device = torch.device(placement.device)
+        self.weights = SparseWeights(spec, device=self.device)
+        self.model = Llama(spec, self.weights).to(self.device)
+        moments = MOMENT_DTYPE[spec.optimizer.moments]
+        tables = adopt([self.model.embedding, self.model.head], moments=moments)
+        norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments)
+        self.groups = {
+            "sparse": Group(self.weights.arena, factor=spec.sparsity.learning_rate_factor),
+            "tables": Group(tables),
+            "norms": Group(norms, decays=False),
+        }
+        self.optimizer = Smet(spec, list(self.groups.values()))
+        self.topology = Topology(spec)
+        self.step = 0
+        self.seconds = 0.0  # in training steps, of all the attempts that this run was resumed from
+        self.evaluations: list[Evaluation] = []
+        self.late_losses: list[float] = []  # training losses of the last tenth of the steps
+        self.last_change: Change | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.step * self.spec.tokens_per_step
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.spec.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "trial_id": self.spec.trial_id,
+            "step": self.step,
+            "seconds": self.seconds,
+            "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
+            "late_losses": list(self.late_losses),
+            "weights": self.weights.state_dict(),
+            "tables": self.groups["tables"].arena.states(),
+            "norms": self.groups["norms"].arena.states(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state of the same trial. Raises ValueError for another trial's."""
+        if state["trial_id"] != self.spec.trial_id:
+            raise ValueError(f"this state is of trial {state['trial_id']}, not of {self.spec.trial_id}; give each its own folder")
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.evaluations = [Evaluation(**e) for e in state["evaluations"]]
+        self.late_losses = list(state["late_losses"])
+        self.weights.load_state_dict(state["weights"])
+        self.groups["tables"].arena.load(state["tables"])
+        self.groups["norms"].arena.load(state["norms"])
+
+    def bytes_by_kind(self) -> dict[str, int]:
+        """Bytes really held by weights, gradients, moments, ages, layout and scratch; on a GPU also the allocator's peak."""
+        held = self.weights.bytes_by_kind()
+        for name in ("tables", "norms"):
+            for kind, size in self.groups[name].arena.bytes_by_kind().items():
+                held[kind] += size
+        if self.device.type == "cuda":
+            held["peak"] = torch.cuda.max_memory_allocated(self.device)
+        return held

@@ -1,0 +1,115 @@
+"""One trial from its spec to its outcome, in this process, with no Ray: in a notebook, a debugger, or on a bare machine.
+
+The decision that shaped this file: `run` is the only way a trial is trained. The Ray worker calls it, the inline executor calls it,
+tests call it; so a sweep on a cluster and a run under a debugger are the same program. If a torch process group is initialised, the
+ranks share the work. If `folder` holds a checkpoint, the run continues from it.
+
+Left out: writing the results row and deciding what to do about failures (`sweep`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import raysparse
+from raysparse.data.order import Batches
+from raysparse.data.store import TokenStore
+from raysparse.files import Folder
+from raysparse.results import Outcome, Status
+from raysparse.spec import Placement, TrialSpec
+from raysparse.train import checkpoint, ranks
+from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
+from raysparse.train.state import TrainState
+from raysparse.train.step import Diverged, steps
+
+
+def run(
+    spec: TrialSpec,
+    store: TokenStore,
+    folder: Folder,
+    *,
+    placement: Placement | None = None,
+    hooks: Sequence[Hook] = (),
+    checkpoint_every_steps: int = 0,
+) -> Outcome:
+    """Train `spec` on the tokens of `store`, keeping spec.json, metrics.jsonl, checkpoint/ and tensorboard/ in `folder`.
+
+    Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises ValueError for a spec that does
+    not fit the store or a damaged checkpoint; everything else that goes wrong is raised as it is.
+    """
+    started = time.perf_counter()
+    placement = placement or Placement()
+    torch.set_num_threads(placement.threads)
+    batches = Batches(store, spec)
+    state = TrainState(spec, placement)
+    checkpoint.load(folder, state)
+    everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
+    if ranks.rank() == 0:
+        folder.write_json("spec.json", spec.to_dict())
+        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, every_steps=checkpoint_every_steps)]
+    status, reason = _train(state, batches, everyone)
+    loss = state.evaluations[-1].loss if state.evaluations else None
+    return Outcome(
+        status=status,
+        reason=reason,
+        train_loss=sum(state.late_losses) / len(state.late_losses) if state.late_losses else None,
+        validation_loss=loss,
+        validation_bits_per_byte=loss / math.log(2) / store.bytes_per_token if loss is not None else None,
+        evaluations=tuple(state.evaluations),
+        steps=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        seconds_total=time.perf_counter() - started,
+        bytes_measured=state.bytes_by_kind(),
+        device=device_name(state.device),
+        versions=versions(),
+        git_commit=git_commit(),
+        corpus_fingerprint=store.corpus_fingerprint,
+    )
+
+
+def _train(state: TrainState, batches: Batches, hooks: Sequence[Hook]) -> tuple[Status, str]:
+    """Run to the end, or to the reason why not. Hooks are finished however it ends."""
+    with contextlib.ExitStack() as stack:
+        for hook in hooks:
+            hook.start(state)
+            stack.callback(hook.finish, state)
+        try:
+            for record in steps(state, batches):
+                for hook in hooks:
+                    hook.after_step(state, record)
+        except Diverged as diverged:
+            return "diverged", str(diverged)
+        except StopTrial as stop:
+            return "pruned", str(stop)
+    return "completed", ""
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    return {"raysparse": raysparse.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+@functools.cache
+def git_commit() -> str:
+    """The commit of the checkout that this code runs from; empty when it is installed or git is absent."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )  # fmt: skip
+    except OSError:
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
