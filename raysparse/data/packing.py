@@ -1,0 +1,143 @@
+"""Packing: passages of text become token shards, one after the other, with a separator behind each and no padding.
+
+The decision that shaped this file: each split stops at the first passage that gives it the tokens asked for, whatever the
+other split still needs. So what is stored is a prefix of the split's stream that depends on its own target alone, and asking for
+more of one never moves a token of the other. Shards are named by their content and belong to nobody until a manifest names them;
+when a preparation fails, `withdrawn_on_failure` deletes those it wrote.
+
+Left out: where passages come from (`corpus`), and publishing the manifest (`store.prepare`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+
+from raysparse.data.corpus import Corpus, Passage
+from raysparse.data.manifest import SPLITS, Manifest, Shard, Split
+from raysparse.data.tokenizer import Tokenizer, token_dtype
+from raysparse.files import Folder, checksum
+
+SHARD_TOKENS = 2**24  # 32 MiB of uint16
+BATCH_CHARACTERS = 2**20  # of text encoded at once: enough to keep all cores busy, little enough to stop near the target
+
+
+@contextmanager
+def withdrawn_on_failure(folder: Folder) -> Iterator[list[str]]:
+    """A list for the names of shards that the body writes; they are deleted when it fails, unless a manifest names them by then."""
+    written: list[str] = []
+    try:
+        yield written
+    except BaseException:
+        published = Manifest.read(folder)
+        for name in set(written) - (published.shard_names if published else set()):
+            folder.delete(name)
+        raise
+
+
+class _SplitWriter:
+    """Packs the passages of one split into shards until it has `target` tokens; the last passage is stored whole."""
+
+    def __init__(self, folder: Folder, name: str, tokenizer: Tokenizer, target: int, shard_tokens: int, written: list[str]):
+        self._folder, self._name, self._target, self._shard_tokens, self._written = folder, name, target, shard_tokens, written
+        self._separator = np.array([tokenizer.separator], dtype=token_dtype(tokenizer.vocab_size))
+        self._pending: list[np.ndarray] = []
+        self._shards: list[Shard] = []
+        self._passages = self._bytes = self._tokens = self._stored = 0
+        self._complete = True
+
+    def wants_more(self) -> bool:
+        """Whether a further passage is taken. Asking and not taking it leaves the split incomplete."""
+        wanted = self._tokens < self._target
+        self._complete = self._complete and wanted
+        return wanted
+
+    def add(self, text: str, tokens: np.ndarray) -> None:
+        self._pending += [tokens, self._separator]
+        self._passages += 1
+        self._bytes += len(text.encode())
+        self._tokens += len(tokens) + 1
+        if self._tokens - self._stored >= self._shard_tokens:
+            self._store(np.concatenate(self._pending))
+
+    def _store(self, tokens: np.ndarray, last: bool = False) -> None:
+        whole = len(tokens) if last else len(tokens) - len(tokens) % self._shard_tokens
+        for start in range(0, whole, self._shard_tokens):
+            part = tokens[start : min(start + self._shard_tokens, whole)]
+            data = memoryview(_shard_file(part))
+            sha256 = checksum(data)
+            name = f"{self._name}-{len(self._shards):05d}-{sha256[:12]}.arrow"
+            self._written.append(name)
+            self._folder.write(name, data)
+            self._shards.append(Shard(name, len(part), sha256))
+        self._pending = [tokens[whole:]]
+        self._stored += whole
+
+    def finish(self) -> Split:
+        if self._tokens > self._stored:
+            self._store(np.concatenate(self._pending), last=True)
+        return Split(self._passages, self._tokens, self._bytes, self._complete, tuple(self._shards))
+
+
+def _shard_file(tokens: np.ndarray) -> pa.Buffer:
+    """An Arrow IPC file of one record batch with one column, `tokens`."""
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch([pa.array(tokens)], names=["tokens"])
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def write_shards(
+    folder: Folder,
+    source: Corpus,
+    tokenizer: Tokenizer,
+    name: str,
+    targets: tuple[int, int],
+    written: list[str],
+    shard_tokens: int = SHARD_TOKENS,
+) -> Manifest:
+    """Write shards with at least `targets` tokens (train, validation), or all that the corpus has; their names go to `written`.
+
+    Returns the manifest, not published yet; `name` is the tokenizer's.
+    """
+    train, validation = (
+        _SplitWriter(folder, split, tokenizer, target, shard_tokens, written) for split, target in zip(SPLITS, targets, strict=True)
+    )
+    for batch in _batches(source.passages()):
+        writers = [validation if passage.held_out else train for passage in batch]
+        wanted = [(passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.wants_more()]
+        encoded = tokenizer.encode_batch([text for text, _ in wanted])
+        for (text, writer), tokens in zip(wanted, encoded, strict=True):
+            if writer.wants_more():
+                writer.add(text, tokens)
+        if not any([train.wants_more(), validation.wants_more()]):
+            break
+    return Manifest(
+        corpus=source.name,
+        corpus_fingerprint=source.fingerprint,
+        corpus_facts=source.facts,
+        tokenizer=name,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        separator=tokenizer.separator,
+        train=train.finish(),
+        validation=validation.finish(),
+    )
+
+
+def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    """Passages in lists of about BATCH_CHARACTERS."""
+    batch: list[Passage] = []
+    characters = 0
+    for passage in passages:
+        batch.append(passage)
+        characters += len(passage.text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,173 @@
+"""Tokenizers by name: "bytes", "bpe:VOCABULARY" (trained here), "hf:NAME_OR_FILE" (any tokenizer.json).
+
+The decision that shaped this file: a tokenizer is a pure function with a fingerprint. What it was trained on, where it was
+downloaded from and which library made it do not matter after that; the store keeps its `tokenizer.json`, and a store is only
+ever extended by a tokenizer with the same fingerprint. BPE is byte-level, so every text survives the round trip and no token is
+unknown; it is trained on a fixed first part of the training stream, so that it does not depend on how many tokens are asked for.
+
+Left out: chat templates, padding, truncation, special tokens inside documents (the text "</s>" is encoded as text).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+SEPARATOR = "<|separator|>"
+# What published tokenizers call the token that ends a document, most common first.
+END_OF_TEXT = (SEPARATOR, "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
+BYTE_VOCABULARY = 256
+BPE_TRAINING_CHARACTERS = 32 * 2**20  # a few seconds on two cores; the vocabulary hardly changes with more
+
+
+class Tokenizer(Protocol):
+    """Text to token ids in [0, vocab_size); `separator` is put after every document and never comes from text."""
+
+    vocab_size: int
+    separator: int
+    fingerprint: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """One array of ids per text, without separators; unsigned integers that hold vocab_size."""
+        ...
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of ids [n]; separators are left out."""
+        ...
+
+    def to_json(self) -> str | None:
+        """tokenizer.json, or None when the name says it all."""
+        ...
+
+
+def token_dtype(vocab_size: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest type of a stored token: uint16 to 65,536 ids, uint32 above."""
+    return np.uint16 if vocab_size <= 2**16 else np.uint32
+
+
+class ByteTokenizer:
+    """UTF-8 bytes, and one id more for the separator."""
+
+    vocab_size = BYTE_VOCABULARY + 1
+    separator = BYTE_VOCABULARY
+    fingerprint = hashlib.sha256(b"bytes").hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16) for text in texts]
+
+    def decode(self, tokens: np.ndarray) -> str:
+        text: bytes = tokens[tokens != self.separator].astype(np.uint8).tobytes()
+        return text.decode(errors="replace")
+
+    def to_json(self) -> None:
+        return None
+
+
+class FastTokenizer:
+    """A `tokenizers.Tokenizer`. vocab_size: at least that of the tokenizer; ids above the tokenizer's own never occur.
+
+    Raises ValueError when the tokenizer has no token that ends a document.
+    """
+
+    def __init__(self, inner: HuggingFaceTokenizer, name: str, vocab_size: int = 0):
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        self.fingerprint = hashlib.sha256(inner.to_str().encode()).hexdigest()
+        self._inner = inner
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        ends = [vocabulary[token] for token in END_OF_TEXT if token in vocabulary]
+        if not ends:
+            raise ValueError(f"tokenizer {name!r} has no token that ends a document; expected one of {', '.join(END_OF_TEXT)}")
+        self.separator = ends[0]
+        self.vocab_size = max(vocab_size, 1 + max(vocabulary.values()))
+        self._dtype = token_dtype(self.vocab_size)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
+
+    def decode(self, tokens: np.ndarray) -> str:
+        return str(self._inner.decode(tokens[tokens != self.separator].tolist(), skip_special_tokens=False))
+
+    def to_json(self) -> str:
+        return str(self._inner.to_str())
+
+
+def vocab_size(name: str) -> int:
+    """The vocabulary that a model needs for this tokenizer, before anything is trained; "hf:" names are loaded to find out.
+
+    Raises ValueError for a name that is not a tokenizer's.
+    """
+    if name == "bytes":
+        return ByteTokenizer.vocab_size
+    kind, _, detail = name.partition(":")
+    if kind == "hf" and detail:
+        return _load_hugging_face(name, detail).vocab_size
+    if kind != "bpe":
+        raise ValueError(f"tokenizer {name!r} is unknown; expected 'bytes', 'bpe:VOCABULARY' or 'hf:NAME_OR_FILE'")
+    if not detail.isdecimal() or int(detail) <= BYTE_VOCABULARY:
+        raise ValueError(f"tokenizer {name!r} needs a vocabulary of {BYTE_VOCABULARY + 1} or more, for example 'bpe:4096'")
+    return int(detail)
+
+
+def make_tokenizer(name: str, training_texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer called `name`; only "bpe:" reads `training_texts`, and only their first part.
+
+    Raises ValueError for an unknown name, a missing file or a tokenizer without a separator.
+    """
+    if name == "bytes":
+        return ByteTokenizer()
+    if name.startswith("hf:"):
+        return _load_hugging_face(name, name.removeprefix("hf:"))
+    return train_bpe(name, vocab_size(name), training_texts)
+
+
+def load_tokenizer(name: str, text: str | None) -> Tokenizer:
+    """A tokenizer from what `to_json` gave: no network, no training."""
+    if text is None:
+        return ByteTokenizer()
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    return FastTokenizer(HuggingFaceTokenizer.from_str(text), name, vocab_size(name) if name.startswith("bpe:") else 0)
+
+
+def train_bpe(name: str, size: int, texts: Iterable[str]) -> FastTokenizer:
+    """Byte-level BPE (the GPT-2 word pattern) of at most `size` tokens on the first BPE_TRAINING_CHARACTERS of `texts`."""
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    inner = HuggingFaceTokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[SEPARATOR], initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(_first_characters(texts, BPE_TRAINING_CHARACTERS), trainer)
+    return FastTokenizer(inner, name, size)
+
+
+def _first_characters(texts: Iterable[str], characters: int) -> Iterator[str]:
+    for text in texts:
+        if characters <= 0:
+            return
+        yield text
+        characters -= len(text)
+
+
+def _load_hugging_face(name: str, place: str) -> FastTokenizer:
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    try:
+        inner = (HuggingFaceTokenizer.from_file if Path(place).is_file() else HuggingFaceTokenizer.from_pretrained)(place)
+    except Exception as error:  # `tokenizers` raises bare Exception for a file it cannot read and for a hub it cannot reach
+        raise ValueError(
+            f"tokenizer {name!r} cannot be loaded: {error}; expected a tokenizer.json file or a name on the Hugging Face hub"
+        ) from error
+    return FastTokenizer(inner, name)
