@@ -1,0 +1,46 @@
+"""One attempt at one trial, wherever it runs: every way in which it can end becomes an Outcome that the broker understands.
+
+The decision that shaped this file: a trial must not take the sweep with it, so this is the only place that catches everything a
+trial can raise - and it swallows nothing: the traceback goes whole into `trials/<id>/failure.txt`, its last line into the row.
+Both executors call it, `inline` in this process and `train/ray_worker.py` in a Ray Train worker. Imports torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from raysparse.data.store import TokenStore
+from raysparse.results import Outcome, Status
+from raysparse.sweep.broker import Lease, Report
+from raysparse.train import trial
+from raysparse.train.hooks import Progress, StopTrial
+
+FAILURE = "failure.txt"
+
+
+def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
+    """Train the trial of a lease, from its checkpoint if it has one.
+
+    `tell` takes each report and answers with a reason to stop, or "". Raises nothing but what ends the process (Ctrl-C).
+    """
+
+    def relay(report: Report) -> None:
+        reason = tell(report)
+        if reason:
+            raise StopTrial(reason)
+
+    try:
+        store = TokenStore.open(lease.token_folder)
+        return trial.run(lease.spec, store, lease.folder, placement=lease.placement, hooks=[Progress(relay)])
+    except Exception as error:
+        status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
+        lease.folder.write(FAILURE, traceback.format_exc().encode())
+        return Outcome(status=status, reason=f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device had too little memory; torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

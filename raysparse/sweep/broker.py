@@ -1,0 +1,255 @@
+"""The broker: which trial runs next, what its end means, and what it cost. Plain Python, no Ray, no torch.
+
+The decision that shaped this file: every rule of a sweep lives in this one object, and both executors obey it - `inline` calls
+it, `fleet` wraps it in a Ray actor. A slot (one group of workers) takes a lease, trains, and says how it ended. A slot that asks
+for work while the broker believes it is busy has died and come back, so its lease is served again and the trial continues from
+its own checkpoint. The broker is the only writer of the journal: a trial is finished when its row is there, exactly once.
+
+How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half the micro-batch, then
+`out_of_memory`. An exception: `failed`, with the traceback in `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times:
+`failed`. Its machine went away: `preempted`, not held against it. Not affordable: no row, it waits for a larger budget.
+
+Left out: starting processes (`fleet`), and telling people (`progress`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from raysparse.data.store import store_name
+from raysparse.files import Folder
+from raysparse.results import Outcome, Results, make_row
+from raysparse.spec import DataSpec, Placement, TrialSpec
+from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
+from raysparse.sweep.plan import Plan
+
+MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
+SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger, on a local disk and on an object store
+
+Report = Mapping[str, Any]  # step, steps, tokens, loss, lr, tokens_per_second, validation_loss
+
+
+class NoLease(Enum):
+    """What a slot is told when there is no trial for it: ask again later, or go home."""
+
+    WAIT = "wait"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One attempt at one trial: all that a worker needs to know."""
+
+    spec: TrialSpec
+    placement: Placement
+    run_folder: Folder
+    token_folder: Folder
+
+    @property
+    def folder(self) -> Folder:
+        """Where the trial keeps its files."""
+        return self.run_folder.child("trials", self.spec.trial_id)
+
+
+def token_folder(storage: Folder, data: DataSpec) -> Folder:
+    """Where the tokens of a corpus are kept; every run under the same storage shares them."""
+    return storage.child("tokens", store_name(data.corpus, data.tokenizer))
+
+
+def checkpoint_step(trial_folder: Folder) -> int:
+    """The step from which a trial would continue; 0 when it would begin anew."""
+    latest = "checkpoint/latest.json"
+    return int(trial_folder.read_json(latest)["step"]) if trial_folder.exists(latest) else 0
+
+
+class State(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+    UNAFFORDABLE = "unaffordable"
+
+
+@dataclass
+class Entry:
+    """What the broker knows of one trial."""
+
+    spec: TrialSpec
+    placement: Placement
+    token_folder: Folder
+    state: State = State.WAITING
+    slot: str = ""
+    deaths: int = 0
+    began_at: float = 0.0  # seconds, of the broker's clock
+    first_step: int = 0  # where this attempt started: 0, or the step of its checkpoint
+    step: int = 0  # how far this attempt is
+    reports: list[Report] = field(default_factory=list)
+    status: str = ""
+    reason: str = ""
+    loss: float | None = None  # validation loss of a completed trial, nats per token
+    stop: str = ""  # set to end the trial at its next report
+    work: Work = field(default_factory=Work)  # of the attempts that have ended
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a sweep is asked to do now: the chosen trials of a plan, in this order, in this run folder."""
+
+    plan: Plan
+    storage: Folder  # of runs and token stores
+    folder: Folder
+    chosen: Sequence[TrialSpec]
+
+
+class Broker:
+    """The state of a running sweep. One per sweep; not thread-safe.
+
+    Trials come by `submit`, not from the job, so that a search may choose them as it goes. `clock` (seconds) is for tests.
+    """
+
+    def __init__(self, job: Job, *, clock: Callable[[], float] = time.monotonic):
+        self.plan = plan = job.plan
+        self.run_folder = job.folder
+        self.results = Results(job.folder)
+        self.entries: dict[str, Entry] = {}
+        self.closed = False
+        self._storage = job.storage
+        self._clock = clock
+        self._queue: deque[str] = deque()
+        self._held: dict[str, str] = {}  # slot -> trial id
+        self._before = load_work(job.folder)
+        self._saved_at = clock()
+        unit = plan.budget.unit
+        spent = {spec.trial_id: price(spec, unit, self._before.get(spec.trial_id, Work())) for spec in plan.specs}
+        self.ledger = Ledger(plan.budget.limit, spent)
+
+    # -- what is asked of the broker by whoever chooses the trials -------------------------------------------------------------
+
+    def submit(self, spec: TrialSpec) -> None:
+        """Queue a trial."""
+        if spec.trial_id in self.entries:
+            raise RuntimeError(f"trial {spec.trial_id} was submitted already")
+        entry = Entry(spec, self.plan.placement, token_folder(self._storage, spec.data))
+        entry.work = self._before.get(spec.trial_id, Work())
+        self.entries[spec.trial_id] = entry
+        self._queue.append(spec.trial_id)
+
+    def stop(self, trial_id: str, reason: str) -> None:
+        """End a trial at its next report, as pruned; one that has not begun never begins."""
+        entry = self.entries[trial_id]
+        if entry.state is State.RUNNING:
+            entry.stop = reason
+        elif entry.state is State.WAITING:
+            self._queue.remove(trial_id)
+            self._end(trial_id, Outcome(status="pruned", reason=reason))
+
+    def close(self) -> None:
+        """No more trials will come: slots without work are told to end."""
+        self.closed = True
+
+    def reports(self, trial_id: str, seen: int) -> tuple[list[Report], bool]:
+        """The reports of a trial after the first `seen`, and whether it has ended."""
+        entry = self.entries[trial_id]
+        return entry.reports[seen:], entry.state in (State.ENDED, State.UNAFFORDABLE)
+
+    # -- what the slots say ----------------------------------------------------------------------------------------------------
+
+    def take(self, slot: str, *, preempted: bool = False) -> Lease | NoLease:
+        """The next trial for a slot. A slot that still holds one has died since; `preempted` when its machine did."""
+        if slot in self._held:
+            self.lost(slot, "preempted" if preempted else "failed")
+        while self._queue:
+            trial_id = self._queue.popleft()
+            entry = self.entries[trial_id]
+            lease = Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
+            first = checkpoint_step(lease.folder)
+            if not self.ledger.reserve(trial_id, self.plan.price(entry.spec) * (1.0 - first / entry.spec.steps)):
+                entry.state, entry.reason = State.UNAFFORDABLE, "the budget does not have what it costs"
+                continue
+            entry.state, entry.slot, entry.began_at = State.RUNNING, slot, self._clock()
+            entry.first_step = entry.step = first
+            self._held[slot] = trial_id
+            return lease
+        return NoLease.CLOSED if self.closed else NoLease.WAIT
+
+    def progress(self, trial_id: str, report: Report) -> str:
+        """Note a report. The answer is empty, or the reason why the trial should stop now."""
+        entry = self.entries[trial_id]
+        entry.step = int(report["step"])
+        entry.reports.append(report)
+        if self.plan.budget.unit == "device_seconds" and not self.ledger.extend(trial_id, self._attempt(entry).seconds):
+            entry.stop = "the budget of device-seconds is spent"
+        if self._clock() - self._saved_at > SAVE_EVERY[self.run_folder.is_local]:
+            self._save()
+        return entry.stop
+
+    def finish(self, trial_id: str, outcome: Outcome) -> None:
+        """A trial ended in its worker: settle, then record it or, after the first out-of-memory, queue it again."""
+        entry = self.entries[trial_id]
+        entry.step = max(entry.step, outcome.steps)
+        self._settle(trial_id)
+        smaller = half_micro_batch(entry.spec, entry.placement)
+        if outcome.status == "out_of_memory" and smaller and entry.placement == self.plan.placement:
+            entry.placement, entry.state = smaller, State.WAITING
+            self._queue.appendleft(trial_id)
+            return
+        self._end(trial_id, outcome)
+
+    def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
+        """The process of a slot is gone. Its trial is queued first again, until it has taken too many processes with it."""
+        trial_id = self._held.get(slot)
+        if trial_id is None:
+            return
+        entry = self.entries[trial_id]
+        if status == "out_of_memory":
+            self.finish(trial_id, Outcome(status="out_of_memory", reason=reason or "the worker was killed for its memory"))
+            return
+        self._settle(trial_id)
+        entry.deaths += status != "preempted"
+        if entry.deaths < MAX_DEATHS:
+            entry.state = State.WAITING
+            self._queue.appendleft(trial_id)
+        else:
+            died = f"its worker died {entry.deaths} times without a Python error (killed, perhaps by the system for memory)"
+            self._end(trial_id, Outcome(status="failed", reason=reason or died))
+
+    # -- what follows ----------------------------------------------------------------------------------------------------------
+
+    def _attempt(self, entry: Entry) -> Work:
+        seconds = (self._clock() - entry.began_at) * entry.placement.workers
+        return Work(entry.step - entry.first_step, seconds)
+
+    def _settle(self, trial_id: str) -> None:
+        entry = self.entries[trial_id]
+        done = self._attempt(entry)
+        self.ledger.settle(trial_id, price(entry.spec, self.plan.budget.unit, done))
+        self._held.pop(entry.slot)
+        entry.work += done
+        self._save()
+
+    def _save(self) -> None:
+        """Write the ledger, running attempts included, so that a driver killed now is charged for what it did."""
+        work = self._before | {key: entry.work for key, entry in self.entries.items()}
+        for trial_id in self._held.values():
+            work[trial_id] += self._attempt(self.entries[trial_id])
+        save_work(self.run_folder, work)
+        self._saved_at = self._clock()
+
+    def _end(self, trial_id: str, outcome: Outcome) -> None:
+        entry = self.entries[trial_id]
+        if not outcome.steps and entry.step:  # it ended by an exception, which knows nothing of the work before it
+            outcome = dataclasses.replace(outcome, steps=entry.step, tokens=entry.step * entry.spec.tokens_per_step)
+        self.results.record(make_row(entry.spec, entry.placement, outcome))
+        entry.state, entry.status, entry.reason = State.ENDED, outcome.status, outcome.reason
+        entry.loss = outcome.validation_loss if outcome.status == "completed" else None
+
+
+def half_micro_batch(spec: TrialSpec, placement: Placement) -> Placement | None:
+    """The same placement with half the sequences in a forward pass, hence the same result from less memory; None at one."""
+    whole = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
+    return placement.replace(micro_batch=whole // 2) if whole > 1 else None

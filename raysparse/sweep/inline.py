@@ -1,0 +1,35 @@
+"""Run a sweep in this process, one trial after another, without Ray: for debuggers and bare machines.
+
+The decision that shaped this file: it obeys the same broker as the fleet, so budgets, retries and the journal are the same, and
+a trial's numbers are too. What it leaves out is what one process cannot give: a trial whose process is killed ends the sweep
+(running it again continues), and there is one slot.
+"""
+
+from __future__ import annotations
+
+from raysparse.sweep.attempt import attempt
+from raysparse.sweep.broker import Broker, Job, Lease, Report
+from raysparse.sweep.progress import Display, snapshot
+
+SLOT = "inline"
+
+
+def run(job: Job, display: Display) -> None:
+    """Run the chosen trials of a job."""
+    broker = Broker(job)
+    for spec in job.chosen:
+        broker.submit(spec)
+    broker.close()
+    with display:
+        while isinstance(lease := broker.take(SLOT), Lease):
+            _serve(broker, lease, display)
+
+
+def _serve(broker: Broker, lease: Lease, display: Display) -> None:
+    def tell(report: Report) -> str:
+        stop = broker.progress(lease.spec.trial_id, report)
+        display.show(snapshot(broker))
+        return stop
+
+    broker.finish(lease.spec.trial_id, attempt(lease, tell))
+    display.show(snapshot(broker))

@@ -1,0 +1,225 @@
+"""A plan: the trials of a sweep, the budget they run under, and what they will cost. Nothing runs that was not planned.
+
+The decision that shaped this file: a plan is a frozen list of trial specs, whoever made it - the `grid` here, a search, or a
+person with a text editor - and the run folder keeps it as `plan.json`. A folder belongs to the plan it was begun with: the plan
+may grow (the same trials and more) and its budget may change, but a plan that lost or changed a trial is refused with the
+difference named, so that one results table never mixes two questions.
+
+Left out: running (`runner`), and counting what a single trial costs (`raysparse.counts`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from raysparse import counts, ladder
+from raysparse.files import Folder
+from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, Record, SparsitySpec, TrialSpec, require
+from raysparse.sweep.budget import Budget, Work, price
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(Record):
+    """How fast one worker trains: seconds = seconds_per_trial + steps * seconds_per_step + executed FLOPs / flops_per_second.
+
+    The defaults were measured on one thread of a 2-core x86 server (docs/experiments.md); `source` says where others came from.
+    """
+
+    flops_per_second: float = 2.5e10
+    seconds_per_step: float = 0.004
+    seconds_per_trial: float = 1.5
+    source: str = "a 2-core CPU, one thread a trial"
+
+    def seconds(self, spec: TrialSpec) -> float:
+        """Wall seconds of the whole trial on one worker."""
+        return self.seconds_per_trial + spec.steps * self.seconds_per_step + counts.flops(spec)[1] / self.flops_per_second
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What trials cost together: tokens trained, FLOPs, device-seconds, and the peak bytes of the hungriest worker."""
+
+    trials: int = 0
+    tokens: int = 0
+    flops_active: float = 0.0
+    flops_executed: float = 0.0
+    device_seconds: float = 0.0
+    peak_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.trials + other.trials,
+            self.tokens + other.tokens,
+            self.flops_active + other.flops_active,
+            self.flops_executed + other.flops_executed,
+            self.device_seconds + other.device_seconds,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Record):
+    """Trials with distinct ids, in the order in which they are shown. Raises ValueError when it is empty or names one twice."""
+
+    specs: tuple[TrialSpec, ...]
+    placement: Placement = Placement()
+    budget: Budget = Budget()
+    throughput: Throughput = Throughput()
+
+    def __post_init__(self) -> None:
+        require(len(self.specs) >= 1, "plan.specs", self.specs, "at least one trial")
+        ids = self.trial_ids
+        twice = sorted({one for one in ids if ids.count(one) > 1})
+        if twice:
+            names = ", ".join(spec.name or spec.trial_id for spec in self.specs if spec.trial_id in twice)
+            raise ValueError(f"the plan holds the same trial more than once ({names}); list each value of the grid once")
+
+    @property
+    def trial_ids(self) -> tuple[str, ...]:
+        return tuple(spec.trial_id for spec in self.specs)
+
+    def cost(self, spec: TrialSpec) -> Cost:
+        micro_batch = self.placement.micro_batch or -(-spec.optimizer.batch_sequences // self.placement.workers)
+        active, executed = counts.flops(spec)
+        peak = counts.memory(spec, micro_batch=micro_batch).total
+        return Cost(1, spec.tokens, active, executed, self.throughput.seconds(spec) * self.placement.workers, peak)
+
+    def total(self, specs: Sequence[TrialSpec] | None = None) -> Cost:
+        """The cost of all trials, or of some of them."""
+        return sum((self.cost(spec) for spec in (self.specs if specs is None else specs)), Cost())
+
+    def price(self, spec: TrialSpec, from_step: int = 0) -> float:
+        """What a trial costs in the unit of the budget, from a step to its end."""
+        seconds = self.throughput.seconds(spec) * self.placement.workers
+        left = 1.0 - from_step / spec.steps
+        return price(spec, self.budget.unit, Work(spec.steps - from_step, seconds * left))
+
+    def affordable(self, begun: Mapping[TrialSpec, int], remaining: float) -> list[TrialSpec]:
+        """The trials (with the step each continues from) that fit into `remaining`, so that a tight budget buys as many rows
+        as it can; costliest first, so that slots finish together."""
+        prices = {spec: self.price(spec, step) for spec, step in begun.items()}
+        chosen, left = [], remaining
+        for spec in sorted(prices, key=prices.__getitem__):
+            if self.budget.admits(self.price(spec)) and prices[spec] <= left:
+                chosen.append(spec)
+                left -= prices[spec]
+        return chosen[::-1]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ValueError for unknown or missing keys, and whatever a wrong value raises."""
+        missing = sorted({"specs"} - set(values))
+        if missing:
+            raise ValueError(f"a plan needs {', '.join(missing)}; `raysparse plan --out FILE` writes an example")
+        made = {
+            **values,
+            "specs": tuple(TrialSpec.from_dict(spec) for spec in values["specs"]),
+            **{
+                key: kind.from_dict(values[key])
+                for key, kind in (("placement", Placement), ("budget", Budget), ("throughput", Throughput))
+                if key in values
+            },
+        }
+        return super().from_dict(made)
+
+    def check(self, folder: Folder) -> None:
+        """Raise ValueError when the run folder was begun with another plan; a plan that has grown since is not another."""
+        difference = self.difference_from(load(folder)) if folder.exists(PLAN) else ""
+        if difference:
+            raise ValueError(f"{folder.uri} holds the results of another plan: {difference}; choose another --name for this sweep")
+
+    def save(self, folder: Folder) -> None:
+        """Write `plan.json`; raises as `check` does."""
+        self.check(folder)
+        folder.write_json(PLAN, self.to_dict())
+
+    def difference_from(self, held: Plan) -> str:
+        """What keeps this plan from continuing `held`, in words; empty when every trial of `held` is in this one."""
+        kept = set(self.trial_ids)
+        lost = [spec for spec in held.specs if spec.trial_id not in kept]
+        places = [
+            f"placement.{key} is {getattr(held.placement, key)!r} there and {getattr(self.placement, key)!r} here"
+            for key in ("workers", "threads")  # they change sums in the last bit, so they stay as they are within a sweep
+            if getattr(held.placement, key) != getattr(self.placement, key)
+        ]
+        if not lost:
+            return "; ".join(places)
+        there, here = _values(held.specs), _values(self.specs)
+        changed = [
+            f"{key} is {_listed(there[key])} there and {_listed(here[key])} here"
+            for key in there
+            if not there[key] <= here.get(key, set())
+        ]
+        return "; ".join([*places, *(changed or [f"{len(lost)} of its trials are missing here, {lost[0].name} for one"])])
+
+
+def load(folder: Folder) -> Plan:
+    """The plan of a run folder. Raises ValueError when there is none."""
+    if not folder.exists(PLAN):
+        raise ValueError(f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage")
+    return Plan.from_dict(folder.read_json(PLAN))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _values(specs: Sequence[TrialSpec]) -> dict[str, set[Any]]:
+    found: dict[str, set[Any]] = {}
+    for key, value in itertools.chain.from_iterable(_flat(spec.identity()) for spec in specs):
+        found.setdefault(key, set()).add(value)
+    return found
+
+
+def _listed(values: set[Any]) -> str:
+    return ", ".join(sorted(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
+
+
+def grid(
+    *,
+    sizes: Sequence[str],
+    densities: Sequence[float],
+    unique_tokens: Sequence[int],
+    epochs: Sequence[float],
+    vocab_size: int,
+    seeds: Sequence[int] = (0,),
+    method: Method = "smet",
+    context: int = 256,
+    data: DataSpec = DataSpec(),
+    sparsity: SparsitySpec = SparsitySpec(),
+    optimizer: OptimizerSpec = OptimizerSpec(),
+    evaluations: int = 8,
+) -> tuple[TrialSpec, ...]:
+    """Every combination, each with its size's own learning rate; density 1 is trained dense.
+
+    `data`, `sparsity` and `optimizer` give what the grid does not vary. Raises ValueError for whatever a spec refuses.
+    """
+    axes: dict[str, Sequence[Any]] = {
+        "sizes": sizes, "densities": densities, "unique_tokens": unique_tokens, "epochs": epochs, "seeds": seeds,
+    }  # fmt: skip
+    for axis, values in axes.items():
+        require(len(values) >= 1, axis, values, "at least one value")
+    specs = []
+    for size, density, unique, passes, seed in itertools.product(*axes.values()):
+        name = f"{size} d={density:g} U={unique} x{passes:g}" + (f" seed={seed}" if len(seeds) > 1 else "")
+        specs.append(
+            TrialSpec(
+                model=ladder.model(size, vocab_size=vocab_size, context=context),
+                sparsity=sparsity.replace(method="dense" if density == 1.0 else method, density=density),
+                data=data.replace(unique_tokens=int(unique), epochs=float(passes)),
+                optimizer=optimizer.replace(lr=ladder.dense_lr(size, optimizer.lr)),
+                seed=seed,
+                evaluations=evaluations,
+                name=name,
+            )
+        )
+    return tuple(specs)

@@ -1,0 +1,94 @@
+"""How big, how sparse, for how many epochs? A grid of small models on two cores, and the answer that their losses give.
+
+Run it: `python sweeps/grid.py` (or `make sweep`). It trains every combination of size, density, unique tokens and epochs below,
+fits the scaling law, and writes what to train next into the run folder's report/. Run it again after anything went wrong: it
+continues. `--plan` says what it will cost first. The defaults were chosen so that repeating the data visibly stops paying off
+within a few minutes of training; they are no study of anything larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from raysparse import cli
+from raysparse.data.tokenizer import vocab_size
+from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
+from raysparse.sweep.budget import Budget
+from raysparse.sweep.plan import Plan, grid
+
+SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
+DENSITIES = [1.0, 0.5, 0.25]
+UNIQUE_TOKENS = [16_384, 65_536]
+EPOCHS = [1, 4, 16]
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
+    )
+    parser.add_argument("--max-flops", type=float, help="never compute more than this in all (the cheapest trials are kept)")
+    question = parser.add_argument_group("the question")
+    question.add_argument("--sizes", nargs="+", default=SIZES, help="names of raysparse/ladder.py (default: %(default)s)")
+    question.add_argument("--densities", nargs="+", type=float, default=DENSITIES, help="share of weights kept (%(default)s)")
+    question.add_argument("--unique-tokens", nargs="+", type=int, default=UNIQUE_TOKENS, help="(%(default)s)")
+    question.add_argument("--epochs", nargs="+", type=float, default=EPOCHS, help="passes over them (%(default)s)")
+    question.add_argument("--seeds", nargs="+", type=int, default=[0])
+    question.add_argument("--method", default="smet", help="dense, static, set, rigl, smet, smet_grad (%(default)s)")
+    question.add_argument("--corpus", default="python", help="a name, path, glob, or hf:NAME (%(default)s)")
+    question.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
+    question.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
+    question.add_argument("--batch-sequences", type=int, default=8, help="sequences a step (%(default)s)")
+    cli.add_run_arguments(parser, name="grid")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
+    return parser
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    specs = grid(
+        sizes=args.sizes,
+        densities=args.densities,
+        unique_tokens=args.unique_tokens,
+        epochs=args.epochs,
+        seeds=args.seeds,
+        vocab_size=vocab_size(args.tokenizer),
+        method=args.method,
+        context=args.context,
+        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=32_768),
+        sparsity=SparsitySpec(update_every=20),
+        optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),
+    )
+    placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu")
+    return Plan(specs=specs, placement=placement, budget=Budget(total=args.max_flops))
+
+
+def answer(args: argparse.Namespace, *, again: bool) -> None:
+    """Fit the law to the results and print what it says; the answer is kept, and printed again when nothing was run since."""
+    folder = cli.run_folder(args)
+    if again or not folder.exists("report/answer.txt"):
+        from analysis.report import write_report
+        from raysparse.results import Results
+
+        report = write_report(Results(folder).table(), folder.local_path / "report", title=f"Grid sweep {args.name!r}")
+        folder.write("report/answer.txt", report.summary.encode())
+    print(folder.read("report/answer.txt").decode())
+    print(f"report: {folder.uri}/report/report.html")
+
+
+@cli.guarded
+def main() -> int:
+    args = arguments().parse_args()
+    plan = make_plan(args)
+    if args.plan is not None:
+        cli.show_plan(plan, args)
+        if args.plan:
+            cli.save_plan(plan, args.plan)
+        return 0
+    summary = cli.run_plan(plan, args)
+    answer(args, again=summary.ran > 0)
+    return 1 if summary.unfinished else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
