@@ -1,0 +1,129 @@
+"""Which law a table can carry, and which of those predicts best: the ladder from rich to plain.
+
+A law asks for a minimum of rows, sizes, densities, epochs and unique budgets; what a table lacks is said in words.
+Among the laws it can carry, grouped cross-validation decides, and of laws within one standard error of the best
+the one with the fewest parameters wins. Extrapolation is judged in `compare`; here every row is predicted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.fit.joint import Fit, fit
+from analysis.fit.problem import Problem
+from analysis.fit.solver import minimise
+from analysis.laws import LAWS, Law
+from analysis.points import Array
+from analysis.table import Runs
+
+LADDER = ("sparse_published", "sparse_untied", "sparse_identified", "sparse_identified_untied",
+          "sparse_identified_overfit", "sparse_small", "sparse_small_untied", "sparse_small_overfit",
+          "sparse_single_epoch", "data_constrained_untied", "data_constrained", "repeated", "chinchilla",
+          "chinchilla_tied")
+FOLDS = 5
+MULTI = 1.05  # epochs above this count as repetition
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One law of the ladder. lacking: why the table cannot carry it (empty if it can). rmse: cross-validated, nats,
+    with its standard error; NaN if not tried."""
+
+    law: Law
+    lacking: tuple[str, ...]
+    rmse: float = float("nan")
+    error: float = float("nan")
+    fit: Fit | None = None
+
+
+def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
+    """What `runs` lacks to carry `law`, in words; empty if nothing."""
+    points, saturation = runs.points, law.saturation
+    multi = points.epochs > MULTI
+    levels = _count(points.density[points.density < 1])
+    dense_levels = int((points.density == 1).any())
+    needs = [
+        (_count(runs.group), max(len(law.names) + 2, int(1.5 * len(law.names))), "different runs"),
+        (max(_count(points.active[points.density == d]) for d in np.unique(points.density)), 3,
+         "sizes at one density"),
+        (_count(points.tokens), 3, "token counts"),
+        (levels + dense_levels, law.factor.levels + 1, "densities"),
+    ]
+    if saturation:
+        needs.append((_count(np.round(points.epochs[multi], 3)), 2 if not law.penalty else 3, "epoch counts above 1"))
+        needs.append((_count(points.density[multi & (points.density < 1)]), saturation.levels,
+                      "sparse densities with repeated data"))
+        if saturation.unique:
+            needs.append((_count(points.unique[multi]), 3, "unique-token budgets with repeated data"))
+    return tuple(f"{need} {what} needed, {have} there" for have, need, what in needs if have < need)
+
+
+def candidates(runs: Runs, seed: int = 0, names: tuple[str, ...] = LADDER) -> tuple[Candidate, ...]:
+    """Every law of the ladder, tried by cross-validation where the table can carry it and it fits the kind of table.
+
+    A table with one density gets the dense laws only, one without repetition the one-epoch laws only.
+    """
+    several = _count(runs.points.density) > 1
+    repeated = bool((runs.points.epochs > MULTI).any())
+    tried = []
+    for name in names:
+        law = LAWS[name]
+        missing = list(lacking(law, runs))
+        if several and not law.factor.parameters:
+            missing.append("ignores density, which varies in this table")
+        if repeated and law.saturation is None:
+            missing.append("ignores repetition, which this table has")
+        if missing:
+            tried.append(Candidate(law, tuple(missing)))
+            continue
+        fitted = fit(law, runs, seed=seed)
+        score, error = cross_validate(fitted)
+        tried.append(Candidate(law, (), score, error, fitted))
+    return tuple(tried)
+
+
+def pick(tried: tuple[Candidate, ...]) -> Candidate | None:
+    """The plainest law within one standard error of the best; None if no law was tried."""
+    able = [candidate for candidate in tried if candidate.fit is not None]
+    if not able:
+        return None
+    best = min(able, key=lambda candidate: candidate.rmse)
+    near = [candidate for candidate in able if candidate.rmse <= best.rmse + best.error]
+    return min(near, key=lambda candidate: (len(candidate.law.names), candidate.rmse))
+
+
+def cross_validate(fitted: Fit, folds: int = FOLDS) -> tuple[float, float]:
+    """Root mean squared error (nats) of rows predicted without their specification, and its standard error."""
+    runs = fitted.runs
+    fold = _folds(runs, folds, fitted.seed)
+    squared = np.empty(len(runs))
+    for number in range(folds):
+        out = fold == number
+        if not out.any():
+            continue
+        theta = _refit(fitted, runs.take(~out))
+        squared[out] = (fitted.law.predict(theta, runs.points.take(out)) - runs.loss[out]) ** 2
+    mean = squared.mean()
+    error = squared.std(ddof=1) / np.sqrt(len(squared)) if len(squared) > 1 else 0.0
+    rmse = float(np.sqrt(mean))
+    return rmse, float(error / (2 * rmse)) if rmse > 0 else 0.0
+
+
+def _refit(fitted: Fit, runs: Runs) -> Array:
+    problem = Problem(fitted.law, runs.points, runs.log_loss, fitted.fixed, fitted.prior, fitted.delta)
+    starts = np.stack([minimum.theta[problem.free] for minimum in fitted.minima[:5]])
+    solution = minimise(problem, starts, fitted.delta, steps=60, tolerance=1e-7)
+    best: Array = problem.full(solution.free[[int(solution.objective.argmin())]])[0]
+    return best
+
+
+def _folds(runs: Runs, folds: int, seed: int) -> Array:
+    groups, inverse = np.unique(runs.group, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return np.asarray((order % folds)[inverse])
+
+
+def _count(values: Array) -> int:
+    return len(np.unique(values))

@@ -1,0 +1,220 @@
+"""One law family: L = E + A F(d) / N_eff^alpha + B / D_eff^beta (+ penalty), as a choice of four parts.
+
+Chinchilla, the data-constrained law, the published sparse law and our extensions differ only in their density
+factor, their saturation, whether alpha = beta, and whether over-fitting is charged. So there is one `Law`, one
+evaluation and one analytic gradient, batched over parameter vectors, and the named laws (`laws.named`) are
+choices. Predictions are logarithms inside, because the fit compares logarithms. Fitting is not done here.
+
+Letters: b parameter vectors, p parameters, n points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.laws.density import DensityFactor, NoFactor
+from analysis.laws.parameter import Parameter, Theta
+from analysis.laws.saturation import Saturation, saturate
+from analysis.points import Array, Points
+
+LN_E = Parameter("ln_E", -12.0, 4.0, (-1.0, 1.2), "ln nats/token", "irreducible loss")
+LN_A = Parameter("ln_A", -10.0, 60.0, (0.0, 15.0), "ln nats", "size of the parameter term")
+LN_B = Parameter("ln_B", -10.0, 60.0, (0.0, 18.0), "ln nats", "size of the data term")
+ALPHA = Parameter("alpha", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective parameters")
+BETA = Parameter("beta", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective tokens")
+PENALTY = (
+    Parameter("ln_K", -40.0, 10.0, (-14.0, -2.0), "ln nats", "size of the over-fitting penalty"),
+    Parameter("q", 0.2, 5.0, (0.5, 2.0), "1", "power of repetitions in the penalty"),
+    Parameter("r", 0.0, 3.0, (0.0, 1.0), "1", "power of N / U in the penalty"),
+)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law by its parts; `laws.named.LAWS` holds the ones with names.
+
+    name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do not matter
+    (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1, 0), which can make loss
+    rise with epochs, as the published form cannot.
+    """
+
+    name: str
+    about: str
+    factor: DensityFactor = field(default_factory=NoFactor)
+    saturation: Saturation | None = None
+    tied: bool = True
+    penalty: bool = False
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        exponents = (ALPHA,) if self.tied else (ALPHA, BETA)
+        repeated = self.saturation.parameters if self.saturation else ()
+        return (LN_A, LN_B, LN_E, *exponents, *self.factor.parameters, *repeated, *(PENALTY if self.penalty else ()))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def formula(self) -> str:
+        capacity = "A" if isinstance(self.factor, NoFactor) else f"A ({self.factor.formula})"
+        n, d = ("N_eff", "D_eff") if self.saturation else ("N", "D")
+        if self.saturation and not self.saturation.excess:
+            n = "N"
+        tail = " + K R_D^q (N/U)^r" if self.penalty else ""
+        return f"L = E + {capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}{tail}"
+
+    def vector(self, values: Mapping[str, float]) -> Array:
+        """(p,) parameters from a dictionary of stored names. Raises ValueError for a missing or unknown one."""
+        if set(values) != set(self.names):
+            missing, extra = sorted(set(self.names) - set(values)), sorted(set(values) - set(self.names))
+            raise ValueError(f"law {self.name!r} has parameters {', '.join(self.names)}; missing: "
+                             f"{', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
+        return np.array([values[name] for name in self.names], dtype=float)
+
+    def predict(self, theta: ArrayLike, points: Points) -> Array:
+        """Loss in nats per token: (n,) for theta (p,), (b, n) for theta (b, p)."""
+        vectors = np.asarray(theta, dtype=float)
+        loss = np.exp(self.log_loss(np.atleast_2d(vectors), points))
+        return loss[0] if vectors.ndim == 1 else loss
+
+    def log_loss(self, theta: Array, points: Points) -> Array:
+        """(b, n) ln L for theta (b, p)."""
+        return self._evaluate(theta, points, gradient=False)[0]
+
+    def log_loss_and_jacobian(self, theta: Array, points: Points) -> tuple[Array, Array]:
+        """(b, n) ln L and (b, p, n) d ln L / d theta for theta (b, p)."""
+        return self._evaluate(theta, points, gradient=True)
+
+    def terms(self, theta: Array, points: Points) -> dict[str, Array]:
+        """The (b, n) summands of L, under the name of the parameter each is proportional to: ln_A, ln_B, ln_E, ..."""
+        split = self._split(theta)
+        alpha = split["alpha"]
+        beta = alpha if self.tied else split["beta"]
+        log_factor, _ = self.factor.log_factor(split, points)
+        size, data = self._effective(split, beta, log_factor, points)
+        terms = {"ln_A": np.exp(split["ln_A"] + log_factor - alpha * size.log_value),
+                 "ln_B": np.exp(split["ln_B"] - beta * data.log_value),
+                 "ln_E": np.exp(split["ln_E"])}
+        if self.penalty:
+            terms["ln_K"] = _penalty(split, points)[0]
+        shape = (len(theta), points.shape[-1])
+        return {name: np.broadcast_to(term, shape) for name, term in terms.items()}
+
+    def log_factor(self, theta: Array, density: ArrayLike) -> Array:
+        """(b, n) ln F at n densities."""
+        densities = np.asarray(density, dtype=float)
+        points = Points(np.ones_like(densities), densities, np.ones_like(densities), np.ones_like(densities))
+        log_factor: Array = self.factor.log_factor(self._split(theta), points)[0]
+        return log_factor
+
+    def effective_tokens(self, theta: Array, points: Points) -> Array:
+        """(b, n) D_eff: what the trained tokens are worth in fresh ones."""
+        split = self._split(theta)
+        log_factor, _ = self.factor.log_factor(split, points)
+        beta = split["alpha" if self.tied else "beta"]
+        data = self._effective(split, beta, log_factor, points)[1]
+        tokens: Array = np.exp(np.broadcast_to(data.log_value, (len(theta), points.shape[-1])))
+        return tokens
+
+    def log_feedable(self, theta: Array, points: Points) -> Array:
+        """(b, n) ln of N_opt, the parameters that one epoch over U can feed (compute-optimal for U)."""
+        split = self._split(theta)
+        return self._log_feedable(split, split["alpha" if self.tied else "beta"],
+                                  self.factor.log_factor(split, points)[0], points)
+
+    def _split(self, theta: Array) -> dict[str, Array]:
+        return {name: theta[:, column, None] for column, name in enumerate(self.names)}
+
+    @staticmethod
+    def _log_feedable(split: Theta, beta: Array, log_factor: Array, points: Points) -> Array:
+        # D_opt(C) = U solved for C and put into N_opt(C); for alpha = beta this is U (A F / B)^(1/alpha).
+        alpha = split["alpha"]
+        ratio = np.log(alpha / beta) + split["ln_A"] + log_factor - split["ln_B"]
+        feedable: Array = (ratio + beta * np.minimum(points.log_unique, points.log_tokens)) / alpha
+        return feedable
+
+    def _evaluate(self, theta: Array, points: Points, gradient: bool) -> tuple[Array, Array]:
+        split = self._split(theta)
+        alpha = split["alpha"]
+        beta = alpha if self.tied else split["beta"]
+        log_factor, factor_gradient = self.factor.log_factor(split, points)
+        size, data = self._effective(split, beta, log_factor, points)
+        capacity = np.exp(split["ln_A"] + log_factor - alpha * size.log_value)
+        tokens = np.exp(split["ln_B"] - beta * data.log_value)
+        floor = np.exp(split["ln_E"])
+        total = floor + capacity + tokens
+        penalty = None
+        if self.penalty:
+            penalty, penalty_gradient = _penalty(split, points)
+            total = total + penalty
+        log_loss = np.log(total)
+        if not gradient:
+            return log_loss, np.empty((0, 0, 0))
+        # Shares of the loss: every derivative of ln L is a share times the derivative of a logarithm.
+        share_n, share_d = capacity / total, tokens / total
+        moved = share_n * size.to_feedable  # how much of the parameter term moves with N_opt
+        rows: dict[str, Array] = {"ln_E": floor / total, "ln_A": share_n - moved, "ln_B": share_d + moved}
+        log_unique = np.minimum(points.log_unique, points.log_tokens)
+        alpha_row = -share_n * size.log_value - moved * (1.0 / alpha - size.log_feedable)
+        beta_row = -share_d * data.log_value - moved * (log_unique - 1.0 / beta)
+        rows |= {"alpha": alpha_row + beta_row} if self.tied else {"alpha": alpha_row, "beta": beta_row}
+        rows |= {name: rows["ln_A"] * slope for name, slope in factor_gradient.items()}
+        for name, slope in size.scale_gradient.items():
+            rows[name] = -alpha * share_n * size.to_scale * slope
+        for name, slope in data.scale_gradient.items():
+            rows[name] = -beta * share_d * data.to_scale * slope
+        if penalty is not None:
+            rows |= {name: penalty / total * slope for name, slope in penalty_gradient.items()}
+        jacobian = np.empty((len(theta), len(self.names), len(points)))
+        for column, name in enumerate(self.names):
+            jacobian[:, column] = rows[name]
+        return log_loss, jacobian
+
+    def _effective(self, split: Theta, beta: Array, log_factor: Array,
+                   points: Points) -> tuple[_Effective, _Effective]:
+        """N_eff and D_eff with what the gradient needs."""
+        if self.saturation is None:
+            return _Effective(points.log_active), _Effective(points.log_tokens)
+        log_unique = np.minimum(points.log_unique, points.log_tokens)
+        repetition = np.expm1(points.log_tokens - log_unique)
+        log_scale, slopes = self.saturation.log_scale("D", split, points)
+        value, _, to_scale = saturate(repetition, log_scale)
+        data = _Effective(log_unique + np.log1p(value), to_scale / (1.0 + value), slopes)
+        if not self.saturation.excess:
+            return _Effective(points.log_active), data
+        feedable = self._log_feedable(split, beta, log_factor, points)
+        base = np.minimum(points.log_active, feedable)
+        excess = np.expm1(np.minimum(points.log_active - base, 300.0))
+        log_scale, slopes = self.saturation.log_scale("N", split, points)
+        value, faded, to_scale = saturate(excess, log_scale)
+        to_feedable = np.where(excess > 0, 1.0 - faded * (1.0 + excess) / (1.0 + value), 0.0)
+        return _Effective(base + np.log1p(value), to_scale / (1.0 + value), slopes, to_feedable, feedable), data
+
+
+@dataclass(frozen=True)
+class _Effective:
+    """ln of an effective count; its derivatives by ln R* and by ln N_opt; the derivatives of ln R*."""
+
+    log_value: Array
+    to_scale: Array | float = 0.0
+    scale_gradient: Mapping[str, Array] = field(default_factory=dict)
+    to_feedable: Array | float = 0.0
+    log_feedable: Array | float = 0.0
+
+
+def _penalty(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
+    """K R_D^q (N/U)^r and the derivatives of its logarithm."""
+    repetition = np.maximum(points.epochs - 1.0, 0.0)
+    log_repetition = np.log(np.where(repetition > 0, repetition, 1.0))
+    log_ratio = points.log_active - points.log_unique
+    size = np.exp(np.minimum(split["ln_K"] + split["q"] * log_repetition + split["r"] * log_ratio, 50.0))
+    return np.where(repetition > 0, size, 0.0), {
+        "ln_K": np.ones_like(size), "q": np.broadcast_to(log_repetition, size.shape),
+        "r": np.broadcast_to(log_ratio, size.shape),
+    }

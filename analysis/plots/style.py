@@ -1,0 +1,88 @@
+"""How our pictures look: one place for colours, sizes and how a figure becomes files.
+
+Colours are Okabe and Ito's (2008), told apart by the colour-blind; each density also has its own marker. Text is
+large enough to read at half size. Figures are made without pyplot's global state, so that threads and notebooks
+are left alone. Matplotlib is imported here and in the other plot files only, never by `import analysis`.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from analysis.files import write_bytes
+from analysis.units import count
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#000000")
+MARKERS = "osD^vPXd"
+GREY = "#555555"
+DPI = 120
+RC: Any = {
+    "font.size": 14, "axes.titlesize": 15, "axes.labelsize": 15, "legend.fontsize": 13, "xtick.labelsize": 13,
+    "ytick.labelsize": 13, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#E6E6E6", "grid.linewidth": 0.8, "axes.axisbelow": True, "lines.linewidth": 2.2,
+    "lines.markersize": 7, "legend.frameon": False, "figure.facecolor": "white", "svg.hashsalt": "raysparse",
+    "axes.titleweight": "bold", "axes.titlelocation": "left",
+}
+
+
+class Look:
+    """Colour and marker of each density level of one study, densest first; the same in every picture."""
+
+    def __init__(self, densities: NDArray[np.float64]):
+        self.levels = [float(value) for value in np.unique(densities)[::-1]]
+
+    def color(self, density: float) -> str:
+        return PALETTE[self.levels.index(density) % len(PALETTE)]
+
+    def marker(self, density: float) -> str:
+        return MARKERS[self.levels.index(density) % len(MARKERS)]
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, title: str = "",
+           share_y: bool = False) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of (rows, columns) axes, `size` inches."""
+    with mpl.rc_context(RC):
+        made = Figure(figsize=size or (6.2 * columns, 4.8 * rows), layout="constrained")
+        FigureCanvasAgg(made)
+        axes = made.subplots(rows, columns, squeeze=False, sharey=share_y)
+        if title:
+            made.suptitle(title, fontsize=17, fontweight="bold", x=0.01, ha="left")
+    return made, axes
+
+
+def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | None = None) -> None:
+    """A logarithmic axis labelled in plain numbers (1k, 1M); `ticks` puts them where the data are."""
+    getattr(axis, f"set_{which}scale")("log")
+    target = getattr(axis, f"{which}axis")
+    target.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    target.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    if ticks is not None:
+        target.set_ticks(list(ticks))
+        target.set_minor_locator(NullLocator())
+
+
+def note(axis: Axes, text: str) -> None:
+    """A message in place of a picture that the table cannot give."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY, wrap=True, transform=axis.transAxes)
+
+
+def save(made: Figure, folder: Path, name: str, vector: bool = True) -> list[Path]:
+    """Write NAME.png (and NAME.svg) atomically; returns the paths."""
+    paths = []
+    for suffix in ("png", "svg") if vector else ("png",):
+        buffer = io.BytesIO()
+        with mpl.rc_context(RC):
+            made.savefig(buffer, format=suffix, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+        paths.append(write_bytes(folder / f"{name}.{suffix}", buffer.getvalue()))
+    return paths

@@ -1,0 +1,55 @@
+"""The report of a sweep: a terminal summary, report.json, pictures, and one self-contained HTML page.
+
+`write_report` is what a sweep calls at its end. Pictures are embedded in the page, so that the page can be mailed.
+Every file is written atomically. Numbers come from `analysis.study`; this package only shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.files import write_bytes, write_json
+from analysis.study import Study, analyse
+from analysis.table import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Report:
+    """summary: plain text for a terminal. paths: files written, report.html first. study: the numbers."""
+
+    summary: str
+    paths: tuple[Path, ...]
+    study: Study
+
+
+def write_report(results: Path | str | pa.Table, folder: Path | str, *, title: str,
+                 budgets: Sequence[float] | None = None, seed: int = 0, bootstraps: int = 200) -> Report:
+    """Analyse a results table and write report.html, report.json and the pictures into `folder`.
+
+    results: see `table.read_table`. budgets: active FLOPs (6 N D) to recommend for; None is the largest run's.
+    Raises ValueError if the table is unreadable or has no usable row; a table too small for any law still gets a
+    report, which says what is missing.
+    """
+    study = analyse(read_table(results), budgets=budgets, seed=seed, bootstraps=bootstraps)
+    return write_study(study, Path(folder), title)
+
+
+def write_study(study: Study, folder: Path, title: str) -> Report:
+    """Write the files of an analysis made beforehand."""
+    from analysis.plots.study import PICTURES
+    from analysis.plots.style import save
+    from analysis.report.page import page
+    from analysis.report.summary import numbers, summary
+
+    text = summary(study, title)
+    pictures = [path for name, draw in PICTURES.items() for path in save(draw(study), folder, name)]
+    numbers_path = write_json(folder / "report.json", numbers(study, title))
+    shown = {path.stem: path.read_bytes() for path in pictures if path.suffix == ".png"}
+    html = write_bytes(folder / "report.html", page(study, title, text, shown).encode())
+    return Report(text, (html, numbers_path, *pictures), study)

@@ -1,0 +1,57 @@
+"""report.html: one page with the answer first, then the pictures, the numbers, and every excluded row.
+
+Self-contained: styles inline, pictures as data, no script and no link to anywhere. Only shows what it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from analysis.study import Study
+
+CAPTIONS = {
+    "law": "The law's numbers with 95 % intervals; what density does to an active parameter; what an epoch is worth.",
+    "predicted_vs_measured": "Every run. A good law scatters evenly around the line at every compute.",
+    "isoflop": "Loss at equal compute as size trades against epochs; the star is each density's best.",
+    "loss_over_epochs": "Markers are runs, lines the law, bands its 95 % interval.",
+    "optimal_sparsity": "The law's optimum inside the searched box. The grey part lies beyond the data.",
+}
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+pre{background:#f6f6f4;padding:1rem;overflow-x:auto;font-size:14px;border-left:4px solid #0072B2}
+img{width:100%;height:auto}figure{margin:2rem 0}figcaption{color:#555;font-size:15px}
+table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+"""
+
+
+def page(study: Study, title: str, text: str, pictures: Mapping[str, bytes]) -> str:
+    """The page as one string. pictures: name -> PNG bytes, in the order to show."""
+    parts = [f"<h1>{escape(title)}</h1>", f"<pre>{escape(text)}</pre>"]
+    for name, content in pictures.items():
+        data = base64.b64encode(content).decode()
+        caption = escape(CAPTIONS.get(name, ""))
+        parts.append(f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}">'
+                     f"<figcaption>{caption}</figcaption></figure>")
+    if study.fit is not None and study.draws is not None:
+        intervals = study.draws.parameter_intervals()
+        rows: list[tuple[str, ...]] = [(p.natural_name, f"{study.fit.parameters[p.natural_name]:.5g}",
+                 "[{:.4g}, {:.4g}]".format(*intervals[p.natural_name]), p.meaning) for p in study.fit.law.parameters]
+        parts += ["<h2>Parameters</h2>", _table(("name", "value", "95 % interval", "meaning"), rows)]
+    if study.tried:
+        rows = [(c.law.name, f"{c.rmse:.4f} ± {c.error:.4f}" if c.fit is not None else "-",
+                 "; ".join(c.lacking) or c.law.about) for c in study.tried]
+        parts += ["<h2>Laws considered</h2>", _table(("law", "cross-validated RMSE, nats", "why not, or what"), rows)]
+    if study.runs.excluded:
+        rows = [(row.row, row.reason) for row in study.runs.excluded]
+        parts += ["<h2>Excluded rows</h2>", _table(("row", "reason"), rows)]
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+            f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n")
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,204 @@
+"""The whole analysis of one table, from rows to a recommendation, as one value.
+
+`analyse` picks the richest law that the rows support, fits it, draws its uncertainty and searches the optimum over
+budgets and unique-token budgets. Report, pictures and the command line only show a `Study`; nothing is computed
+there. Where a table cannot carry any law, the study says so and holds what was measured, not a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.costs import ACTIVE, Cost
+from analysis.fit.intervals import Draws, bootstrap, percentiles
+from analysis.fit.joint import Fit, fit
+from analysis.fit.select import Candidate, candidates, pick
+from analysis.laws import Law
+from analysis.optimum import Box, flags, search
+from analysis.points import Array, Points
+from analysis.table import Runs
+
+CURVE = 25         # budgets along the optimal-sparsity curve
+BEYOND = 4.0       # the curve ends at this multiple of the largest run's cost
+CURVE_DRAWS = 100  # draws that the bands of the curve use
+FEW = 30           # fewer runs than this is said aloud
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Interval:
+        """The first value is the estimate, the others are draws."""
+        array = np.asarray(values, dtype=float)
+        if not np.isfinite(array[1:]).any():
+            return cls(float(array[0]), float("nan"), float("nan"))
+        low, high = percentiles(array[1:])
+        return cls(float(array[0]), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The optimum at one budget and U, the dense optimum beside it, and why to be careful.
+
+    saving: compute of the dense optimum divided by the compute with which the sparse optimum reaches its loss.
+    """
+
+    budget: float
+    unique: float | None
+    active: Interval
+    density: Interval
+    epochs: Interval
+    loss: Interval
+    dense_loss: Interval
+    saving: float
+    by_density: tuple[tuple[float, float], ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Optima at one U along budgets: (m,) budgets, (draws + 1, m) densities and epochs, the fit's own first."""
+
+    unique: float
+    budgets: Array
+    density: Array
+    epochs: Array
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows. fit, draws and recommendations are absent if the table carries no law."""
+
+    runs: Runs
+    cost: Cost
+    box: Box
+    tried: tuple[Candidate, ...]
+    fit: Fit | None
+    draws: Draws | None
+    budgets: tuple[float, ...]
+    recommendations: tuple[Recommendation, ...]
+    curves: tuple[Curve, ...]
+    cautions: tuple[str, ...]
+    rmse: float = float("nan")
+
+
+def analyse(runs: Runs, *, law: Law | None = None, budgets: Sequence[float] | None = None, cost: Cost = ACTIVE,
+            box: Box | None = None, seed: int = 0, bootstraps: int = 200) -> Study:
+    """Fit, uncertainty, optimum. law: None lets the table decide. budgets: in the cost's unit; none
+    takes, for each U, the cost of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`.
+
+    Raises ValueError for a budget that is not positive, or a law given by name that the table cannot carry.
+    """
+    for budget in budgets or ():
+        if not budget > 0 or not np.isfinite(budget):
+            raise ValueError(f"budget {budget!r} is not a positive number of {cost.unit}")
+    box = box or Box.of(runs)
+    spent = cost.of(runs.points)
+    wanted = tuple(float(b) for b in budgets) if budgets else ()
+    tried = candidates(runs, seed) if law is None else ()
+    chosen = pick(tried)
+    if law is None and chosen is None:
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
+    fitted = fit(law, runs, seed=seed) if law is not None else chosen.fit if chosen else None
+    assert fitted is not None
+    draws = bootstrap(fitted, bootstraps, seed, "smooth")
+    uniques = _uniques(runs)
+    recommendations = tuple(recommend(fitted, draws, budget, unique, box, cost) for unique in uniques
+                            for budget in wanted or (float(spent[runs.points.unique == unique].max()),))
+    curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
+    return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves,
+                 _cautions(runs, fitted, draws), chosen.rmse if chosen else fitted.rmse)
+
+
+def recommend(fitted: Fit, draws: Draws, budget: float, unique: float | None, box: Box,
+              cost: Cost = ACTIVE) -> Recommendation:
+    """The optimum with intervals, the dense optimum, the best loss at other densities, and flags."""
+    law, theta = fitted.law, np.concatenate([fitted.theta[None], draws.theta])
+    best = search(law, theta, box, budget, unique, cost)
+    dense = search(law, theta, box.dense(), budget, unique, cost) if box.density[1] == 1 else replace(
+        best, loss=np.full(len(theta), np.nan))  # the box excludes dense models: there is no baseline to match
+    levels = np.unique(fitted.runs.points.density)
+    levels = levels[(levels >= box.density[0]) & (levels <= box.density[1])]
+    by_density = tuple((float(d), float(_at_density(law, fitted.theta, box, d, budget, unique, cost))) for d in levels)
+    found = flags(best, box, fitted.runs, cost, budget)
+    saving = compute_to_match(law, fitted.theta, float(dense.loss[0]), box, budget, unique, cost)
+    return Recommendation(budget, unique, Interval.of(best.active), Interval.of(best.density), Interval.of(best.epochs),
+                          Interval.of(best.loss), Interval.of(dense.loss), saving, by_density, found)
+
+
+def _at_density(law: Law, theta: Array, box: Box, density: float, budget: float, unique: float | None,
+                cost: Cost) -> float:
+    fixed = Box(box.active, (density, density), box.epochs, box.tokens)
+    return float(search(law, theta, fixed, budget, unique, cost).loss[0])
+
+
+def compute_to_match(law: Law, theta: Array, loss: float, box: Box, budget: float, unique: float | None,
+                     cost: Cost = ACTIVE, reach: float = 1e4) -> float:
+    """budget / C', where C' is the least compute whose optimum reaches `loss`; at most `reach`, NaN if never."""
+    if not np.isfinite(loss):
+        return float("nan")
+    ratios = np.geomspace(1.0, reach, 129)
+    found = search(law, np.tile(theta, (len(ratios), 1)), box, budget / ratios, unique, cost).loss
+    enough = np.where(np.isfinite(found), found <= loss * (1 + 1e-9), False)
+    if not enough[0]:
+        return float("nan")
+    last = int(np.argmin(enough)) - 1 if not enough.all() else len(ratios) - 1
+    return float(ratios[last])
+
+
+def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent: Array) -> Curve:
+    theta = np.concatenate([fitted.theta[None], draws.theta[:CURVE_DRAWS]])
+    budgets = np.geomspace(spent.min(), spent.max() * BEYOND, CURVE)
+    found = search(fitted.law, np.repeat(theta, CURVE, axis=0), box, np.tile(budgets, len(theta)), unique, cost)
+    return Curve(unique, budgets, found.density.reshape(len(theta), CURVE), found.epochs.reshape(len(theta), CURVE))
+
+
+def _uniques(runs: Runs, most: int = 4) -> tuple[float, ...]:
+    """The unique-token budgets of the table, largest last; the most frequent ones if there are many."""
+    values, frequency = np.unique(runs.points.unique, return_counts=True)
+    kept = np.sort(np.argsort(-frequency, kind="stable")[:most])
+    return tuple(float(value) for value in values[kept])
+
+
+def _no_law(runs: Runs, tried: tuple[Candidate, ...]) -> tuple[str, ...]:
+    nearest = min((c for c in tried if c.lacking), key=lambda c: (len(c.lacking), len(c.law.names)), default=None)
+    best = int(np.argmin(runs.loss))
+    what = f"; nearest is {nearest.law.name}: {'; '.join(nearest.lacking)}" if nearest else ""
+    return (f"the table carries no law ({len(runs)} usable runs{what})",
+            f"the best measured run is {runs.ids[best]}: loss {runs.loss[best]:.4f} at {_point(runs.points, best)}")
+
+
+def _point(points: Points, row: int) -> str:
+    return (f"N = {points.active[row]:.3g}, density {points.density[row]:.3g}, "
+            f"{points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens")
+
+
+def _cautions(runs: Runs, fitted: Fit, draws: Draws) -> tuple[str, ...]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    rows, free = len(runs), len(fitted.law.names)
+    if rows < max(FEW, 4 * free):
+        found.append(f"few rows: {rows} runs for {free} parameters")
+    if len(np.unique(runs.group)) == rows:
+        found.append("no replicates: noise between seeds is unknown, and is taken from the residuals")
+    if not fitted.r2 > 0.5:
+        found.append(f"the law explains {100 * fitted.r2:.0f} % of the variance of the loss: do not act on it"
+                     if np.isfinite(fitted.r2) else "every loss is the same: there is nothing to learn from")
+    low, high = percentiles(draws.theta)
+    for parameter, value, near, far in zip(fitted.law.parameters, fitted.theta, low, high, strict=True):
+        if value <= parameter.low + 1e-9 or value >= parameter.high - 1e-9:
+            found.append(f"{parameter.name} sits on its bound {value:.4g}")
+        elif parameter.name.startswith("ln_R_") and far > 8.0:
+            found.append(f"{parameter.natural_name}* is not identified: up to {np.exp(far):.3g} fits "
+                         f"(95 % from {np.exp(near):.3g})")
+    return tuple(found)
