@@ -10,11 +10,11 @@ from raysparse.spec import ModelSpec
 
 # name: hidden, intermediate, layers, heads
 SHAPES: dict[str, tuple[int, int, int, int]] = {
-    # Ours, for two CPU cores and a byte vocabulary: 12k to 0.8M weights in the projections, x2.5-4 a step.
+    # Ours, for two CPU cores and a byte vocabulary: 25k to 0.7M weights in the projections, times 2-3.5 a step.
     "laptop-xs": (32, 96, 2, 2),
     "laptop-s": (48, 128, 3, 2),
-    "laptop-m": (80, 224, 3, 4),
-    "laptop-l": (128, 352, 4, 4),
+    "laptop-m": (72, 192, 3, 2),
+    "laptop-l": (120, 320, 4, 4),
     # "When Data Is Scarce" (arXiv 2606.01155)
     "dc-20m": (256, 688, 4, 4),
     "dc-40m": (512, 1024, 8, 8),

@@ -4,8 +4,8 @@ Three kinds, one rule. The weights of a matrix are numbered in blocks: `element`
 blocks are `block` consecutive weights in row-major order (the papers' block structure), `tile` blocks are block x block squares,
 numbered row by row. Compact tensors hold the active blocks one after another in ascending order of their number.
 
-The decision that shaped this file: the index list is the layout (int32, 4 bytes a block). It is what the CPU reads fastest; a bitmask
-for GPUs is derived from the same list. A full matrix (every block active) needs no list at all: its values *are* the dense
+The decision that shaped this file: the index list is the layout (int32, 4 bytes a block). It is what the CPU reads fastest; a
+bitmask for GPUs is derived from the same list. A full matrix (every block active) needs no list at all: its values *are* the dense
 matrix, row-major whatever the kind.
 
 Left out: values and moments (`storage`), choosing blocks (`topology`).

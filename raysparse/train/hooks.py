@@ -147,7 +147,7 @@ class TensorBoard(Hook):
         }  # fmt: skip
         results = {"final/validation_loss": state.evaluations[-1].loss}
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
-            self.writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+            self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
         for name, value in results.items():
             self.writer.add_scalar(name, value, state.step)  # type: ignore[no-untyped-call]
 

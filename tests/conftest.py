@@ -1,0 +1,46 @@
+"""Shared by all tests: one small token store made from text kept in this repository, and specs that train in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from raysparse.files import Folder
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
+
+# No test may fail because a machine is slow.
+settings.register_profile("raysparse", deadline=None)
+settings.load_profile("raysparse")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums depend on the number of threads in the last bit, and two pytest processes share two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    """Tokens of this repository's own Python files."""
+    from raysparse.data.store import prepare
+
+    folder = tmp_path_factory.mktemp("tokens")
+    return prepare(Folder(folder), str(REPOSITORY / "raysparse"), "bytes", train_tokens=20_000, validation_tokens=2_000)
+
+
+def small_trial(method: str = "smet", density: float = 0.25, **changes) -> TrialSpec:
+    """A trial of about 40 steps that crosses two epoch boundaries and four topology updates."""
+    sparsity = {"method": method, "density": 1.0 if method == "dense" else density, "update_every": 8, **changes.pop("sparsity", {})}
+    data = {"corpus": "repository", "unique_tokens": 2_049, "epochs": 2.6, "validation_tokens": 1_000, **changes.pop("data", {})}
+    return TrialSpec(
+        model=changes.pop("model", ModelSpec(hidden=16, intermediate=24, layers=2, heads=2, vocab_size=257, context=32)),
+        sparsity=SparsitySpec(**sparsity),
+        data=DataSpec(**data),
+        optimizer=OptimizerSpec(**{"batch_sequences": 4, "lr": 5e-3, **changes.pop("optimizer", {})}),
+        **{"evaluations": 4, **changes},
+    )

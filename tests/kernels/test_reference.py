@@ -1,0 +1,121 @@
+"""Operations on compact storage against the plainest way to write them."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysparse.kernels import philox, reference
+
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 5))
+
+
+def compact_case(blocks: int, size: int, seed: int, dtype=torch.float32):
+    """A dense matrix of blocks, a random sorted list of active ones (possibly none or all), and their values."""
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(blocks, size, generator=generator).to(dtype)
+    active = int(torch.randint(0, blocks + 1, (), generator=generator))
+    index = torch.randperm(blocks, generator=generator)[:active].sort().values.to(torch.int32)
+    return dense, index, dense[index.long()].flatten()
+
+
+@given(shape=shapes, seed=st.integers(0, 2**20), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_expand_places_active_blocks_and_zeros_the_rest(shape, seed, dtype):
+    dense, index, values = compact_case(*shape, seed, dtype)
+    out = reference.expand(values, index, torch.full_like(dense, math.nan))
+    expected = torch.zeros_like(dense)
+    for position, block in enumerate(index.tolist()):
+        expected[block] = values.view(-1, shape[1])[position]
+    assert torch.equal(out, expected)
+
+
+@given(shape=shapes, seed=st.integers(0, 2**20), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_compact_accumulate_is_the_transpose_of_expand(shape, seed, dtype):
+    dense, index, values = compact_case(*shape, seed, dtype)
+    grad = torch.ones_like(values)
+    reference.compact_accumulate(dense, index, grad)
+    assert torch.equal(grad, torch.ones_like(values) + values)
+
+
+@given(keys=st.lists(st.integers(0, 5) | st.integers(2**32 - 4, 2**32 - 1), min_size=1, max_size=60), data=st.data())
+def test_smallest_takes_the_first_of_equal_keys(keys, data):
+    k = data.draw(st.integers(0, len(keys)))
+    expected = sorted(sorted(range(len(keys)), key=lambda i: (keys[i], i))[:k])
+    assert reference.smallest(torch.tensor(keys), k).tolist() == expected
+
+
+def test_block_scores_sum_magnitudes():
+    assert reference.block_scores(torch.tensor([1.0, -2.0, 0.5, 0.0]), 2).tolist() == [3.0, 0.5]
+
+
+@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=2, max_size=30))
+def test_order_bits_sort_as_scores_do(scores):
+    tensor = torch.tensor(scores).abs()  # scores are sums of magnitudes: there is no -0.0
+    bits = reference.order_bits(tensor)
+    assert torch.equal(tensor[bits.argsort(stable=True)], tensor.sort().values)
+    assert bits.min() >= 0
+
+
+def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
+    """bf16 has 8 bits: 1 + 1/1024 rounds to 1 always, so a moving average in plain bf16 never decays."""
+    x = torch.full((200_000,), 1.0 + 2.0**-10)
+    rounded = reference.round_stochastically(x, key=5).float()
+    assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
+    assert abs(rounded.mean().item() - x[0].item()) < 5e-5
+    assert x.bfloat16().float().mean() == 1.0
+
+
+def test_stochastic_rounding_leaves_what_bf16_can_hold():
+    x = torch.tensor([0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, 2.0**-130])
+    assert torch.equal(reference.round_stochastically(x, key=1), x.bfloat16())
+    assert reference.round_stochastically(torch.tensor([math.nan]), key=1).isnan().all()
+
+
+def plain_smet_adam(w, g, m, v, t, warmup, *, lr, beta1, beta2, eps):
+    """The formulas of the paper for one weight, in Python floats."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    step = lr * warmup * (m / (1 - beta1**t)) / (math.sqrt(v / (1 - beta2**t)) + eps)
+    return w - step, m, v
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("portion", [reference.STEP_PORTION, 8])
+def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
+    monkeypatch.setattr(reference, "STEP_PORTION", portion)
+    blocks, settings_ = 23, {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    generator = torch.Generator().manual_seed(0)
+    w, g, m = (torch.randn(blocks * size, generator=generator) for _ in range(3))
+    v = torch.rand(blocks * size, generator=generator)
+    age = torch.randint(0, 256, (blocks,), generator=generator).to(torch.uint8)
+    t = torch.arange(256, dtype=torch.float64) * 3 + 1
+    warmup = (t / 10).clamp(max=1.0)
+    step_size, correction = settings_["lr"] * warmup / (1 - 0.9**t), (1 - 0.999**t).rsqrt()
+    expected = [
+        plain_smet_adam(*(x[i].item() for x in (w, g, m, v)), t[int(age[i // size])].item(), warmup[int(age[i // size])].item(), **settings_)
+        for i in range(blocks * size)
+    ]
+    reference.adam_step(
+        w, g, m, v, age, step_size.float(), correction.float(),
+        gradient_factor=torch.tensor(1.0), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=0,
+    )  # fmt: skip
+    for got, want in zip((w, m, v), zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.tensor(want), rtol=2e-5, atol=1e-7)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**20))
+def test_adam_step_in_bf16_agrees_with_float32_up_to_one_rounding(seed):
+    generator = torch.Generator().manual_seed(seed)
+    stored = [torch.randn(50, generator=generator).bfloat16() for _ in range(2)] + [torch.rand(50, generator=generator).bfloat16()]
+    exact = [t.float() for t in stored]
+    g = torch.randn(50, generator=generator)
+    for w, m, v in (stored, exact):
+        reference.adam_step(
+            w, g.to(w.dtype), m, v, None, torch.tensor([0.1]), torch.tensor([1.0]), gradient_factor=torch.tensor(0.5),
+            beta1=0.9, beta2=0.999, eps=1e-8, decay=0.01, noise=philox.stream(seed, 1),
+        )  # fmt: skip
+    for low, high in zip(stored, exact, strict=True):
+        torch.testing.assert_close(low.float(), high, rtol=2**-7, atol=2e-3)

@@ -1,0 +1,157 @@
+"""The model against a second one written with torch.nn alone, forward and gradients, for every layout and dtype."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raysparse.model import loss as loss_module
+from raysparse.model.loss import head_loss
+from raysparse.train.state import TrainState
+from raysparse.spec import ModelSpec, Placement
+from tests.conftest import small_trial
+
+
+class PlainLlama(nn.Module):
+    """LLaMA from its description, with ordinary dense layers, one loop over positions and full logits."""
+
+    def __init__(self, model: ModelSpec):
+        super().__init__()
+        self.model = model
+        self.embedding = nn.Embedding(model.vocab_size, model.hidden)
+        self.projections = nn.ParameterDict(
+            {name.replace(".", "/"): nn.Parameter(torch.empty(shape)) for name, shape in model.projections.items()}
+        )
+        self.norms = nn.ParameterList([nn.Parameter(torch.ones(model.hidden)) for _ in range(2 * model.layers + 1)])
+        self.head = nn.Parameter(torch.empty(model.vocab_size, model.hidden))
+
+    def rms(self, x, weight):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * weight
+
+    def rotary(self, x):
+        """x (b, t, a, e): the pair (i, i + e/2) at position p turns by p * 10000^(-2i/e)."""
+        e, out = x.shape[-1], x.clone()
+        for p in range(x.shape[1]):
+            for i in range(e // 2):
+                angle = torch.tensor(p * 10_000 ** (-2 * i / e))
+                one, two = x[:, p, :, i], x[:, p, :, i + e // 2]
+                out[:, p, :, i] = one * angle.cos() - two * angle.sin()
+                out[:, p, :, i + e // 2] = two * angle.cos() + one * angle.sin()
+        return out
+
+    def forward(self, tokens):
+        model, inputs, targets = self.model, tokens[:, :-1], tokens[:, 1:]
+        b, t = inputs.shape
+        x = self.embedding(inputs)
+        for layer in range(model.layers):
+            weight = {n.split("/", 2)[2]: w for n, w in self.projections.items() if n.startswith(f"layers/{layer}/")}
+            z = self.rms(x, self.norms[2 * layer])
+            q, k, v = ((z @ weight[f"attention/{n}"].T).view(b, t, model.heads, -1) for n in ("query", "key", "value"))
+            scores = torch.einsum("bqae,bkae->baqk", self.rotary(q), self.rotary(k)) / q.shape[-1] ** 0.5
+            scores = scores.masked_fill(torch.ones(t, t).triu(1).bool(), float("-inf"))
+            mixed = torch.einsum("baqk,bkae->bqae", scores.softmax(-1), v).reshape(b, t, -1)
+            x = x + mixed @ weight["attention/output"].T
+            z = self.rms(x, self.norms[2 * layer + 1])
+            gate, up = z @ weight["mlp/gate"].T, z @ weight["mlp/up"].T
+            x = x + (gate * torch.sigmoid(gate) * up) @ weight["mlp/down"].T
+        logits = self.rms(x, self.norms[-1]) @ self.head.T
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+def plain_copy(state: TrainState) -> PlainLlama:
+    """The same weights in a plain model; masked weights are zeros there."""
+    plain = PlainLlama(state.spec.model)
+    with torch.no_grad():
+        plain.embedding.weight.copy_(state.model.embedding)
+        plain.head.copy_(state.model.head)
+        for name, matrix in state.weights.matrices.items():
+            plain.projections[name.replace(".", "/")].copy_(matrix.weight())
+    return plain
+
+
+def tokens(state: TrainState, sequences: int = 3) -> torch.Tensor:
+    model = state.spec.model
+    return torch.randint(0, model.vocab_size, (sequences, model.context + 1), generator=torch.Generator().manual_seed(1))
+
+
+SPARSITIES = {
+    "dense": {"method": "dense"},
+    "element": {"density": 0.3},
+    "run": {"density": 0.3, "sparsity": {"layout": "run", "block": 4}},
+    "tile": {"density": 0.3, "sparsity": {"layout": "tile", "block": 4}},
+    "erk": {"density": 0.3, "sparsity": {"distribution": "erk"}},
+}
+
+
+@pytest.mark.parametrize("kind", list(SPARSITIES))
+def test_loss_and_gradients_equal_a_plain_model(kind):
+    state = TrainState(small_trial(seed=3, **SPARSITIES[kind]), Placement())
+    plain, rows = plain_copy(state), tokens(state)
+    ours, theirs = state.model(rows), plain(rows)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+    ours.backward()
+    theirs.backward()
+    torch.testing.assert_close(state.model.embedding.grad, plain.embedding.weight.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(state.model.head.grad, plain.head.grad, rtol=1e-3, atol=1e-4)
+    for name, matrix in state.weights.matrices.items():
+        expected = torch.zeros_like(matrix.grad)
+        matrix.layout.compact_accumulate(plain.projections[name.replace(".", "/")].grad, expected)
+        torch.testing.assert_close(matrix.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_wanted_dense_gradient_holds_the_inactive_weights_too():
+    state = TrainState(small_trial("rigl", 0.3), Placement())
+    plain, rows = plain_copy(state), tokens(state)
+    state.weights.want_dense_gradients(True)
+    state.model(rows).backward()
+    plain(rows).backward()
+    for name, matrix in state.weights.matrices.items():
+        torch.testing.assert_close(matrix.dense_gradient, plain.projections[name.replace(".", "/")].grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16_master"])
+def test_bf16_stays_close_to_float32(precision):
+    spec = small_trial(density=0.3)
+    exact, low = TrainState(spec, Placement()), TrainState(spec.replace(precision=precision), Placement())
+    rows = tokens(exact)
+    one, two = exact.model(rows), low.model(rows)
+    torch.testing.assert_close(two, one, rtol=1e-2, atol=0.1)
+    one.backward()
+    two.backward()
+    cosine = F.cosine_similarity(exact.weights.arena.grad, low.weights.arena.grad.float(), dim=0)
+    assert cosine > 0.99
+
+
+def test_the_loss_in_portions_equals_the_loss_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(37, 8, generator=generator, requires_grad=True)
+    head = torch.randn(11, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 11, (37,), generator=generator)
+    monkeypatch.setattr(loss_module, "LOGIT_CHUNK_ELEMENTS", 44)  # four tokens at a time
+    ours = head_loss(hidden, head, targets) * 0.5
+    gradients = torch.autograd.grad(ours, (hidden, head))
+    theirs = F.cross_entropy(hidden @ head.T, targets, reduction="sum") * 0.5
+    torch.testing.assert_close(ours, theirs)
+    for got, want in zip(gradients, torch.autograd.grad(theirs, (hidden, head)), strict=True):
+        torch.testing.assert_close(got, want)
+    with torch.no_grad():
+        torch.testing.assert_close(head_loss(hidden, head, targets) * 0.5, theirs)
+
+
+def test_the_future_is_not_seen():
+    state = TrainState(small_trial(), Placement())
+    rows = tokens(state, 1)[:, :-1]
+    changed = rows.clone()
+    changed[0, 20] = (changed[0, 20] + 1) % 257
+    with torch.no_grad():
+        before, after = state.model.hidden(rows), state.model.hidden(changed)
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert not torch.equal(before[:, 20:], after[:, 20:])
+
+
+def test_a_layout_of_every_density_starts_from_the_same_dense_matrix():
+    full = TrainState(small_trial("dense"), Placement()).weights.matrices
+    sparse = TrainState(small_trial(density=0.3), Placement()).weights.matrices
+    for name, matrix in sparse.items():
+        weight, mask = matrix.weight().clone(), matrix.layout.expand(torch.ones_like(matrix.values), torch.empty(matrix.shape))
+        assert torch.equal(weight, full[name].weight() * mask)

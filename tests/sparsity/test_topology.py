@@ -1,0 +1,140 @@
+"""Topology updates: counts are kept, survivors keep their state, the right blocks go and come, and nothing is left to chance."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysparse.sparsity.storage import FROM_THE_START, SparseWeights
+from raysparse.sparsity.topology import Topology, update_ratio
+from raysparse.spec import SparsitySpec
+from tests.conftest import small_trial
+
+BLOCKS = {"element": 1, "run": 4, "tile": 4}
+
+
+def filled(spec) -> SparseWeights:
+    """Weights whose moments tell which weight they belong to, so that a state in the wrong place is seen."""
+    weights = SparseWeights(spec)
+    weights.arena.exp_avg.copy_(weights.arena.values * 2)
+    weights.arena.exp_avg_sq.copy_(weights.arena.values.square())
+    return weights
+
+
+def dense_states(matrix) -> dict[str, torch.Tensor]:
+    return {
+        name: matrix.layout.expand(state, torch.empty(matrix.shape))
+        for name, state in (("values", matrix.values), ("exp_avg", matrix.exp_avg), ("exp_avg_sq", matrix.exp_avg_sq))
+    }
+
+
+def active_mask(matrix) -> torch.Tensor:
+    return matrix.layout.expand(torch.ones_like(matrix.values), torch.empty(matrix.shape)).bool()
+
+
+def case(method="smet", kind="element", **sparsity):
+    return small_trial(method, 0.25, sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity}, seed=5)
+
+
+@pytest.mark.parametrize("kind", list(BLOCKS))
+@pytest.mark.parametrize("prune", ["magnitude", "soft_magnitude"])
+def test_an_update_keeps_counts_order_and_the_survivors_states(kind, prune):
+    spec = case(kind=kind, prune=prune)
+    weights = filled(spec)
+    before = {name: (active_mask(m), dense_states(m)) for name, m in weights.matrices.items()}
+    change = Topology(spec).update(weights, step=4)
+    assert change.regrown > 0
+    for name, matrix in weights.matrices.items():
+        index = matrix.layout.index.tolist()
+        assert index == sorted(set(index))
+        assert len(index) == matrix.layout.shape.active
+        was, old = before[name]
+        now, new = active_mask(matrix), dense_states(matrix)
+        stayed, came = was & now, now & ~was
+        assert came.sum() == (was & ~now).sum() > 0
+        for state in new:
+            assert torch.equal(new[state][stayed], old[state][stayed])
+            assert not new[state][came].any()
+
+
+def test_the_weakest_go_and_a_pruned_block_does_not_come_back_at_once():
+    spec = case(update_ratio=0.5)
+    weights = filled(spec)
+    matrix = next(iter(weights.matrices.values()))
+    was, magnitude = active_mask(matrix), matrix.weight().abs().clone()
+    Topology(spec).update(weights, step=4)
+    now = active_mask(matrix)
+    assert magnitude[was & ~now].max() <= magnitude[was & now].min()
+
+
+def test_gradient_regrowth_takes_the_largest_gradients():
+    spec = case("rigl")
+    weights = filled(spec)
+    weights.want_dense_gradients(True)
+    matrix = next(iter(weights.matrices.values()))
+    matrix.dense_gradient.normal_(generator=torch.Generator().manual_seed(0))
+    was = active_mask(matrix)
+    Topology(spec).update(weights, step=4)
+    now, size = active_mask(matrix), matrix.dense_gradient.abs()
+    assert size[now & ~was].min() >= size[~now & ~was].max()
+
+
+def test_regrowing_by_gradient_without_one_is_our_own_mistake_and_says_so():
+    spec = case("smet_grad")
+    with pytest.raises(RuntimeError, match="no dense gradient"):
+        Topology(spec).update(SparseWeights(spec), step=4)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**31 - 1), density=st.floats(0.02, 0.999))
+def test_an_update_is_a_function_of_weights_and_seed(seed, density):
+    spec = case().replace(seed=seed)
+    spec = spec.replace(sparsity=spec.sparsity.replace(density=density))
+    first, second = filled(spec), filled(spec)
+    Topology(spec).update(first, step=4)
+    Topology(spec).update(second, step=4)
+    for a, b in zip(first.matrices.values(), second.matrices.values(), strict=True):
+        if not a.layout.is_full:
+            assert torch.equal(a.layout.index, b.layout.index)
+    assert torch.equal(first.arena.values, second.arena.values)
+
+
+def test_ages_count_updates_since_regrowth():
+    spec = case()
+    weights = SparseWeights(spec)
+    topology = Topology(spec)
+    assert set(weights.arena.age.tolist()) == {FROM_THE_START}
+    topology.update(weights, step=4)
+    assert set(weights.arena.age.tolist()) == {0, FROM_THE_START}
+    topology.update(weights, step=8)
+    assert set(weights.arena.age.tolist()) <= {0, 1, FROM_THE_START}
+    weights.arena.age.fill_(FROM_THE_START - 1)
+    topology.update(weights, step=12)
+    assert set(weights.arena.age.tolist()) == {0, FROM_THE_START}
+
+
+def test_the_ratio_falls_along_a_cosine():
+    sparsity = SparsitySpec(update_ratio=0.2, update_ratio_final=0.005)
+    assert update_ratio(sparsity, 0, 1000) == pytest.approx(0.2)
+    assert update_ratio(sparsity, 500, 1000) == pytest.approx(0.1025)
+    assert update_ratio(sparsity, 1000, 1000) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("method", ["dense", "static"])
+def test_methods_without_updates_are_never_due(method):
+    assert not any(Topology(small_trial(method)).due(step) for step in range(1, 40))
+
+
+def test_soft_pruning_prefers_weak_blocks_without_being_bound_to_them():
+    spec = case(prune="soft_magnitude", update_ratio=0.5)
+    weights = filled(spec)
+    matrix = next(iter(weights.matrices.values()))
+    was, magnitude = active_mask(matrix), matrix.weight().abs().clone()
+    Topology(spec).update(weights, step=4)
+    now = active_mask(matrix)
+    gone, stayed = magnitude[was & ~now], magnitude[was & now]
+    assert gone.mean() < stayed.mean()
+    assert gone.max() > stayed.min()
+    assert math.isfinite(stayed.mean())
