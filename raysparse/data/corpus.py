@@ -109,7 +109,7 @@ def read_documents(path: Path) -> Iterator[str]:
         yield from _read_parquet(path)
     else:
         # tokenize.open obeys a source file's own declaration of its encoding.
-        with tokenize.open(path) if path.suffix == ".py" else open(path, encoding="utf-8") as file:
+        with tokenize.open(path) if path.suffix == ".py" else open(path, encoding="utf-8-sig") as file:
             yield file.read()
 
 

@@ -10,6 +10,7 @@ Left out: where passages come from (`corpus`), and publishing the manifest (`sto
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,8 @@ from raysparse.files import Folder, checksum
 
 SHARD_TOKENS = 2**24  # 32 MiB of uint16
 BATCH_CHARACTERS = 2**20  # of text encoded at once: enough to keep all cores busy, little enough to stop near the target
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -73,6 +76,7 @@ class _SplitWriter:
             self._written.append(name)
             self._folder.write(name, data)
             self._shards.append(Shard(name, len(part), sha256))
+            logger.info("stored %s: %d tokens", name, len(part))
         self._pending = [tokens[whole:]]
         self._stored += whole
 

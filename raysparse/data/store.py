@@ -25,7 +25,7 @@ from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
 from raysparse.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.files import Folder, checksum, write_file_atomically
-from raysparse.spec import DataSpec
+from raysparse.spec import DataSpec, require
 
 REMAKE = "delete the folder and run again to have it made anew"
 
@@ -53,6 +53,8 @@ def prepare(
     Safe to call from several processes at once, and again after it was killed. Raises ValueError when the corpus or tokenizer is
     unknown, differs from the stored one, or is too small; ConnectionError when a dataset cannot be reached.
     """
+    require(train_tokens >= 1, "train_tokens", train_tokens, "at least 1")
+    require(validation_tokens >= 1, "validation_tokens", validation_tokens, "at least 1")
     source = open_corpus(corpus)
     stored = Manifest.read(folder)
     targets = (train_tokens, validation_tokens)

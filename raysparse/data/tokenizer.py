@@ -11,6 +11,7 @@ Left out: chat templates, padding, truncation, special tokens inside documents (
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,8 @@ SEPARATOR = "<|separator|>"
 END_OF_TEXT = (SEPARATOR, "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
 BYTE_VOCABULARY = 256
 BPE_TRAINING_CHARACTERS = 32 * 2**20  # a few seconds on two cores; the vocabulary hardly changes with more
+
+logger = logging.getLogger(__name__)
 
 
 class Tokenizer(Protocol):
@@ -150,6 +153,8 @@ def train_bpe(name: str, size: int, texts: Iterable[str]) -> FastTokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[SEPARATOR], initial_alphabet=alphabet, show_progress=False)
     inner.train_from_iterator(_first_characters(texts, BPE_TRAINING_CHARACTERS), trainer)
+    if (learned := inner.get_vocab_size()) < size:
+        logger.warning("tokenizer %r found only %d tokens to learn; the ids above them never occur", name, learned)
     return FastTokenizer(inner, name, size)
 
 
