@@ -229,7 +229,8 @@ def _add_train(verbs: Any) -> None:
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return int(args.command(args))
+    command: Callable[[argparse.Namespace], int] = args.command
+    return command(args)
 
 
 if __name__ == "__main__":

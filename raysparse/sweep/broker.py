@@ -73,6 +73,7 @@ class State(Enum):
     RUNNING = "running"
     ENDED = "ended"
     UNAFFORDABLE = "unaffordable"
+    ABANDONED = "abandoned"
 
 
 @dataclass
@@ -152,10 +153,17 @@ class Broker:
         """No more trials will come: slots without work are told to end."""
         self.closed = True
 
+    def give_up(self, reason: str) -> None:
+        """No slot is left: what waits stays without a row, and the next run of the sweep tries it again."""
+        for trial_id in self._queue:
+            self.entries[trial_id].state, self.entries[trial_id].reason = State.ABANDONED, reason
+        self._queue.clear()
+        self.closed = True
+
     def reports(self, trial_id: str, seen: int) -> tuple[list[Report], bool]:
         """The reports of a trial after the first `seen`, and whether it has ended."""
         entry = self.entries[trial_id]
-        return entry.reports[seen:], entry.state in (State.ENDED, State.UNAFFORDABLE)
+        return entry.reports[seen:], entry.state not in (State.WAITING, State.RUNNING)
 
     # -- what the slots say ----------------------------------------------------------------------------------------------------
 
@@ -188,8 +196,13 @@ class Broker:
             self._save()
         return entry.stop
 
-    def finish(self, trial_id: str, outcome: Outcome) -> None:
-        """A trial ended in its worker: settle, then record it or, after the first out-of-memory, queue it again."""
+    def finish(self, slot: str, trial_id: str, outcome: Outcome) -> None:
+        """A trial ended in its worker: settle, then record it or, after the first out-of-memory, queue it again.
+
+        Ignored when the slot does not hold the trial: when several ranks of a group fail, the first one tells the cause.
+        """
+        if self._held.get(slot) != trial_id:
+            return
         entry = self.entries[trial_id]
         entry.step = max(entry.step, outcome.steps)
         self._settle(trial_id)
@@ -197,8 +210,8 @@ class Broker:
         if outcome.status == "out_of_memory" and smaller and entry.placement == self.plan.placement:
             entry.placement, entry.state = smaller, State.WAITING
             self._queue.appendleft(trial_id)
-            return
-        self._end(trial_id, outcome)
+        else:
+            self._end(trial_id, outcome)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
         """The process of a slot is gone. Its trial is queued first again, until it has taken too many processes with it."""
@@ -207,7 +220,7 @@ class Broker:
             return
         entry = self.entries[trial_id]
         if status == "out_of_memory":
-            self.finish(trial_id, Outcome(status="out_of_memory", reason=reason or "the worker was killed for its memory"))
+            self.finish(slot, trial_id, Outcome(status="out_of_memory", reason=reason or "its worker was killed for its memory"))
             return
         self._settle(trial_id)
         entry.deaths += status != "preempted"

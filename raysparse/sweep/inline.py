@@ -31,5 +31,5 @@ def _serve(broker: Broker, lease: Lease, display: Display) -> None:
         display.show(snapshot(broker))
         return stop
 
-    broker.finish(lease.spec.trial_id, attempt(lease, tell))
+    broker.finish(SLOT, lease.spec.trial_id, attempt(lease, tell))
     display.show(snapshot(broker))

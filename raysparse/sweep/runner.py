@@ -75,6 +75,7 @@ def run(plan: Plan, storage: Folder, name: str, settings: Settings | None = None
     continues.
     """
     settings, console = settings or Settings(), console or Console()
+    storage = Folder(storage.local_path) if storage.is_local else storage  # workers do not share this process's directory
     folder = storage.child(name)
     plan.check(folder)
     results = Results(folder)

@@ -50,7 +50,7 @@ def _axes(plan: Plan) -> list[str]:
     specs = plan.specs
     axes: dict[str, set[str] | set[int] | set[float]] = {
         "corpus": {f"{s.data.corpus}, tokenizer {s.data.tokenizer}, context {s.model.context}" for s in specs},
-        "methods": {s.sparsity.method for s in specs},
+        "methods": {str(s.sparsity.method) for s in specs},
         "unique tokens": {s.data.unique_tokens for s in specs},
         "epochs": {s.data.epochs for s in specs},
         "seeds": {s.seed for s in specs},

@@ -1,0 +1,111 @@
+"""Start or join a Ray cluster, quietly, and say what it has room for.
+
+The decision that shaped this file: Ray's own output is turned down where it is made - levels, verbosity, no copying of worker
+logs to this terminal - not filtered afterwards, and nothing that fails is hidden: errors of trials come back as rows, errors of
+Ray as exceptions, and the logs stay where Ray writes them. Without an address a cluster is always started anew, so a stale
+one of somebody else is never joined by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from raysparse.files import Folder
+from raysparse.spec import Placement
+from raysparse.sweep.runner import Settings
+
+# Read by Ray when it starts or in its driver; a value that the user has set wins.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a dead worker is noticed; the default of 2 s delays the end of a sweep
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot, for machines that are taken away: this one is not
+    "RAY_worker_maximum_startup_concurrency": "16",  # a dozen small processes on two cores are meant, not a mistake to warn about
+}
+OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cluster offers: trials at once, and lines that tell where to look."""
+
+    slots: int
+    links: tuple[str, ...]
+
+
+def worker_cpus(placement: Placement) -> float:
+    """CPUs that Ray sets aside for one worker: a little less than its threads, which leaves room for the drivers of Tune."""
+    return 0.95 * placement.threads
+
+
+def storage_path(folder: Folder) -> str:
+    """Where Ray keeps its own records of a run; nothing of it is needed to continue."""
+    return folder.child("ray").uri if not folder.is_local else str(folder.local_path / "ray")
+
+
+@contextlib.contextmanager
+def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here ends with it.
+
+    Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
+    """
+    for key, value in (ENVIRONMENT if settings.address else ENVIRONMENT | LOCAL_ENVIRONMENT).items():
+        os.environ.setdefault(key, value)
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _start(settings, placement)
+    try:
+        yield Place(_slots(settings, placement), _links())
+    finally:
+        ray.shutdown()
+
+
+def _start(settings: Settings, placement: Placement) -> None:
+    if settings.address:
+        try:
+            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"no Ray cluster answers at {settings.address!r} ({first}); leave --address out to start one"
+            ) from error
+    else:
+        cpus = len(os.sched_getaffinity(0))
+        needed = max(1, settings.slots) * placement.workers * placement.threads
+        ray.init(
+            address="local",
+            num_cpus=max(cpus, needed),
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+def _slots(settings: Settings, placement: Placement) -> int:
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = int(has.get("CPU", 0) // (placement.workers * worker_cpus(placement)))
+    if settings.gpus:
+        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // placement.workers))
+    if fits < 1:
+        raise ValueError(
+            f"a trial needs {placement.workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, the cluster has "
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, or join a larger cluster"
+        )
+    return min(settings.slots or fits, fits)
+
+
+def _links() -> tuple[str, ...]:
+    context = ray.get_runtime_context()
+    logs = f"logs of Ray: {context.get_session_dir()}/logs" if hasattr(context, "get_session_dir") else ""
+    url = ray.worker.global_worker.node.webui_url if ray.worker.global_worker.node else ""
+    return tuple(line for line in (f"dashboard: http://{url}" if url else "", logs) if line)
