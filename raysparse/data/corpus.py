@@ -1,8 +1,8 @@
 """Corpora by name or path: where documents come from, which are held out for validation, and in what order they are read.
 
 The decision that shaped this file: both questions are answered by hashes of the text, never by file order, dates or a random
-generator. A document is held out when the hash of its whole text is small, so no choice of unique tokens, seed or size can move
-it into training. The documents of a finite corpus are cut at line ends into passages of about a page, ordered by the hash
+generator. Held out are the documents with the smallest hashes of their whole text, so no choice of unique tokens, seed or size
+can move one into training. The documents of a finite corpus are cut at line ends into passages of about a page, ordered by the hash
 of the passage, so that every prefix of the stream is a random sample of the whole corpus: the files of a source tree differ in
 length by a factor of 10,000, and without the cut a small token budget would be three files. A held-out document is held out with
 all its passages, and identical documents and passages are kept once, so validation and training share nothing.
@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-VALIDATION_SHARE = 0.05  # of the documents
+VALIDATION_SHARE = 0.05  # of the characters of a finite corpus; of the documents of a stream
 PASSAGE_CHARACTERS = 4096  # 16 contexts of 256 bytes, or 4 of 256 BPE tokens; a validation set of 64 Ki bytes has 16 or more
 STREAM_BUILDERS = ("json", "parquet", "text")  # of `datasets`, for hf:json:FILES; the other names are looked up on the hub
 DIGEST_BYTES = 16
@@ -149,8 +149,23 @@ def digest(text: str, purpose: bytes = b"document") -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES, person=purpose).digest()
 
 
+def held_out_documents(documents: dict[bytes, str]) -> set[bytes]:
+    """The documents (by digest) with the smallest digests, as many as hold VALIDATION_SHARE of all characters; one or more.
+
+    Counting characters, not documents, gives a corpus of thirty files a validation set that is worth its name.
+    """
+    wanted = VALIDATION_SHARE * sum(map(len, documents.values()))
+    found: set[bytes] = set()
+    for document in sorted(documents):
+        if wanted <= 0:
+            break
+        found.add(document)
+        wanted -= len(documents[document])
+    return found
+
+
 def is_held_out(document: bytes) -> bool:
-    """Whether the document with this digest is for validation."""
+    """The same for a stream, whose length nobody knows: whether this digest is among the lowest VALIDATION_SHARE of all digests."""
     return int.from_bytes(document[:8], "big") < VALIDATION_SHARE * 2**64
 
 
@@ -167,8 +182,8 @@ def cut(text: str) -> Iterator[str]:
 class FiniteCorpus:
     """Documents from files, held in memory. Files that are not text and blank documents are skipped and counted.
 
-    When no document is held out by its hash, the one with the smallest hash is; when there is only one document, its passages
-    are the documents, so that a single book can be trained and validated on. Raises ValueError when there is no document.
+    When there is only one document, its passages are the documents, so that a single book can be trained and validated on.
+    Raises ValueError when there is no document.
     """
 
     finite = True
@@ -204,10 +219,10 @@ class FiniteCorpus:
 def ordered_passages(documents: dict[bytes, str]) -> list[Passage]:
     """The passages of documents (by digest) in the order of their hash, each text once.
 
-    Held-out documents have the smallest digests and are cut first, so a passage that also occurs in training documents is kept
-    for validation and never trained on.
+    Held-out documents have the smallest digests and come first here, so a passage that also occurs in training documents is
+    kept for validation and never trained on.
     """
-    held_out = {document for document in documents if is_held_out(document)} or {min(documents)}
+    held_out = held_out_documents(documents)
     found: dict[bytes, Passage] = {}
     for document in sorted(documents):
         for text in cut(documents[document]):

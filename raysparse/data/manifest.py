@@ -66,8 +66,8 @@ class Manifest:
         """The manifest in `folder`, None when there is none. Raises ValueError when it is damaged or of another format."""
         if not folder.exists(MANIFEST):
             return None
-        values: dict[str, Any] = folder.read_json(MANIFEST)
-        if values.pop("format", None) != FORMAT_VERSION:
+        values: Any = folder.read_json(MANIFEST)
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT_VERSION:
             raise ValueError(f"{folder.uri}/{MANIFEST} is not of format {FORMAT_VERSION}; delete the folder to have it made again")
         try:
             for split in SPLITS:

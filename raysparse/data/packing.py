@@ -52,11 +52,11 @@ class _SplitWriter:
         self._passages = self._bytes = self._tokens = self._stored = 0
         self._complete = True
 
-    def wants_more(self) -> bool:
-        """Whether a further passage is taken. Asking and not taking it leaves the split incomplete."""
-        wanted = self._tokens < self._target
-        self._complete = self._complete and wanted
-        return wanted
+    def takes_another(self) -> bool:
+        """Whether one more passage is taken, told that there may be one; if it is not, the split is left incomplete."""
+        taken = self._tokens < self._target
+        self._complete = self._complete and taken
+        return taken
 
     def add(self, text: str, tokens: np.ndarray) -> None:
         self._pending += [tokens, self._separator]
@@ -113,12 +113,12 @@ def write_shards(
     )
     for batch in _batches(source.passages()):
         writers = [validation if passage.held_out else train for passage in batch]
-        wanted = [(passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.wants_more()]
+        wanted = [(passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.takes_another()]
         encoded = tokenizer.encode_batch([text for text, _ in wanted])
         for (text, writer), tokens in zip(wanted, encoded, strict=True):
-            if writer.wants_more():
+            if writer.takes_another():
                 writer.add(text, tokens)
-        if not any([train.wants_more(), validation.wants_more()]):
+        if not any([train.takes_another(), validation.takes_another()]):
             break
     return Manifest(
         corpus=source.name,

@@ -23,10 +23,11 @@ import pyarrow as pa
 from raysparse.data.corpus import Corpus, open_corpus
 from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
-from raysparse.data.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.files import Folder, checksum, write_file_atomically
 from raysparse.spec import DataSpec, require
 
+COMPARED_TOKENS = 2**20  # at once: 8 MiB as int64
 REMAKE = "delete the folder and run again to have it made anew"
 
 logger = logging.getLogger(__name__)
@@ -102,24 +103,25 @@ def _tokenizer_for(folder: Folder, stored: Manifest | None, source: Corpus, name
 
 
 def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
-    text = folder.read(TOKENIZER).decode() if folder.exists(TOKENIZER) else None
-    tokenizer = load_tokenizer(stored.tokenizer, text)
-    if tokenizer.fingerprint != stored.tokenizer_fingerprint:
+    if stored.tokenizer == "bytes":
+        return ByteTokenizer()
+    data = folder.read(TOKENIZER) if folder.exists(TOKENIZER) else b""
+    if checksum(data) != stored.tokenizer_fingerprint:
         raise ValueError(f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}")
-    return tokenizer
+    return load_tokenizer(stored.tokenizer, data.decode())
 
 
 def _check_prefix(old: TokenStore, new: TokenStore) -> None:
     """Raise ValueError unless the tokens of `old` begin those of `new`: a stream may have changed under its name."""
     for split in SPLITS:
-        start = 0
-        for shard in old.shards(split):
-            if not np.array_equal(shard, new.tokens(split, start, start + len(shard))):
+        there, here = getattr(old.manifest, split).tokens, getattr(new.manifest, split).tokens
+        for start in range(0, there, COMPARED_TOKENS):
+            stop = min(start + COMPARED_TOKENS, there)
+            if stop > here or not np.array_equal(old.tokens(split, start, stop), new.tokens(split, start, stop)):
                 raise ValueError(
                     f"corpus {old.manifest.corpus!r} no longer begins with the tokens stored in {old.folder.uri}; "
                     f"use another folder, or delete this one to begin anew"
                 )
-            start += len(shard)
 
 
 class TokenStore:

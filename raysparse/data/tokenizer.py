@@ -133,10 +133,8 @@ def make_tokenizer(name: str, training_texts: Iterable[str]) -> Tokenizer:
     return train_bpe(name, vocab_size(name), training_texts)
 
 
-def load_tokenizer(name: str, text: str | None) -> Tokenizer:
+def load_tokenizer(name: str, text: str) -> Tokenizer:
     """A tokenizer from what `to_json` gave: no network, no training."""
-    if text is None:
-        return ByteTokenizer()
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     return FastTokenizer(HuggingFaceTokenizer.from_str(text), name, vocab_size(name) if name.startswith("bpe:") else 0)

@@ -17,7 +17,7 @@ from corpora import prose, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysparse.data.corpus import cut, digest, is_held_out
+from raysparse.data.corpus import cut, digest, held_out_documents, is_held_out
 from raysparse.data.store import TokenStore, prepare, store_name
 from raysparse.files import Folder
 
@@ -55,7 +55,8 @@ def test_no_validation_document_in_training(
 ) -> None:
     folder = tmp_path_factory.mktemp("split")
     texts = [text * repeat for text in texts if text.strip()] + [f"line {n}\n" * 1500 for n in range(5)]
-    held_out = {text for text in texts if is_held_out(digest(text))} or {min(texts, key=digest)}
+    by_digest = {digest(text): text for text in texts}
+    held_out = {by_digest[document] for document in held_out_documents(by_digest)}
     store = make(folder / "store", str(write_jsonl(folder / "a.jsonl", texts)), tokens, validation=1)
     assert store.train_tokens >= tokens
     assert not set(documents(store, "train")) & {piece for text in held_out for piece in cut(text)}
@@ -154,15 +155,18 @@ def test_a_changed_corpus_another_tokenizer_and_other_names(tmp_path: Path) -> N
         make(folder, str(path), tokens=5_000)
 
 
-def test_a_stream_that_changed_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["other documents", "fewer held out"])
+def test_a_stream_that_changed_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """The tokens are compared, because a stream's fingerprint is not a hash of its documents."""
     monkeypatch.setattr("raysparse.data.corpus.StreamCorpus.fingerprint", "always the same")
     path = write_jsonl(tmp_path / "a.jsonl", prose(200))
-    make(tmp_path / "store", f"hf:json:{path}", tokens=5_000, validation=500)
+    make(tmp_path / "store", f"hf:json:{path}", tokens=5_000)
     before = names(tmp_path / "store")
-    write_jsonl(path, prose(200, seed=1))
+    training = [text for text in prose(200) if not is_held_out(digest(text))]
+    held_out = [text for text in prose(200) if is_held_out(digest(text))]
+    write_jsonl(path, prose(200, seed=1) if change == "other documents" else [*training, held_out[0]])
     with pytest.raises(ValueError, match="no longer begins with the tokens stored in"):
-        make(tmp_path / "store", f"hf:json:{path}", tokens=20_000, validation=500)
+        make(tmp_path / "store", f"hf:json:{path}", tokens=20_000, validation=1)
     assert names(tmp_path / "store") == before
 
 
@@ -188,6 +192,7 @@ def test_a_damaged_manifest_is_named(corpus: str, tmp_path: Path) -> None:
     whole = json.loads(manifest.read_text())
     for damage, message in (
         ("{", r"manifest\.json is not valid JSON"),
+        ("[]", r"manifest\.json is not of format 1"),
         (json.dumps({**whole, "format": 99}), r"manifest\.json is not of format 1"),
         (json.dumps({key: value for key, value in whole.items() if key != "train"}), r"manifest\.json is damaged \('train'\)"),
     ):
@@ -200,9 +205,10 @@ def test_the_tokenizer_comes_from_the_store(corpus: str, tmp_path: Path) -> None
     store = make(tmp_path, corpus, tokens=5_000, tokenizer="bpe:300")
     assert store.vocab_size == 300
     assert store.tokenizer().decode(store.tokens("train", 0, 50))
-    (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or missing"):
-        store.tokenizer()
+    for harm in (lambda file: file.write_text("{"), Path.unlink):
+        harm(tmp_path / "tokenizer.json")
+        with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or missing"):
+            store.tokenizer()
 
 
 def test_no_store(tmp_path: Path) -> None:
