@@ -37,10 +37,10 @@ SHAPES: dict[str, tuple[int, int, int, int]] = {
 
 # Peak learning rates of the dense runs in the SMET paper's appendix; laptop rates from the sweep in docs/experiments.md.
 DENSE_LR: dict[str, float] = {
-    "laptop-xs": 8e-3,
-    "laptop-s": 6e-3,
-    "laptop-m": 4e-3,
-    "laptop-l": 3e-3,
+    "laptop-xs": 4e-3,
+    "laptop-s": 3e-3,
+    "laptop-m": 2.5e-3,
+    "laptop-l": 2e-3,
     "smet-60m": 2e-3,
     "smet-130m": 1e-3,
     "smet-240m": 1e-3,

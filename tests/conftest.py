@@ -16,6 +16,7 @@ settings.register_profile("raysparse", deadline=None)
 settings.load_profile("raysparse")
 
 REPOSITORY = Path(__file__).parent.parent
+CORPUS = str(REPOSITORY / "raysparse")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,13 +31,14 @@ def store(tmp_path_factory: pytest.TempPathFactory):
     from raysparse.data.store import prepare
 
     folder = tmp_path_factory.mktemp("tokens")
-    return prepare(Folder(folder), str(REPOSITORY / "raysparse"), "bytes", train_tokens=20_000, validation_tokens=2_000)
+    return prepare(Folder(folder), CORPUS, "bytes", train_tokens=20_000, validation_tokens=2_000)
 
 
 def small_trial(method: str = "smet", density: float = 0.25, **changes) -> TrialSpec:
     """A trial of about 40 steps that crosses two epoch boundaries and four topology updates."""
-    sparsity = {"method": method, "density": 1.0 if method == "dense" else density, "update_every": 8, **changes.pop("sparsity", {})}
-    data = {"corpus": "repository", "unique_tokens": 2_049, "epochs": 2.6, "validation_tokens": 1_000, **changes.pop("data", {})}
+    density = 1.0 if method == "dense" else density
+    sparsity = {"method": method, "density": density, "update_every": 8, **changes.pop("sparsity", {})}
+    data = {"corpus": CORPUS, "unique_tokens": 2_049, "epochs": 2.6, "validation_tokens": 1_000, **changes.pop("data", {})}
     return TrialSpec(
         model=changes.pop("model", ModelSpec(hidden=16, intermediate=24, layers=2, heads=2, vocab_size=257, context=32)),
         sparsity=SparsitySpec(**sparsity),

@@ -72,7 +72,8 @@ class Smet:
     def clip_factor(self, norm: Tensor) -> Tensor:
         """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is off."""
         clip = self.spec.optimizer.clip
-        return torch.clamp(clip / (norm + 1e-6), max=1.0) if clip else torch.ones_like(norm)
+        factor: Tensor = clip / (norm + 1e-6) if clip else torch.ones_like(norm)
+        return factor.clamp(max=1.0)
 
     def step(self, step: int, gradient_factor: Tensor) -> float:
         """Take 1-based optimizer step `step`, clear the gradients, and return the dense learning rate that was used."""

@@ -121,18 +121,18 @@ class TensorBoard(Hook):
 
         local = self.folder.is_local
         self.path = self.folder.local_path / "tensorboard" if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
-        self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         if worth_logging(state, record):
             for name, value in measurements(state, record).items():
                 if name != "step":
-                    self.writer.add_scalar(name, value, record.step)  # type: ignore[no-untyped-call]
+                    self.writer.add_scalar(name, value, record.step)
 
     def finish(self, state: TrainState) -> None:
         if state.is_done and state.evaluations:
             self._write_hparams(state)
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
         if not self.folder.is_local:
             for file in self.path.iterdir():
                 self.folder.write(f"tensorboard/{file.name}", file.read_bytes())
@@ -149,7 +149,7 @@ class TensorBoard(Hook):
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
             self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
         for name, value in results.items():
-            self.writer.add_scalar(name, value, state.step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, state.step)
 
 
 class Checkpoint(Hook):

@@ -32,7 +32,7 @@ def test_portions_do_not_show(monkeypatch):
 
 def test_uniform_numbers_are_inside_the_open_interval_and_spread():
     u = philox.uniform(3, 100_000)
-    assert 0.0 < u.min()
+    assert u.min() > 0.0
     assert u.max() < 1.0
     assert abs(u.mean().item() - 0.5) < 0.005
     assert abs(u.var().item() - 1 / 12) < 0.002
@@ -44,7 +44,7 @@ def test_neighbouring_purposes_have_different_streams():
 
 
 def test_the_same_bits_as_triton(tmp_path):
-    """A GPU makes its choices with tl.randint4x; here in Triton's interpreter, in a process of its own since it is a global mode."""
+    """A GPU makes its choices with tl.randint4x; here in Triton's interpreter, a global mode and so a process of its own."""
     pytest.importorskip("triton", reason="triton is not installed")
     program = textwrap.dedent("""
         import torch, triton, triton.language as tl

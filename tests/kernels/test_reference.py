@@ -94,7 +94,9 @@ def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
     warmup = (t / 10).clamp(max=1.0)
     step_size, correction = settings_["lr"] * warmup / (1 - 0.9**t), (1 - 0.999**t).rsqrt()
     expected = [
-        plain_smet_adam(*(x[i].item() for x in (w, g, m, v)), t[int(age[i // size])].item(), warmup[int(age[i // size])].item(), **settings_)
+        plain_smet_adam(
+            *(x[i].item() for x in (w, g, m, v)), t[int(age[i // size])].item(), warmup[int(age[i // size])].item(), **settings_
+        )
         for i in range(blocks * size)
     ]
     reference.adam_step(

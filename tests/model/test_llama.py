@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from raysparse.model import loss as loss_module
 from raysparse.model.loss import head_loss
-from raysparse.train.state import TrainState
 from raysparse.spec import ModelSpec, Placement
+from raysparse.train.state import TrainState
 from tests.conftest import small_trial
 
 

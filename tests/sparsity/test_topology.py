@@ -35,7 +35,9 @@ def active_mask(matrix) -> torch.Tensor:
 
 
 def case(method="smet", kind="element", **sparsity):
-    return small_trial(method, 0.25, sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity}, seed=5)
+    return small_trial(
+        method, 0.25, sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity}, seed=5
+    )
 
 
 @pytest.mark.parametrize("kind", list(BLOCKS))

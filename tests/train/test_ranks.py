@@ -1,0 +1,90 @@
+"""Two ranks over gloo, as real processes: the same topology, the same losses to rounding, and exact resumption."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from raysparse.data.store import TokenStore
+from raysparse.files import Folder
+from raysparse.train import trial
+from raysparse.train.hooks import Hook, Progress, StopTrial
+from tests.conftest import small_trial
+from tests.train.test_trial import BREAKS, Interrupt, assert_same, final_state
+
+METHODS = ["dense", "static", "set", "rigl", "smet", "smet_grad"]
+
+
+class RecordTopology(Hook):
+    """Keeps every layout that a run had, to be compared with another run's."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_step(self, state, record):
+        if state.last_change is not None:
+            self.seen.append({n: m.layout.index.clone() for n, m in state.weights.matrices.items()})
+
+
+def work(rank: int, folder: Path, tokens: str) -> None:
+    """What each of the two processes does; results are left in files."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    store = TokenStore.open(Folder(tokens))
+    for method in METHODS:
+        spec, record = small_trial(method), RecordTopology()
+        trial.run(spec, store, Folder(folder / method / "whole"), hooks=[record])
+        torch.save(record.seen, folder / method / f"topologies-{rank}.pt")
+        for step in BREAKS.values():
+            with pytest.raises(KeyboardInterrupt):
+                trial.run(spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], checkpoint_every_steps=1)
+            dist.barrier()  # rank 0 has written its checkpoint before the other reads it
+        trial.run(spec, store, Folder(folder / method / "broken"))
+    _stop_one_rank(rank, store, folder)
+    dist.destroy_process_group()
+
+
+def _stop_one_rank(rank: int, store: TokenStore, folder: Path) -> None:
+    """Only rank 0's callback is asked; both ranks must end, at the same step."""
+
+    def stop(news):
+        raise StopTrial("enough")
+
+    outcome = trial.run(small_trial(), store, Folder(folder / "stopped"), hooks=[Progress(stop)])
+    torch.save((outcome.status, outcome.steps), folder / f"stopped-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(store, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two-ranks")
+    mp.spawn(work, (folder, store.folder.uri), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_interrupted_and_resumed_equals_uninterrupted(method, two_ranks):
+    assert_same(final_state(Folder(two_ranks / method / "broken")), final_state(Folder(two_ranks / method / "whole")))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_ranks_have_the_same_topology_at_every_update(method, two_ranks):
+    one, two = (torch.load(two_ranks / method / f"topologies-{rank}.pt") for rank in range(2))
+    assert len(one) == (5 if method not in ("dense", "static") else 0)
+    assert_same(one, two)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_agree_with_one_to_rounding(method, two_ranks, store, tmp_path):
+    """The same global batch, summed in another order. Topologies are equal, so nothing but rounding tells the runs apart."""
+    record = RecordTopology()
+    alone = trial.run(small_trial(method), store, Folder(tmp_path), hooks=[record])
+    assert_same(record.seen, torch.load(two_ranks / method / "topologies-0.pt"))
+    together = final_state(Folder(two_ranks / method / "whole"))
+    for one, two in zip(alone.evaluations, together["evaluations"], strict=True):
+        assert two["loss"] == pytest.approx(one.loss, rel=1e-4)
+
+
+def test_a_wish_to_stop_reaches_every_rank_at_the_same_step(two_ranks):
+    assert [torch.load(two_ranks / f"stopped-{rank}.pt") for rank in range(2)] == [("pruned", 10), ("pruned", 10)]
