@@ -62,11 +62,8 @@ def prepare(
     if stored is not None:
         stored.check_source(corpus, tokenizer, folder.uri)
         enough = stored.holds(*targets)
-        if (source.finite or not enough) and source.fingerprint != stored.corpus_fingerprint:
-            raise ValueError(
-                f"corpus {corpus!r} has changed since the token store in {folder.uri} was made, and results of both would not "
-                f"compare; use another folder, or delete this one to begin anew"
-            )
+        if source.finite or not enough:  # a stream that has enough is not asked: it may be out of reach
+            _check_unchanged(source, stored, folder)
         if enough:
             return TokenStore.open(folder, cache)
         stored.check_tokens(*targets, growing=True)
@@ -81,6 +78,14 @@ def prepare(
         _publish(folder, made, encoder)
     logger.info("prepared %s", store.describe())
     return store
+
+
+def _check_unchanged(source: Corpus, stored: Manifest, folder: Folder) -> None:
+    if source.fingerprint != stored.corpus_fingerprint:
+        raise ValueError(
+            f"corpus {source.name!r} has changed since the token store in {folder.uri} was made, and results of both would not "
+            f"compare; use another folder, or delete this one to begin anew"
+        )
 
 
 def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
