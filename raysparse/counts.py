@@ -164,9 +164,9 @@ def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
         weights=value * counts.active,
         gradients=value * counts.active,
         moments=moment * counts.active,
-        ages=active_blocks if spec.sparsity.changes_topology else 0,
-        layout=4 * active_blocks if is_sparse else 0,
-        scratch=max(b.rows * b.columns for b in blocks.values()) * (value + compute) if is_sparse else 0,
+        ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
+        layout=4 * sum(b.active for b in blocks.values() if b.active < b.total),
+        scratch=compute * max(b.rows * b.columns for b in blocks.values()) if is_sparse or value != compute else 0,
         activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
         logits=chunk * (compute + 4 + 4),
     )

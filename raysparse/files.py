@@ -4,8 +4,8 @@ The decision that shaped this file: a write is whole or absent. Locally that is 
 publishes an object only when it is complete, so there the upload itself is atomic. Paths are relative to the folder, with "/"
 between parts. Checksums are SHA-256 over the bytes written.
 
-Left out: what the files mean (docs/run-folder.md), locking (one driver owns a run folder; `sweep` checks that), and appending, which
-object stores do not have: logs are rewritten whole.
+Left out: what the files mean (docs/run-folder.md), locking (one driver owns a run folder; `sweep` checks that), and appending,
+which object stores do not have: logs are rewritten whole.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Folder:
         return Path(self.root)
 
     def child(self, *parts: str) -> Folder:
-        return Folder(str(PurePosixPath(self.uri, *parts)) if self.is_local else "/".join([self.uri.rstrip("/"), *parts]))
+        return Folder("/".join([self.uri.rstrip("/"), *parts]))
 
     def _path(self, name: str) -> str:
         return str(PurePosixPath(self.root, name))

@@ -1,8 +1,9 @@
 """The results table: its schema, and a journal that makes "exactly one row per trial id" true whatever dies when.
 
-A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the table `results.parquet` is made
-from these files and can be remade at any time. So there is no append to tear and nothing to repair: a trial is finished exactly when its journal
-file exists. A row holds the spec flattened, exact counts, FLOPs active and executed, measured seconds and bytes, and the losses.
+A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the table `results.parquet` is
+made from these files and can be remade at any time. So there is no append to tear and nothing to repair: a trial is finished
+exactly when its journal file exists and says so. A row holds the spec flattened, exact counts, FLOPs active and executed,
+measured seconds and bytes, and the losses.
 
 Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 """
@@ -63,7 +64,8 @@ class Outcome:
 
     def __post_init__(self) -> None:
         require_choice("status", self.status, Status)
-        if (self.status == "completed") != (self.validation_loss is not None and not self.reason):
+        fits = (self.validation_loss is not None and not self.reason) if self.status == "completed" else bool(self.reason)
+        if not fits:
             raise ValueError(
                 f"a completed trial has a validation loss and no reason, any other a reason; got status "
                 f"{self.status!r}, loss {self.validation_loss!r}, reason {self.reason!r}"

@@ -69,7 +69,12 @@ class Record:
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
-        nested = {"model": ModelSpec, "sparsity": SparsitySpec, "data": DataSpec, "optimizer": OptimizerSpec}
+        nested: dict[str, type[Record]] = {
+            "model": ModelSpec,
+            "sparsity": SparsitySpec,
+            "data": DataSpec,
+            "optimizer": OptimizerSpec,
+        }
         made = {k: nested[k].from_dict(v) if k in nested and isinstance(v, dict) else v for k, v in values.items()}
         return cls(**made)
 
@@ -165,7 +170,7 @@ class SparsitySpec(Record):
     @property
     def learning_rate_factor(self) -> float:
         """What the learning rate of the sparse matrices is multiplied by: 1/sqrt(d), 1/d or 1 (SMET section 3)."""
-        return {"rsqrt": self.density**-0.5, "inverse": 1.0 / self.density, "none": 1.0}[self.lr_scaling]
+        return float({"rsqrt": self.density**-0.5, "inverse": 1.0 / self.density, "none": 1.0}[self.lr_scaling])
 
     @property
     def changes_topology(self) -> bool:

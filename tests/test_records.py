@@ -1,0 +1,214 @@
+"""Records: identity, validation, the ladder, exact counts, the results table and atomic files."""
+
+import dataclasses
+import json
+import os
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysparse import counts, ladder, results
+from raysparse.files import Folder, write_file_atomically
+from raysparse.results import Evaluation, Outcome, Results, make_row
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.train.state import TrainState
+from tests.conftest import small_trial
+
+# ---------------------------------------------------------------- identity
+
+
+def test_a_trial_survives_json_with_its_id():
+    spec = small_trial("rigl", 0.3, name="for people")
+    again = TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.trial_id == spec.trial_id
+
+
+def test_names_are_for_people_and_everything_else_is_identity():
+    spec = small_trial()
+    assert spec.replace(name="other").trial_id == spec.trial_id
+    assert spec.replace(model=spec.model.replace(name="other")).trial_id == spec.trial_id
+    others = [
+        spec.replace(seed=1),
+        spec.replace(precision="bf16"),
+        spec.replace(data=spec.data.replace(epochs=1.0)),
+        spec.replace(sparsity=spec.sparsity.replace(regrowth_warmup=0)),
+        spec.replace(optimizer=spec.optimizer.replace(lr=1e-4)),
+        spec.replace(model=spec.model.replace(layers=1)),
+    ]
+    assert len({spec.trial_id, *(other.trial_id for other in others)}) == 7
+
+
+def test_the_id_does_not_drift():
+    """Results of last year must be found again: change this id only together with IDENTITY_VERSION."""
+    spec = TrialSpec(model=ladder.model("dc-60m"), sparsity=SparsitySpec(density=0.25), data=DataSpec(unique_tokens=10**9))
+    assert spec.trial_id == "1eb646dda207"
+
+
+def test_an_unknown_field_is_refused_not_dropped():
+    with pytest.raises(ValueError, match="SparsitySpec has no field sparsity; it has method, density"):
+        TrialSpec.from_dict({**small_trial().to_dict(), "sparsity": {"sparsity": 0.9}})
+
+
+# ---------------------------------------------------------------- validation
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SparsitySpec(density=0.0), r"sparsity\.density is 0\.0, expected a fraction in \(0, 1\]"),
+        (lambda: SparsitySpec(density=1.5), r"sparsity\.density is 1\.5"),
+        (lambda: SparsitySpec(method="dense", density=0.5), "use density 1 or a sparse method"),
+        (lambda: SparsitySpec(method="magic"), "expected one of dense, static, set, rigl, smet, smet_grad"),
+        (lambda: SparsitySpec(block=4), "use 'run' or 'tile'"),
+        (lambda: ModelSpec(hidden=100, intermediate=200, layers=2, heads=3), "which 3 heads do not divide"),
+        (lambda: ModelSpec(hidden=9, intermediate=20, layers=2, heads=3), "an even number"),
+        (lambda: DataSpec(epochs=0), r"data\.epochs is 0, expected a positive number"),
+        (lambda: DataSpec(epochs=float("nan")), r"data\.epochs is nan"),
+        (lambda: OptimizerSpec(lr=-1), r"optimizer\.lr is -1"),
+        (lambda: small_trial(data={"unique_tokens": 10}), "less than one sequence"),
+        (lambda: small_trial(optimizer={"batch_sequences": 4096}), "do not fill one batch"),
+        (lambda: small_trial(sparsity={"layout": "tile", "block": 5}), "choose a block that divides 16"),
+        (lambda: ladder.model("dc-61m"), "known sizes: laptop-xs"),
+        (lambda: Placement(workers=0), r"placement\.workers is 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_the_remedy(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---------------------------------------------------------------- ladder and counts
+
+
+def test_every_size_of_the_ladder_is_a_valid_model():
+    for name in ladder.SHAPES:
+        assert ladder.model(name).name == name
+    assert set(ladder.DENSE_LR) <= set(ladder.SHAPES)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("smet-60m", 58), ("smet-130m", 134), ("smet-350m", 368), ("smet-1b", 1339)])
+def test_parameter_counts_of_known_models(name, millions):
+    """Of the LLaMA configurations that these names stand for, embedding and head included."""
+    total = counts.parameters(ladder.model(name), SparsitySpec(method="dense", density=1.0)).total
+    assert round(total / 1e6) == millions
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("kind", [("element", 1), ("run", 4), ("tile", 4)])
+@pytest.mark.parametrize("distribution", ["uniform", "erk"])
+def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution):
+    layout, block = kind
+    method = "dense" if density == 1.0 else "smet"
+    spec = small_trial(method, density, sparsity={"layout": layout, "block": block, "distribution": distribution})
+    state, count = TrainState(spec, Placement()), counts.parameters(spec.model, spec.sparsity)
+    dense = sum(p.numel() for p in state.model.parameters())
+    assert count.active == dense + state.weights.arena.values.numel()
+    assert count.embedding == state.model.embedding.numel()
+    assert count.head == state.model.head.numel()
+    predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4)), state.bytes_by_kind()
+    for what in ("weights", "gradients", "moments", "ages", "layout", "scratch"):
+        assert predicted[what] == held[what], what
+
+
+@given(density=st.floats(0.01, 1.0))
+def test_erk_keeps_the_total_and_favours_thin_matrices(density):
+    model = ladder.model("smet-60m")
+    erk = counts.block_counts(model, SparsitySpec(density=density, distribution="erk"))
+    total = sum(b.total for b in erk.values())
+    assert sum(b.active for b in erk.values()) / total == pytest.approx(density, rel=1e-3)
+    assert all(0 < b.active <= b.total for b in erk.values())
+    square, wide = erk["layers.0.attention.query"], erk["layers.0.mlp.up"]
+    assert square.active / square.total >= wide.active / wide.total
+
+
+def test_active_flops_fall_with_density_and_executed_ones_do_not():
+    model = ladder.model("dc-60m")
+    dense = counts.flops_per_token(model, SparsitySpec(method="dense", density=1.0))
+    sparse = counts.flops_per_token(model, SparsitySpec(density=0.1))
+    assert dense[0] == dense[1] == sparse[1]
+    head_and_attention = 6 * 32_000 * 640 + counts.attention_flops_per_token(model)
+    assert head_and_attention < sparse[0] < 0.5 * dense[0]
+
+
+def test_a_batch_may_span_epochs_and_tokens_are_exact():
+    spec = small_trial()
+    assert (spec.unique_sequences, spec.steps, spec.tokens) == (64, 41, 41 * 4 * 32)
+
+
+# ---------------------------------------------------------------- results
+
+
+def completed(loss: float = 2.5) -> Outcome:
+    return Outcome(
+        status="completed", validation_loss=loss, train_loss=2.0, steps=41, tokens=5248, seconds=2.0,
+        evaluations=(Evaluation(41, 5248, loss),), versions={"torch": "x"},
+    )  # fmt: skip
+
+
+def test_the_table_holds_every_trial_once_however_often_it_is_recorded(tmp_path):
+    held = Results(Folder(tmp_path))
+    failed = Outcome(status="failed", reason="RuntimeError: lost", steps=3, tokens=384)
+    for outcome in (failed, completed(2.6), completed(2.5)):
+        held.record(make_row(small_trial(), Placement(), outcome))
+    held.record(make_row(small_trial(seed=1), Placement(), failed))
+    table = held.compact()
+    assert table.schema.equals(results.schema())
+    assert pq.read_table(tmp_path / "results.parquet").equals(table)
+    assert sorted(table["validation_loss"].to_pylist(), key=str) == [2.5, None]
+    assert held.finished() == {small_trial().trial_id}
+
+
+def test_a_row_says_what_was_really_spent():
+    spec = small_trial()
+    row = make_row(spec, Placement(), Outcome(status="failed", reason="x", steps=3, tokens=384))
+    assert row["flops_active"] == pytest.approx(counts.flops_per_token(spec.model, spec.sparsity)[0] * 384)
+    assert TrialSpec.from_dict(json.loads(row["spec"])) == spec
+
+
+def test_an_outcome_must_be_one_thing():
+    with pytest.raises(ValueError, match="a completed trial has a validation loss and no reason"):
+        Outcome(status="completed")
+    with pytest.raises(ValueError, match="any other a reason"):
+        Outcome(status="failed")
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_file_atomically(path, b"old")
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_file_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_uri_is_a_folder_like_any_other(tmp_path):
+    by_path, by_uri = Folder(tmp_path / "a"), Folder(f"file://{tmp_path}/a")
+    by_path.child("b").write_json("c.json", {"x": 1})
+    assert by_uri.child("b").read_json("c.json") == {"x": 1}
+    assert by_uri.names() == ["b"]
+    assert not by_uri.exists("missing")
+
+
+def test_a_folder_that_cannot_be_written_or_understood_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write to storage .*file/run.*choose another --storage"):
+        Folder(tmp_path / "file" / "run").writable()
+    with pytest.raises(ValueError, match="not a path or a URI"):
+        Folder("nowhere://bucket/run")
+
+
+def test_json_that_was_damaged_is_named(tmp_path):
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plan\.json is not valid JSON"):
+        Folder(tmp_path).read_json("plan.json")
