@@ -165,7 +165,7 @@ def command_train(args: argparse.Namespace) -> int:
         vocab_size=vocab_size(args.tokenizer),
         method=args.method,
         context=args.context,
-        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer),
+        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
         optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),
     )
     args.executor, args.name = "inline", args.name or f"train-{specs[0].trial_id}"
@@ -220,6 +220,7 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
     train.add_argument("--corpus", default="python", help="a name, path, glob, or hf:NAME (%(default)s)")
     train.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
+    train.add_argument("--validation-tokens", type=int, default=65_536)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--storage", default=STORAGE)
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")

@@ -38,6 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     question.add_argument("--method", default="smet", help="dense, static, set, rigl, smet, smet_grad (%(default)s)")
     question.add_argument("--corpus", default="python", help="a name, path, glob, or hf:NAME (%(default)s)")
     question.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
+    question.add_argument("--validation-tokens", type=int, default=32_768, help="held out (%(default)s)")
     question.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
     question.add_argument("--batch-sequences", type=int, default=8, help="sequences a step (%(default)s)")
     cli.add_run_arguments(parser, name="grid")
@@ -55,7 +56,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         vocab_size=vocab_size(args.tokenizer),
         method=args.method,
         context=args.context,
-        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=32_768),
+        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
         sparsity=SparsitySpec(update_every=20),
         optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),
     )

@@ -117,6 +117,7 @@ class Broker:
         self.plan = plan = job.plan
         self.run_folder = job.folder
         self.results = Results(job.folder)
+        self.chosen = tuple(job.chosen)
         self.entries: dict[str, Entry] = {}
         self.closed = False
         self._storage = job.storage

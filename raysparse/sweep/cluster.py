@@ -26,7 +26,6 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a dead worker is noticed; the default of 2 s delays the end of a sweep
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
-    "RAY_AIR_NEW_OUTPUT": "0",
 }
 LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot, for machines that are taken away: this one is not

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raysparse.files import Folder
@@ -26,9 +27,9 @@ def examine(storage: str) -> int:
     wrong = 0
     for check in (_python, _packages, _devices, _machine, lambda: _storage(storage)):
         for what, found, remedy in check():
-            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", what, found)
+            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", what, escape(found))
             if remedy:
-                table.add_row("", "", f"[red]{remedy}[/]")
+                table.add_row("", "", f"[red]{escape(remedy)}[/]")
                 wrong += 1
     Console(highlight=False).print(table)
     return 1 if wrong else 0

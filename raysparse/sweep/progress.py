@@ -25,6 +25,7 @@ from raysparse.sweep.budget import UNIT_NAMES
 from raysparse.sweep.plan import Plan
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
+PACE_AFTER = 20.0  # seconds of training after which the measured pace replaces the planned one
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a running sweep stands. Costs are in the unit of the plan's budget; seconds are planned device-seconds."""
+    """Where a running sweep stands. Costs are in the unit of the plan's budget; seconds are planned seconds of one slot."""
 
     statuses: dict[str, int]  # of the trials that ended in this session
     running: tuple[tuple[str, int, int, float | None], ...]  # name, step, steps, loss
@@ -55,22 +56,26 @@ class Snapshot:
 
 def snapshot(broker: Broker) -> Snapshot:
     plan, entries = broker.plan, list(broker.entries.values())
+    begun = {e.spec.trial_id for e in entries}
     running = [e for e in entries if e.state is State.RUNNING]
-    waiting = [e for e in entries if e.state is State.WAITING]
-    left = [(e, 1.0 - e.step / e.spec.steps) for e in [*running, *waiting]]
-    planned = {e.spec.trial_id: plan.cost(e.spec).device_seconds for e in entries}
     ended = [e for e in entries if e.state is State.ENDED]
+    waiting = [e.spec for e in entries if e.state is State.WAITING] + [s for s in broker.chosen if s.trial_id not in begun]
+    left = [(e.spec, 1.0 - e.step / e.spec.steps) for e in running] + [(spec, 1.0) for spec in waiting]
     return Snapshot(
         statuses=dict(Counter(e.status for e in ended)),
         running=tuple((e.spec.name or e.spec.trial_id, e.step, e.spec.steps, _loss(e)) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
         spent=broker.ledger.spent,
-        left_to_spend=sum(plan.price(e.spec) * share for e, share in left),
-        seconds_done=sum(planned[e.spec.trial_id] * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
-        seconds_left=sum(planned[e.spec.trial_id] * share for e, share in left),
+        left_to_spend=sum(plan.price(spec) * share for spec, share in left),
+        seconds_done=sum(_planned(plan, e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
+        seconds_left=sum(_planned(plan, spec) * share for spec, share in left),
         best=best_losses((e.spec, e.loss) for e in ended),
     )
+
+
+def _planned(plan: Plan, spec: TrialSpec) -> float:
+    return plan.throughput.seconds(spec)
 
 
 def _loss(entry: Entry) -> float | None:
@@ -115,8 +120,8 @@ class Display:
         self.plan, self.before = plan, list(before)
         self.console = console or Console()
         self._clock = clock
-        self._began = clock()
-        self._printed = clock()
+        self._began = self._printed = clock()
+        self._pace: tuple[float, float] | None = None  # when training was first seen, and the planned seconds done by then
         self._live = Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
@@ -143,13 +148,18 @@ class Display:
         return (
             f"{duration(self._clock() - self._began):>7}  {done}/{len(self.plan.specs)} done{bad}{unaffordable}, "
             f"{len(now.running)} running, {now.waiting} pending; {amount(now.spent)} {unit} spent, "
-            f"{amount(now.left_to_spend)} to go, {self._eta(now)} left"
+            f"{amount(now.left_to_spend)} to go, {self._eta(now)}"
         )
 
     def _eta(self, now: Snapshot) -> str:
-        if now.seconds_done <= 0:
-            return f"about {duration(now.seconds_left)} (planned)"
-        return f"about {duration((self._clock() - self._began) * now.seconds_left / now.seconds_done)}"
+        """Planned seconds at the pace of this session, which is trusted after a while; start-up takes no part in it."""
+        if now.running and self._pace is None:
+            self._pace = self._clock(), now.seconds_done
+        began, done_before = self._pace or (self._clock(), now.seconds_done)
+        elapsed, done = self._clock() - began, now.seconds_done - done_before
+        if elapsed < PACE_AFTER or done <= 0:
+            return f"about {duration(now.seconds_left / max(1, len(now.running)))} (planned)"
+        return f"about {duration(elapsed * now.seconds_left / done)}"
 
     def _view(self, now: Snapshot) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0))

@@ -1,0 +1,84 @@
+"""Sweeps in processes of their own, which can be killed, and what is read from their folders afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from raysparse.sweep.plan import Plan
+
+PATIENCE = 240.0  # seconds; a test never fails because a machine is slow
+
+
+def start(plan: Plan, storage: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`raysparse sweep` on a plan, its output in storage/log.txt."""
+    storage.mkdir(parents=True, exist_ok=True)
+    file = storage / "plan-file.json"
+    file.write_text(json.dumps(plan.to_dict()))
+    command = [sys.executable, "-m", "raysparse", "sweep", str(file), "--storage", str(storage), "--name", "run", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with open(storage / "log.txt", "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment)
+
+
+def finish(plan: Plan, storage: Path, *arguments: str) -> str:
+    """Run the plan to its end; what it printed."""
+    (storage / "log.txt").unlink(missing_ok=True)
+    process = start(plan, storage, *arguments)
+    status = process.wait(PATIENCE)
+    printed = (storage / "log.txt").read_text()
+    assert status == 0, printed
+    return printed
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str], storage: Path) -> None:
+    """Wait for something to happen while a sweep runs."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert process.poll() is None, "the sweep ended too soon: " + (storage / "log.txt").read_text()
+        assert time.monotonic() < end, "it never happened: " + (storage / "log.txt").read_text()
+        time.sleep(0.05)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def journal(storage: Path) -> list[str]:
+    return sorted(path.stem for path in (storage / "run" / "journal").glob("*.json"))
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes under `pid`, and what each calls itself."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found, level = {}, {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level}
+        found |= {child: names[child] for child in level}
+    return found
+
+
+def losses(storage: Path) -> dict[str, tuple]:
+    """What must be equal bit for bit: the losses of each trial, one row per trial."""
+    rows = pq.read_table(storage / "run" / "results.parquet").to_pylist()
+    found = {
+        row["trial_id"]: (row["status"], row["train_loss"], row["validation_loss"], tuple(e["loss"] for e in row["evaluations"]))
+        for row in rows
+    }
+    assert len(found) == len(rows), "a trial has two rows"
+    return found

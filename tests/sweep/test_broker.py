@@ -1,0 +1,196 @@
+"""The rules of a sweep, without a process: who is served, what each end means, what it costs, and that rows are written once."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysparse.files import Folder
+from raysparse.results import Evaluation, Outcome, Results
+from raysparse.sweep.broker import MAX_DEATHS, Broker, Job, Lease, NoLease, State, half_micro_batch
+from raysparse.sweep.budget import Budget, load_work
+from raysparse.sweep.progress import snapshot
+from tests.sweep.plans import small_plan
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def broker_for(folder, *, budget=None, clock=None, **changes) -> Broker:
+    plan = small_plan("text", budget=budget, **changes)
+    broker = Broker(Job(plan, Folder(folder), Folder(folder).child("run"), plan.specs), clock=clock or Clock())
+    for spec in plan.specs:
+        broker.submit(spec)
+    return broker
+
+
+def completed(spec) -> Outcome:
+    evaluations = (Evaluation(spec.steps, spec.tokens, 2.0),)
+    return Outcome(
+        status="completed", validation_loss=2.0, evaluations=evaluations, steps=spec.steps, tokens=spec.tokens, seconds=1.0
+    )
+
+
+def report(lease: Lease, step: int) -> dict:
+    return {"step": step, "steps": lease.spec.steps, "tokens": step * lease.spec.tokens_per_step, "loss": 3.0}
+
+
+def rows(broker: Broker) -> dict[str, dict]:
+    return {row["trial_id"]: row for row in broker.results.rows()}
+
+
+def test_trials_are_served_in_the_order_of_their_submission_and_then_slots_go_home(tmp_path):
+    broker = broker_for(tmp_path)
+    served = []
+    while isinstance(lease := broker.take("slot"), Lease):
+        broker.finish("slot", lease.spec.trial_id, completed(lease.spec))
+        served.append(lease.spec.trial_id)
+    assert served == list(broker.plan.trial_ids)
+    assert lease is NoLease.WAIT, "more trials may come until the broker is closed"
+    broker.close()
+    assert broker.take("slot") is NoLease.CLOSED
+    assert sorted(rows(broker)) == sorted(served)
+
+
+def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
+    broker = broker_for(tmp_path)
+    first, other = broker.take("one"), broker.take("two")
+    broker.progress(first.spec.trial_id, report(first, 5))
+    again = broker.take("one")
+    assert again.spec == first.spec != other.spec
+    assert rows(broker) == {}, "a death is no result"
+    broker.finish("one", again.spec.trial_id, completed(again.spec))
+    assert rows(broker)[first.spec.trial_id]["status"] == "completed"
+    work = load_work(broker.run_folder)[first.spec.trial_id]
+    assert work.steps == first.spec.steps + 5, "the steps of the attempt that died were spent too"
+
+
+def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run(tmp_path):
+    broker = broker_for(tmp_path)
+    leases = [broker.take("slot") for _ in range(MAX_DEATHS + 1)]
+    assert [lease.spec for lease in leases[:-1]] == [leases[0].spec] * MAX_DEATHS
+    assert leases[-1].spec != leases[0].spec
+    row = rows(broker)[leases[0].spec.trial_id]
+    assert row["status"] == "failed"
+    assert f"died {MAX_DEATHS} times" in row["reason"]
+
+
+def test_a_machine_that_went_away_is_not_held_against_the_trial(tmp_path):
+    broker = broker_for(tmp_path)
+    leases = [broker.take("slot", preempted=True) for _ in range(MAX_DEATHS + 3)]
+    assert len({lease.spec for lease in leases}) == 1
+    assert rows(broker) == {}
+
+
+def test_out_of_memory_halves_the_micro_batch_once(tmp_path):
+    broker = broker_for(tmp_path)
+    lease = broker.take("slot")
+    broken = Outcome(status="out_of_memory", reason="no memory")
+    broker.finish("slot", lease.spec.trial_id, broken)
+    smaller = broker.take("slot")
+    assert smaller.spec == lease.spec, "the same trial, hence the same global batch"
+    assert smaller.placement.micro_batch == lease.spec.optimizer.batch_sequences // 2
+    broker.finish("slot", smaller.spec.trial_id, broken)
+    assert rows(broker)[lease.spec.trial_id]["status"] == "out_of_memory"
+    assert broker.take("slot").placement.micro_batch == 0, "the next trial starts with its own"
+
+
+def test_a_micro_batch_of_one_cannot_be_halved(tmp_path):
+    plan = small_plan("text", workers=4)
+    assert half_micro_batch(plan.specs[0], plan.placement) is None
+
+
+def test_when_several_ranks_fail_the_first_one_tells_the_cause(tmp_path):
+    broker = broker_for(tmp_path)
+    lease = broker.take("slot")
+    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="the cause"))
+    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="connection closed by peer"))
+    assert rows(broker)[lease.spec.trial_id]["reason"] == "the cause"
+
+
+def test_an_exception_costs_what_was_trained_before_it(tmp_path):
+    broker = broker_for(tmp_path)
+    lease = broker.take("slot")
+    broker.progress(lease.spec.trial_id, report(lease, 7))
+    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="boom"))
+    row = rows(broker)[lease.spec.trial_id]
+    assert row["tokens"] == 7 * lease.spec.tokens_per_step
+    assert row["flops_executed"] == pytest.approx(broker.ledger.spent)
+
+
+def test_a_stopped_trial_is_told_at_its_next_report(tmp_path):
+    broker = broker_for(tmp_path)
+    lease = broker.take("slot")
+    assert broker.progress(lease.spec.trial_id, report(lease, 1)) == ""
+    broker.stop(lease.spec.trial_id, "a scheduler's wish")
+    assert broker.progress(lease.spec.trial_id, report(lease, 2)) == "a scheduler's wish"
+
+
+def test_device_seconds_stop_a_trial_that_takes_longer_than_the_budget_has(tmp_path):
+    clock = Clock()
+    broker = broker_for(tmp_path, budget=Budget(unit="device_seconds", total=10.0), clock=clock)
+    lease = broker.take("slot")
+    clock.now += 9.0
+    assert broker.progress(lease.spec.trial_id, report(lease, 1)) == ""
+    clock.now += 2.0
+    assert "device-seconds" in broker.progress(lease.spec.trial_id, report(lease, 2))
+
+
+def test_what_a_killed_driver_spent_is_counted_by_the_next_one(tmp_path):
+    clock = Clock()
+    broker = broker_for(tmp_path, clock=clock)
+    lease = broker.take("slot")
+    clock.now += 2.0
+    broker.progress(lease.spec.trial_id, report(lease, 9))
+    after = broker_for(tmp_path)  # the first one is gone without a word
+    per_step = after.plan.price(lease.spec) / lease.spec.steps
+    assert after.ledger.spent == pytest.approx(9 * per_step)
+
+
+events = st.lists(
+    st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["report", "die", "finish", "oom", "leave"])), max_size=60
+)
+
+
+@settings(max_examples=40)
+@given(steps=events, share=st.floats(0.1, 1.5))
+def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_factory, steps, share):
+    folder = tmp_path_factory.mktemp("run")
+    whole = sum(map(small_plan("text").price, small_plan("text").specs))
+    broker = broker_for(folder, budget=Budget(total=share * whole))
+    held: dict[str, Lease] = {}
+    at: dict[str, int] = {}
+    for slot, event in steps:
+        if slot not in held or event == "die":
+            held.pop(slot, None)
+            lease = broker.take(slot)
+            if isinstance(lease, Lease):
+                held[slot], at[slot] = lease, 0
+        elif event == "report":
+            at[slot] = min(held[slot].spec.steps, at[slot] + 5)
+            broker.progress(held[slot].spec.trial_id, report(held[slot], at[slot]))
+        elif event == "leave":
+            broker.lost(slot, "preempted")
+            held.pop(slot)
+        else:
+            spec = held.pop(slot).spec
+            outcome = completed(spec) if event == "finish" else Outcome(status="out_of_memory", reason="no memory")
+            broker.finish(slot, spec.trial_id, outcome)
+        assert broker.ledger.spent + broker.ledger.reserved <= share * whole * (1 + 1e-12)
+        states = [entry.state for entry in broker.entries.values()]
+        assert states.count(State.RUNNING) == len(held)
+        assert states.count(State.ENDED) == len(rows(broker))
+        now = snapshot(broker)
+        assert sum(now.statuses.values()) + len(now.running) + now.waiting + now.unaffordable == len(states)
+
+
+def test_giving_up_writes_no_rows(tmp_path):
+    broker = broker_for(tmp_path)
+    broker.give_up("no cluster")
+    assert broker.take("slot") is NoLease.CLOSED
+    assert Results(broker.run_folder).rows() == []
+    assert all(broker.reports(trial_id, 0) == ([], True) for trial_id in broker.plan.trial_ids)

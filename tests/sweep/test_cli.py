@@ -1,0 +1,128 @@
+"""The command line: verbs print what they should, mistakes are one clear line, and nothing heavy is imported too early."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from raysparse import cli
+from tests.conftest import REPOSITORY
+from tests.sweep.plans import small_plan
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=REPOSITORY, **options)
+
+
+def test_importing_the_command_line_imports_neither_torch_nor_ray():
+    code = "import sys, raysparse.cli; print([m for m in ('torch', 'ray', 'pyarrow', 'numpy', 'rich') if m in sys.modules])"
+    assert python("-c", code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", [[], ["plan"], ["sweep"], ["status"], ["train"], ["doctor"]])
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*verb, "--help"])
+    assert ended.value.code == 0
+    assert "usage: raysparse" in capsys.readouterr().out
+
+
+def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    cli.save_plan(small_plan("text"), str(file))
+    assert cli.main(["plan", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 trials" in printed
+    assert "laptop-xs" in printed
+    assert "executed" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "nowhere.json"], "there is no plan 'nowhere.json'"),
+        (["status", "nowhere"], "not a run folder"),
+        (["train", "laptop-xs", "--density", "1.5"], "sparsity.density is 1.5, expected a fraction in (0, 1]"),
+        (["train", "laptop-xs", "--density", "0.5", "--method", "dense"], "use density 1 or a sparse method"),
+        (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    @cli.guarded
+    def broken() -> int:
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        broken()
+
+
+def test_ctrl_c_says_how_to_continue(capsys):
+    @cli.guarded
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert interrupted() == 130
+    assert "again to continue" in capsys.readouterr().err
+
+
+def test_train_runs_one_trial_and_status_shows_it(corpus, tmp_path, capsys):
+    arguments = ["train", "laptop-xs", "--density", "0.5", "--corpus", corpus, "--unique-tokens", "4097", "--context", "64"]
+    assert (
+        cli.main([*arguments, "--storage", str(tmp_path), "--name", "one", "--batch-sequences", "8", "--validation-tokens", "1000"])
+        == 0
+    )
+    assert "1 of 1 trials are finished" in capsys.readouterr().out
+    assert cli.main(["status", str(tmp_path / "one")]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 1 trials finished, 0 begun, 0 not begun" in printed
+    assert "best at laptop-xs" in printed
+
+
+def test_a_plan_file_is_what_a_run_folder_holds(corpus, tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    cli.save_plan(small_plan(corpus, densities=(1.0,), epochs=(1,)), str(file))
+    assert cli.main(["sweep", str(file), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
+    assert json.loads((tmp_path / "run" / "plan.json").read_text()) == json.loads(file.read_text())
+    capsys.readouterr()
+    assert cli.main(["sweep", str(tmp_path / "run"), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to do: 1 of 1 trials are finished already")
+
+
+def test_doctor_looks_at_everything(tmp_path, capsys):
+    assert cli.main(["doctor", "--storage", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("Python", "torch", "ray", "CPUs", "storage"))
+    (tmp_path / "file").write_text("")
+    assert cli.main(["doctor", "--storage", str(tmp_path / "file")]) == 1
+
+
+def test_the_grid_script_prints_its_plan_without_running(tmp_path):
+    done = python("sweeps/grid.py", "--plan", str(tmp_path / "grid.json"), "--storage", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    specs = json.loads((tmp_path / "grid.json").read_text())["specs"]
+    assert len(specs) >= 24
+    assert len({s["model"]["name"] for s in specs}) >= 3
+    assert {s["sparsity"]["density"] for s in specs} >= {1.0}
+    assert len({s["sparsity"]["density"] for s in specs}) >= 3
+    assert len({s["data"]["unique_tokens"] for s in specs}) >= 2
+    assert len({s["data"]["epochs"] for s in specs}) >= 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_grid_script_refuses_in_one_line(tmp_path):
+    done = python("sweeps/grid.py", "--sizes", "huge", "--storage", str(tmp_path / "runs"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no size 'huge'")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,76 @@
+"""Sweeps on a real Ray: killed drivers and killed workers change no number and lose no trial."""
+
+import time
+
+import pytest
+
+from tests.sweep import runs
+from tests.sweep.plans import small_plan
+
+pytestmark = pytest.mark.slow
+
+
+def disturbed_plan(corpus):
+    """Six trials of some seconds each."""
+    return small_plan(corpus, densities=(1.0, 0.5, 0.25), epochs=(16, 24))
+
+
+def workers_of(pid: int) -> list[int]:
+    return [child for child, name in runs.descendants(pid).items() if name.startswith("ray::RayTrainWorker")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    storage = tmp_path_factory.mktemp("undisturbed")
+    runs.finish(disturbed_plan(corpus), storage, "--executor", "inline")
+    return runs.losses(storage)
+
+
+def test_kill_the_driver_then_a_worker_and_every_loss_is_the_undisturbed_one(corpus, undisturbed, tmp_path):
+    plan = disturbed_plan(corpus)
+    driver = runs.start(plan, tmp_path)
+    runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 1, driver, tmp_path)
+    ray_processes = set(runs.descendants(driver.pid))
+    runs.kill(driver.pid)
+    driver.wait()
+    finished_first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "journal").glob("*.json")}
+    assert 1 <= len(finished_first) < len(plan.specs)
+
+    again = runs.start(plan, tmp_path)
+    runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 3 and workers_of(again.pid), again, tmp_path)
+    runs.kill(workers_of(again.pid)[0])
+    assert again.wait(runs.PATIENCE) == 0, (tmp_path / "log.txt").read_text()
+
+    assert runs.losses(tmp_path) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in finished_first} == finished_first, "a finished trial was run again"
+    assert not [pid for pid in ray_processes if is_alive(pid)], "the killed driver left its Ray behind"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_two_workers_train_one_trial_together_and_the_output_is_quiet(corpus, tmp_path):
+    plan = small_plan(corpus, epochs=(2,), workers=2)
+    printed = runs.finish(plan, tmp_path)
+    alone = tmp_path / "alone"
+    runs.finish(small_plan(corpus, epochs=(2,)), alone, "--executor", "inline")
+    together, expected = runs.losses(tmp_path), runs.losses(alone)
+    assert together.keys() == expected.keys()
+    for trial_id, row in together.items():
+        assert row[2] == pytest.approx(expected[trial_id][2], rel=1e-4), "more workers only change the order of sums"
+    assert [line for line in printed.splitlines() if not is_ours(line)] == []
+
+    began = time.monotonic()
+    printed = runs.finish(plan, tmp_path)
+    assert "nothing to do: 2 of 2" in printed
+    assert time.monotonic() - began < 15, "a finished sweep starts no Ray"
+
+
+def is_ours(line: str) -> bool:
+    """The lines that a quiet sweep prints: links, progress, and how it ended."""
+    return any(word in line for word in ("dashboard:", "curves: tensorboard", "running,", "trials are finished"))
