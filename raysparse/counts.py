@@ -165,7 +165,7 @@ def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
         gradients=value * counts.active,
         moments=moment * counts.active,
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
-        layout=4 * sum(b.active for b in blocks.values() if b.active < b.total),
+        layout=sum(4 * -(-b.total // 32) for b in blocks.values() if b.active < b.total),
         scratch=compute * max(b.rows * b.columns for b in blocks.values()) if is_sparse or value != compute else 0,
         activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
         logits=chunk * (compute + 4 + 4),

@@ -1,12 +1,12 @@
 """The operations on compact storage in plain torch: the definition that every faster kernel must equal, and the CPU path.
 
-Legend: n active weights of a matrix, b blocks of it, k a count of blocks. `values`, `grad` and the moments are flat tensors of n;
-`index` is the sorted list of active block numbers.
+Legend: n active weights of a matrix in blocks of `size`; `mask` the bitmask of its active blocks (`bitmask`). `values`, `grad` and
+the moments are flat tensors of n, blocks in ascending order.
 
 The decision that shaped this file: whatever depends on a weight's age takes one of 256 values (ages are kept as a count of topology
-updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and the step itself is one
-pass of multiply-adds over flat memory. Selections compare integers that are unique by construction, so there are no ties to break
-differently on another device.
+updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and the step is one sequence
+of multiply-adds over a portion of flat memory that stays in the cache. Portions also keep temporaries at a few hundred KB, however
+large the model. Choosing blocks is in `selection`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ import torch
 from torch import Tensor
 
 from raysparse.kernels import philox
+from raysparse.kernels.bitmask import positions
 
-# The optimizer step works in portions of this many weights, so its temporaries stay a few MB whatever the model's size.
-STEP_PORTION = 1 << 18
+# The optimizer step works on this many weights at a time: six float32 temporaries of it fit into a core's cache.
+STEP_PORTION = 1 << 15
 
 
-def expand(values: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    """Write a matrix of single weights or of runs into dense memory: `out` (blocks, size) is zeroed, then out[index] = values."""
+def expand(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
+    """Write single weights or runs into dense memory: `out` (blocks, size) is zeroed, then its active blocks get the values."""
+    blocks, size = out.shape
+    index = positions(mask, blocks, values.numel() // size)
     out.zero_()
-    rows = values.view(-1, out.shape[1]) if values.dtype == out.dtype else values.view(-1, out.shape[1]).to(out.dtype)
-    if out.shape[1] == 1:
-        out.view(-1).scatter_(0, index, rows.view(-1))
+    if size == 1:
+        out.view(-1).scatter_(0, index, values.to(out.dtype))
     else:
-        out.index_copy_(0, index.long(), rows)
+        out.index_copy_(0, index, values.view(-1, size).to(out.dtype))
     return out
 
 
-def compact_accumulate(dense: Tensor, index: Tensor, grad: Tensor) -> None:
-    """grad += dense[index], with `dense` (blocks, size) and `grad` flat."""
-    grad.view(-1, dense.shape[1]).add_(dense.index_select(0, index))
+def compact_accumulate(dense: Tensor, mask: Tensor, grad: Tensor) -> None:
+    """grad += the active blocks of `dense` (blocks, size)."""
+    blocks, size = dense.shape
+    grad.view(-1, size).add_(dense.index_select(0, positions(mask, blocks, grad.numel() // size)))
 
 
 def adam_step(
@@ -57,55 +60,40 @@ def adam_step(
     age: uint8, one for each block of n / len(age) weights: which entry of the tables it uses; None uses entry 0 for all.
     step_size: float32 (256,), learning rate x warm-up / (1 - beta1^t) by age; correction: 1 / sqrt(1 - beta2^t) by age.
     gradient_factor: scalar tensor the gradient is multiplied by (clipping). decay: learning rate x weight decay.
-    noise: Philox key for stochastic rounding of tensors stored in bf16; not used for float32.
+    noise: Philox key for stochastic rounding of tensors stored in bf16; weight i of them uses counter i.
     """
     size = values.numel() // age.numel() if age is not None else 1
-    portion = max(1, STEP_PORTION // size)
-    values, grad, exp_avg, exp_avg_sq = (t.view(-1, size) for t in (values, grad, exp_avg, exp_avg_sq))
-    for number, start in enumerate(range(0, len(values), portion)):
-        part = slice(start, start + portion)
-        entry = torch.zeros(1, dtype=torch.int32, device=values.device) if age is None else age[part].int()
-        stored = (values[part], exp_avg[part], exp_avg_sq[part])
+    portion = max(1, STEP_PORTION // size) * size
+    for start in range(0, values.numel(), portion):
+        part = slice(start, min(start + portion, values.numel()))
+        entry = slice(0, 1) if age is None else age[part.start // size : part.stop // size].int()
+        stored = [t[part].view(-1, size) for t in (values, exp_avg, exp_avg_sq)]
         w, m, v = (t.float() for t in stored)  # float32 storage is updated in place: .float() is then no copy
-        g = grad[part].float() * gradient_factor
+        g = grad[part].view(-1, size).float() * gradient_factor
         m.lerp_(g, 1.0 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
-        denominator = v.sqrt().mul_(correction[entry].unsqueeze(1)).add_(eps)
+        denominator = torch.sqrt(v, out=g.square_()).mul_(correction[entry].unsqueeze(1)).add_(eps)
         if decay:
             w.mul_(1.0 - decay)
         w.sub_(torch.div(m, denominator, out=denominator).mul_(step_size[entry].unsqueeze(1)))
-        for lane, (target, result) in enumerate(zip(stored, (w, m, v), strict=True)):
-            if target.dtype == torch.bfloat16:
-                target.copy_(round_stochastically(result, philox.stream(noise, number, lane)))
+        _store(stored, [w, m, v], noise, part)
 
 
-def round_stochastically(x: Tensor, key: int) -> Tensor:
+def _store(stored: list[Tensor], results: list[Tensor], noise: int, part: slice) -> None:
+    """Put results back where storage is not float32, each rounded with its own 16 of a weight's random bits."""
+    if all(t.dtype == torch.float32 for t in stored):
+        return
+    bits = philox.quadruples(noise, part.start, part.stop, device=results[0].device)
+    for lane, (target, result) in enumerate(zip(stored, results, strict=True)):
+        if target.dtype != torch.float32:
+            target.copy_(round_stochastically(result, bits[:, lane].view_as(result)))
+
+
+def round_stochastically(x: Tensor, word: Tensor) -> Tensor:
     """float32 -> bfloat16, up or down with probability by distance, so that small steps are kept in expectation.
 
-    Adds 16 random bits below the bfloat16 mantissa and truncates. Infinities and NaN pass unchanged.
+    Adds the upper 16 bits of `word` (random, in [0, 2**32)) below the bfloat16 mantissa and truncates. Infinities and NaN pass.
     """
     bits = x.contiguous().view(torch.int32)
-    noise = (philox.words(key, x.numel(), device=x.device) >> 16).to(torch.int32).view_as(bits)
-    rounded = ((bits + noise) & -65536).view(torch.float32)
+    rounded = ((bits + (word >> 16).to(torch.int32)) & -65536).view(torch.float32)
     return torch.where(torch.isfinite(x), rounded, x).to(torch.bfloat16)
-
-
-def block_scores(values: Tensor, size: int) -> Tensor:
-    """Sum of |w| over each block of `size` weights, float32 (b,) (the released code's score of a block)."""
-    return values.float().abs().view(-1, size).sum(dim=1)
-
-
-def order_bits(scores: Tensor) -> Tensor:
-    """int64 numbers that sort as the non-negative float32 `scores` do."""
-    return scores.contiguous().view(torch.int32).long()
-
-
-def smallest(keys: Tensor, k: int) -> Tensor:
-    """Positions of the k smallest keys, ascending by position, int64 (k,).
-
-    keys: int64 in [0, 2**32). Equal keys are taken in order of position, so the answer is unique.
-    """
-    if k == 0:
-        return torch.empty(0, dtype=torch.int64, device=keys.device)
-    unique = (keys << 31) | torch.arange(keys.numel(), device=keys.device)
-    return torch.topk(unique, k, largest=False, sorted=False).indices.sort().values

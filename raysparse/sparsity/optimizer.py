@@ -67,13 +67,16 @@ class Smet:
 
     def gradient_norm(self) -> Tensor:
         """Euclidean norm over all gradients, dense and compact, float32 scalar on the device."""
-        return torch.stack([g.arena.grad.norm(dtype=torch.float32) for g in self.groups]).norm()
+        norms = [torch.linalg.vector_norm(g.arena.grad, dtype=torch.float32) for g in self.groups]
+        return torch.linalg.vector_norm(torch.stack(norms))
 
     def clip_factor(self, norm: Tensor) -> Tensor:
         """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is off."""
         clip = self.spec.optimizer.clip
-        factor: Tensor = clip / (norm + 1e-6) if clip else torch.ones_like(norm)
-        return factor.clamp(max=1.0)
+        if not clip:
+            return torch.ones_like(norm)
+        ratio: Tensor = clip / (norm + 1e-6)
+        return ratio.clamp(max=1.0)
 
     def step(self, step: int, gradient_factor: Tensor) -> float:
         """Take 1-based optimizer step `step`, clear the gradients, and return the dense learning rate that was used."""

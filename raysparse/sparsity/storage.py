@@ -138,8 +138,8 @@ class SparseWeights:
             layout = Layout.random(spec.sparsity.layout, spec.sparsity.block, shape, seed=spec.seed, matrix=number)
             matrix = SparseMatrix(number, layout, self.arena, start, first_block, self._scratch)
             layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape), matrix.values)
-            if layout.index is not None:
-                layout.index = layout.index.to(device)
+            if layout.mask is not None:
+                layout.mask = layout.mask.to(device)
             self.matrices[name] = matrix
             start += shape.active_weights
             first_block += shape.active
@@ -151,21 +151,20 @@ class SparseWeights:
             matrix.dense_gradient = torch.zeros(matrix.shape, device=self.arena.values.device) if is_kept else None
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        index = {name: m.layout.index for name, m in self.matrices.items() if m.layout.index is not None}
-        return {"arena": self.arena.states(), "index": index}
+        return {"arena": self.arena.states(), "masks": self._masks()}
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         self.arena.load(state["arena"])
-        for name, index in state["index"].items():
-            held = self.matrices[name].layout.index
-            assert held is not None
-            held.copy_(index)
+        for name, mask in self._masks().items():
+            mask.copy_(state["masks"][name])
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `counts.MemoryBytes`."""
-        indices = [m.layout.index for m in self.matrices.values() if m.layout.index is not None]
-        layout = sum(index.nbytes for index in indices)
+        layout = sum(mask.nbytes for mask in self._masks().values())
         return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes}
+
+    def _masks(self) -> dict[str, Tensor]:
+        return {name: m.layout.mask for name, m in self.matrices.items() if m.layout.mask is not None}
 
 
 def _initial_values(seed: int, number: int, shape: tuple[int, int]) -> Tensor:

@@ -1,8 +1,8 @@
 """Topology updates: prune the weakest active blocks of every matrix, regrow as many inactive ones.
 
 The decision that shaped this file: an update is a pure function of (weights, seed, matrix, update number), so ranks agree without
-talking and a resumed run repeats itself. The number of active blocks never changes, so storage never moves: survivors and
-regrown blocks are put back in ascending order in place. A regrown block starts with value, moments and age 0. A block that was
+talking and a resumed run repeats itself. The number of active blocks never changes, so storage stays where it is: survivors and
+regrown blocks are put back in ascending order inside it. A regrown block starts with value, moments and age 0. A block that was
 pruned cannot be regrown in the same update (as in the released SMET code).
 
 Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3 (Gumbel keys); regrow uniformly at
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysparse.kernels import philox, reference
+from raysparse.kernels import philox, selection
 from raysparse.sparsity.storage import FROM_THE_START, SparseMatrix, SparseWeights
 from raysparse.spec import SparsitySpec, TrialSpec
 
@@ -66,33 +66,24 @@ class Topology:
         return Change(number, regrown, active)
 
     def _update_matrix(self, matrix: SparseMatrix, ratio: float, number: int) -> int:
-        shape, index = matrix.layout.shape, matrix.layout.index
+        shape, mask = matrix.layout.shape, matrix.layout.mask
         count = min(round(ratio * shape.active), shape.total - shape.active)
-        if index is None or count == 0:
+        if mask is None or count == 0:
             return 0
-        pruned = reference.smallest(self._prune_keys(matrix, number), count)
-        inactive = matrix.layout.inactive()
-        regrown = inactive[reference.smallest(self._regrow_keys(matrix, inactive, number), count)]
-        replace_blocks(matrix, pruned, regrown)
+        is_soft = self.spec.sparsity.prune == "soft_magnitude"
+        noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
+        pruned = selection.weakest(matrix.values, shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
+        replace_blocks(matrix, pruned, self._regrown(matrix, mask, count, number))
         return count
 
-    def _prune_keys(self, matrix: SparseMatrix, number: int) -> Tensor:
-        scores = reference.block_scores(matrix.values, matrix.layout.shape.size)
-        if self.spec.sparsity.prune == "magnitude":
-            return reference.order_bits(scores)
-        noise = philox.uniform(philox.stream(self.spec.seed, matrix.number, number, PRUNE), len(scores), device=scores.device)
-        # exp(log(score) * T + Gumbel), as a product, so that the keys stay non-negative and sort by their bits
-        return reference.order_bits(scores**SOFT_EXPONENT / -noise.log())
-
-    def _regrow_keys(self, matrix: SparseMatrix, inactive: Tensor, number: int) -> Tensor:
-        if self.spec.sparsity.regrows_by_gradient:
-            gradient = matrix.dense_gradient
-            if gradient is None:
-                raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
-            scores = matrix.layout.blocks_of(gradient).abs().sum(dim=1)[inactive]
-            return 0x7FFFFFFF - reference.order_bits(scores)  # the smallest key has the largest gradient
-        key = philox.stream(self.spec.seed, matrix.number, number, REGROW)
-        return philox.words(key, matrix.layout.shape.total, device=inactive.device)[inactive]
+    def _regrown(self, matrix: SparseMatrix, mask: Tensor, count: int, number: int) -> Tensor:
+        """A mask of `count` blocks that were inactive before the update."""
+        total = matrix.layout.shape.total
+        if not self.spec.sparsity.regrows_by_gradient:
+            return selection.regrow_at_random(mask, total, count, philox.stream(self.spec.seed, matrix.number, number, REGROW))
+        if matrix.dense_gradient is None:
+            raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
+        return selection.regrow_largest(mask, matrix.layout.block_sums(matrix.dense_gradient.abs_()), count)
 
 
 def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
@@ -102,15 +93,12 @@ def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
 
 
 def replace_blocks(matrix: SparseMatrix, pruned: Tensor, regrown: Tensor) -> None:
-    """Take the active blocks at positions `pruned` out and put the blocks numbered `regrown` in, keeping ascending order."""
-    index = matrix.layout.index
-    assert index is not None
-    kept = torch.ones(len(index), dtype=torch.bool, device=index.device)
-    kept[pruned] = False
-    joined, order = torch.cat([index[kept], regrown.to(torch.int32)]).sort()
-    index.copy_(joined)
-    for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq):
-        blocks = state.view(len(index), -1)
-        blocks.copy_(torch.cat([blocks[kept], blocks.new_zeros(len(regrown), blocks.shape[1])])[order])
-    if matrix.age is not None:
-        matrix.age.copy_(torch.cat([matrix.age[kept], matrix.age.new_zeros(len(regrown))])[order])
+    """Take the active blocks where `pruned` (bool, one an active block) out and those of the mask `regrown` in, in place."""
+    mask, total = matrix.layout.mask, matrix.layout.shape.total
+    assert mask is not None
+    survivors = selection.without(mask, total, pruned)
+    mask.copy_(survivors | regrown)
+    stayed = selection.stayed(survivors, mask, total)
+    for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq, matrix.age):
+        if state is not None:
+            selection.move(state, pruned, stayed)

@@ -7,24 +7,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysparse.kernels import philox, reference
+from raysparse.kernels import bitmask, philox, reference
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 5))
 
 
 def compact_case(blocks: int, size: int, seed: int, dtype=torch.float32):
-    """A dense matrix of blocks, a random sorted list of active ones (possibly none or all), and their values."""
+    """A dense matrix of blocks, the sorted numbers of its active ones (possibly none or all), and their values."""
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(blocks, size, generator=generator).to(dtype)
     active = int(torch.randint(0, blocks + 1, (), generator=generator))
-    index = torch.randperm(blocks, generator=generator)[:active].sort().values.to(torch.int32)
-    return dense, index, dense[index.long()].flatten()
+    index = torch.randperm(blocks, generator=generator)[:active].sort().values
+    return dense, index, dense[index].flatten()
+
+
+def mask_of(index: torch.Tensor, blocks: int) -> torch.Tensor:
+    return bitmask.pack(torch.zeros(blocks, dtype=torch.bool).index_fill_(0, index, True))
 
 
 @given(shape=shapes, seed=st.integers(0, 2**20), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_expand_places_active_blocks_and_zeros_the_rest(shape, seed, dtype):
     dense, index, values = compact_case(*shape, seed, dtype)
-    out = reference.expand(values, index, torch.full_like(dense, math.nan))
+    out = reference.expand(values, mask_of(index, shape[0]), torch.full_like(dense, math.nan))
     expected = torch.zeros_like(dense)
     for position, block in enumerate(index.tolist()):
         expected[block] = values.view(-1, shape[1])[position]
@@ -35,33 +39,14 @@ def test_expand_places_active_blocks_and_zeros_the_rest(shape, seed, dtype):
 def test_compact_accumulate_is_the_transpose_of_expand(shape, seed, dtype):
     dense, index, values = compact_case(*shape, seed, dtype)
     grad = torch.ones_like(values)
-    reference.compact_accumulate(dense, index, grad)
+    reference.compact_accumulate(dense, mask_of(index, shape[0]), grad)
     assert torch.equal(grad, torch.ones_like(values) + values)
-
-
-@given(keys=st.lists(st.integers(0, 5) | st.integers(2**32 - 4, 2**32 - 1), min_size=1, max_size=60), data=st.data())
-def test_smallest_takes_the_first_of_equal_keys(keys, data):
-    k = data.draw(st.integers(0, len(keys)))
-    expected = sorted(sorted(range(len(keys)), key=lambda i: (keys[i], i))[:k])
-    assert reference.smallest(torch.tensor(keys), k).tolist() == expected
-
-
-def test_block_scores_sum_magnitudes():
-    assert reference.block_scores(torch.tensor([1.0, -2.0, 0.5, 0.0]), 2).tolist() == [3.0, 0.5]
-
-
-@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=2, max_size=30))
-def test_order_bits_sort_as_scores_do(scores):
-    tensor = torch.tensor(scores).abs()  # scores are sums of magnitudes: there is no -0.0
-    bits = reference.order_bits(tensor)
-    assert torch.equal(tensor[bits.argsort(stable=True)], tensor.sort().values)
-    assert bits.min() >= 0
 
 
 def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
     """bf16 has 8 bits: 1 + 1/1024 rounds to 1 always, so a moving average in plain bf16 never decays."""
     x = torch.full((200_000,), 1.0 + 2.0**-10)
-    rounded = reference.round_stochastically(x, key=5).float()
+    rounded = reference.round_stochastically(x, philox.words(5, 0, len(x))).float()
     assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
     assert abs(rounded.mean().item() - x[0].item()) < 5e-5
     assert x.bfloat16().float().mean() == 1.0
@@ -69,8 +54,8 @@ def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
 
 def test_stochastic_rounding_leaves_what_bf16_can_hold():
     x = torch.tensor([0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, 2.0**-130])
-    assert torch.equal(reference.round_stochastically(x, key=1), x.bfloat16())
-    assert reference.round_stochastically(torch.tensor([math.nan]), key=1).isnan().all()
+    assert torch.equal(reference.round_stochastically(x, philox.words(1, 0, len(x))), x.bfloat16())
+    assert reference.round_stochastically(torch.tensor([math.nan]), torch.tensor([2**32 - 1])).isnan().all()
 
 
 def plain_smet_adam(w, g, m, v, t, warmup, *, lr, beta1, beta2, eps):

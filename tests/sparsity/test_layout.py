@@ -24,28 +24,36 @@ def make(kind: str, active: int | None = None, seed: int = 0) -> Layout:
 def test_a_random_layout_has_exactly_its_blocks_in_order(kind, share, seed):
     active = max(1, round(share * make(kind).shape.total))
     layout = make(kind, active, seed)
-    if layout.is_full:
-        assert active == layout.shape.total
-        return
-    index = layout.index.tolist()
-    assert index == sorted(set(index))
-    assert len(index) == active
-    assert sorted(index + layout.inactive().tolist()) == list(range(layout.shape.total))
+    assert layout.is_full == (active == layout.shape.total)
+    positions = layout.positions().tolist()
+    assert positions == sorted(set(positions))
+    assert len(positions) == active
+    assert positions[-1] < layout.shape.total
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @given(share=st.floats(0.0, 1.0), seed=st.integers(0, 1000))
-def test_expanding_puts_every_block_where_blocks_of_finds_it(kind, dtype, share, seed):
+def test_expanding_puts_every_block_where_its_number_says(kind, dtype, share, seed):
     layout = make(kind, max(1, round(share * make(kind).shape.total)), seed)
     values = torch.randn(layout.shape.active_weights, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    dense = layout.expand(values, torch.full((12, 20), torch.nan, dtype=dtype))
-    if layout.is_full:
-        assert torch.equal(dense.flatten(), values)
-    else:
-        blocks = layout.blocks_of(dense)
-        assert torch.equal(blocks[layout.index.long()].flatten(), values)
-        assert not blocks[layout.inactive()].any()
+    expected = torch.zeros(12, 20, dtype=dtype)
+    for block, number in zip(values.view(-1, layout.shape.size), layout.positions().tolist(), strict=True):
+        if kind == "tile" and not layout.is_full:
+            row, column = 4 * (number // 5), 4 * (number % 5)
+            expected[row : row + 4, column : column + 4] = block.view(4, 4)
+        else:
+            expected.view(-1)[number * layout.shape.size : (number + 1) * layout.shape.size] = block
+    assert torch.equal(layout.expand(values, torch.full((12, 20), torch.nan, dtype=dtype)), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_block_sums_add_up_every_block(kind):
+    layout = make(kind, 3)
+    dense = layout.expand(torch.ones(layout.shape.active_weights), torch.empty(12, 20))
+    sums = layout.block_sums(dense)
+    assert sums.nonzero().view(-1).tolist() == layout.positions().tolist()
+    assert sums.sum() == layout.shape.active_weights
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,4 +79,4 @@ def test_a_tile_is_a_square_of_the_matrix():
 
 
 def test_matrices_and_seeds_have_different_masks():
-    assert not torch.equal(make("element", 60, seed=0).index, make("element", 60, seed=1).index)
+    assert not torch.equal(make("element", 60, seed=0).mask, make("element", 60, seed=1).mask)

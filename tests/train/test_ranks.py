@@ -25,7 +25,7 @@ class RecordTopology(Hook):
 
     def after_step(self, state, record):
         if state.last_change is not None:
-            self.seen.append({n: m.layout.index.clone() for n, m in state.weights.matrices.items()})
+            self.seen.append({n: m.layout.mask.clone() for n, m in state.weights.matrices.items()})
 
 
 def work(rank: int, folder: Path, tokens: str) -> None:

@@ -1,0 +1,119 @@
+"""Masks and choosing blocks: against sorting, and against moving weights through dense memory."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysparse.kernels import bitmask, philox, selection
+
+flags = st.lists(st.booleans(), min_size=1, max_size=3000).map(torch.tensor)
+
+
+@pytest.fixture(autouse=True, params=[selection.PORTION, bitmask.GROUP], ids=["one portion", "several"])
+def portion(request, monkeypatch):
+    """The answer must not depend on how the work is cut up."""
+    monkeypatch.setattr(selection, "PORTION", request.param)
+
+
+def random_mask(blocks: int, density: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    active = torch.rand(blocks, generator=torch.Generator().manual_seed(seed)) < density
+    return active, bitmask.pack(active)
+
+
+@given(flags)
+def test_masks_hold_what_was_packed(active):
+    mask = bitmask.pack(active)
+    assert mask.dtype == torch.int32
+    assert mask.numel() == -(-active.numel() // 32)
+    assert torch.equal(bitmask.unpack(mask, active.numel()), active)
+    assert torch.equal(bitmask.positions(mask, active.numel(), int(active.sum())), active.nonzero().view(-1))
+
+
+@given(flags)
+def test_bases_count_the_active_blocks_before_each_group(active):
+    expected = [int(active[: group * 1024].sum()) for group in range(-(-active.numel() // 1024))]
+    assert bitmask.bases(bitmask.pack(active)).tolist() == expected
+
+
+@given(keys=st.lists(st.integers(0, 5) | st.integers(2**32 - 4, 2**32 - 1), min_size=1, max_size=2500), data=st.data())
+def test_smallest_takes_the_first_of_equal_keys(keys, data):
+    k = data.draw(st.integers(0, len(keys)))
+    expected = set(sorted(range(len(keys)), key=lambda i: (keys[i], i))[:k])
+    tensor = torch.tensor(keys)
+    chosen = torch.cat(list(selection.smallest(lambda start, stop: tensor[start:stop], len(keys), k)))
+    assert set(chosen.nonzero().view(-1).tolist()) == expected
+
+
+@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=2, max_size=30))
+def test_order_bits_sort_as_scores_do(scores):
+    tensor = torch.tensor(scores).abs()  # scores are sums of magnitudes: there is no -0.0
+    bits = selection.order_bits(tensor)
+    assert torch.equal(tensor[bits.argsort(stable=True)], tensor.sort().values)
+    assert bits.min() >= 0
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@given(blocks=st.integers(1, 3000), share=st.floats(0, 1), seed=st.integers(0, 100))
+def test_the_weakest_blocks_are_those_of_a_sort(size, blocks, share, seed):
+    values = torch.randn(blocks * size, generator=torch.Generator().manual_seed(seed))
+    k = round(share * blocks)
+    expected = values.abs().view(-1, size).sum(dim=1).argsort(stable=True)[:k]
+    dropped = selection.weakest(values, size, k)
+    assert sorted(expected.tolist()) == dropped.nonzero().view(-1).tolist()
+
+
+def test_soft_pruning_keeps_a_block_in_proportion_to_its_score():
+    """Of two blocks, one goes: block i stays with probability s_i^T / (s_0^T + s_1^T) (Gumbel-max)."""
+    values = torch.tensor([1.0, 2.0])
+    kept = [not selection.weakest(values, 1, 1, noise=philox.stream(seed), exponent=3.0)[1] for seed in range(2000)]
+    assert sum(kept) / 2000 == pytest.approx(8 / 9, abs=3 * math.sqrt(8 / 81 / 2000))
+
+
+@given(blocks=st.integers(1, 3000), density=st.floats(0, 1), share=st.floats(0, 1), key=st.integers(0, 2**60))
+def test_regrowing_at_random_takes_the_smallest_words_of_inactive_blocks(blocks, density, share, key):
+    active, mask = random_mask(blocks, density)
+    inactive = (~active).nonzero().view(-1)
+    k = round(share * len(inactive))
+    words = philox.words(key, 0, blocks)[inactive]
+    expected = inactive[words.argsort(stable=True)[:k]].sort().values
+    assert torch.equal(bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected)
+
+
+def test_regrowing_at_random_is_uniform():
+    _, mask = random_mask(64, 0.5)
+    times = sum(bitmask.unpack(selection.regrow_at_random(mask, 64, 8, philox.stream(seed)), 64).long() for seed in range(2000))
+    expected = 2000 * 8 / (64 - bitmask.unpack(mask, 64).sum())
+    drawn = times[~bitmask.unpack(mask, 64)]
+    assert (drawn - expected).abs().max() < 5 * math.sqrt(expected)
+    assert not times[bitmask.unpack(mask, 64)].any()
+
+
+@given(blocks=st.integers(1, 3000), density=st.floats(0, 1), share=st.floats(0, 1), seed=st.integers(0, 100))
+def test_regrowing_the_largest_is_a_sort_too(blocks, density, share, seed):
+    active, mask = random_mask(blocks, density, seed)
+    scores = torch.randint(0, 50, (blocks,), generator=torch.Generator().manual_seed(seed)).float()  # with ties
+    inactive = (~active).nonzero().view(-1)
+    k = round(share * len(inactive))
+    expected = inactive[(-scores[inactive]).argsort(stable=True)[:k]].sort().values
+    assert torch.equal(bitmask.unpack(selection.regrow_largest(mask, scores, k), blocks).nonzero().view(-1), expected)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@given(blocks=st.integers(2, 3000), density=st.floats(0, 1), share=st.floats(0, 1), seed=st.integers(0, 100))
+def test_moving_in_place_equals_moving_through_dense_memory(size, blocks, density, share, seed):
+    active, mask = random_mask(blocks, density, seed)
+    count = int(active.sum())
+    k = min(round(share * count), blocks - count)
+    state = torch.arange(1.0, count * size + 1)
+    dropped = selection.weakest(torch.rand(count, generator=torch.Generator().manual_seed(seed)), 1, k)
+    regrown = selection.regrow_at_random(mask, blocks, k, key=seed)
+    dense = torch.zeros(blocks, size)
+    dense[active] = state.view(-1, size)
+    dense[active.nonzero().view(-1)[dropped]] = 0.0
+    survivors = selection.without(mask, blocks, dropped)
+    new = survivors | regrown
+    selection.move(state, dropped, selection.stayed(survivors, new, blocks))
+    assert torch.equal(state.view(-1, size), dense[bitmask.unpack(new, blocks)])
