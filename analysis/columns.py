@@ -25,7 +25,6 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "flops_active": ("flops_active",),
     "flops_executed": ("flops_executed",),
     "seconds": ("seconds",),
-    "evaluations": ("evaluations",),
     "model": ("model",),
 }
 REQUIRED = ("loss", "active", "tokens")

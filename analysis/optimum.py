@@ -152,8 +152,8 @@ class _Search:
     def _optimum(self, rows: Array, x: Array, y: Array, log_loss: Array) -> Optimum:
         points, _ = self._points(rows, x[:, None], y[:, None])
         known = np.where(np.isfinite(log_loss), 1.0, np.nan)
-        active, density, tokens, unique = (values[:, 0] * known for values in (
-            points.active, points.density, points.tokens, points.unique))
+        active, density, tokens = (values[:, 0] * known for values in (points.active, points.density, points.tokens))
+        unique = points.unique[:, 0] if self.unique is not None else tokens
         return Optimum(active, density, tokens, unique, np.exp(log_loss) * known)
 
 
@@ -174,11 +174,22 @@ def _basins(loss: Array) -> tuple[Array, Array, Array]:
     return owner, (chosen // ny) / max(nx - 1, 1), (chosen % ny) / max(ny - 1, 1)
 
 
+def _reach(box: Box, cost: Cost, unique: float) -> tuple[float, float]:
+    """Cost of the cheapest and the dearest run in the box; NaN for U leaves epochs out."""
+    tokens = np.array(box.tokens)
+    if np.isfinite(unique):
+        tokens = np.clip(unique * np.array(box.epochs), *box.tokens)
+    corners = np.meshgrid(box.active, box.density, tokens)
+    spent = cost.of(Points.at(corners[0].ravel(), corners[1].ravel(), 1.0, corners[2].ravel()))
+    return float(spent.min()), float(spent.max())
+
+
 def flags(optimum: Optimum, box: Box, runs: Runs, cost: Cost = ACTIVE, budget: float | None = None,
           row: int = 0) -> tuple[str, ...]:
     """Why an optimum should be read with care: on an edge of the box, outside the data, beyond the compute."""
     if not np.isfinite(optimum.loss[row]):
-        return ("the budget fits no run inside the box",)
+        low, high = _reach(box, cost, float(optimum.unique[row]))
+        return (f"the budget fits no run inside the box, whose runs cost {low:.3g} to {high:.3g} {cost.unit}",)
     found: list[str] = []
     points = runs.points
     for name, data in (("active", points.active), ("density", points.density), ("epochs", points.epochs),

@@ -39,9 +39,8 @@ class Runs:
     """The usable rows of a table: n points with their loss (nats per token).
 
     ids: (n,) row ids. group: (n,) integers; replicates of one specification share one. extras: measured columns
-    (FLOPs, seconds), NaN where unknown. model: (n,) names of sizes, for pictures. evaluations: per row, the
-    (tokens, loss) pairs along the run. count: the parameter count used as N. excluded and notes: see the file's
-    opening.
+    (FLOPs, seconds), NaN where unknown. model: (n,) names of sizes, for pictures. count: the parameter count used
+    as N. excluded and notes: see the file's opening.
     """
 
     points: Points
@@ -50,7 +49,6 @@ class Runs:
     group: NDArray[np.int64]
     extras: Mapping[str, Array] = field(default_factory=dict)
     model: NDArray[np.object_] | None = None
-    evaluations: tuple[tuple[tuple[float, float], ...], ...] = ()
     count: str = "active"
     excluded: tuple[Excluded, ...] = ()
     notes: tuple[str, ...] = ()
@@ -70,7 +68,6 @@ class Runs:
             self, points=self.points.take(chosen), loss=self.loss[chosen], ids=self.ids[chosen],
             group=self.group[chosen], extras={name: values[chosen] for name, values in self.extras.items()},
             model=None if self.model is None else self.model[chosen],
-            evaluations=tuple(self.evaluations[i] for i in chosen) if self.evaluations else (),
         )
 
     @classmethod
@@ -126,7 +123,7 @@ def read_table(source: pa.Table | Path | str, columns: Mapping[str, str] | None 
         _groups(keys[usable], [codes[usable] for codes in spec]),
         {name: _floats(table, roles[name])[usable] for name in EXTRAS if name in roles},
         _text(table, roles["model"])[usable] if "model" in roles else None,
-        _evaluations(table, roles, usable), counted, excluded, tuple(notes),
+        counted, excluded, tuple(notes),
     )
 
 
@@ -264,11 +261,3 @@ def _groups(keys: Array, codes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     groups[order] = np.cumsum(starts)
     return groups
 
-
-def _evaluations(table: pa.Table, roles: Mapping[str, str],
-                 usable: NDArray[np.int64]) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """For each usable row, ((tokens, loss), ...) along the run; empty if the table has no such column."""
-    if "evaluations" not in roles:
-        return ()
-    curves = table[roles["evaluations"]].take(usable).to_pylist()
-    return tuple(tuple((float(e["tokens"]), float(e["loss"])) for e in curve or ()) for curve in curves)

@@ -7,3 +7,9 @@ def count(value: float) -> str:
         if value >= size * 0.9995:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """`[1.2, 3.4]`, with `open` where a limit is infinite or unknown."""
+    ends = [f"{value:.5g}" if abs(value) < float("inf") else "open" for value in (low, high)]
+    return f"[{ends[0]}, {ends[1]}]"

@@ -33,9 +33,31 @@ class Draws:
 
     def parameter_intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile interval of every parameter, by natural name, in natural units."""
-        low, high = percentiles(self.theta, level)
-        return {parameter.natural_name: (parameter.natural(low[i]), parameter.natural(high[i]))
+        low, high = self.interval(self.theta, self.fit.theta, level)
+        return {parameter.natural_name: (parameter.natural(max(low[i], parameter.low)),
+                                         parameter.natural(min(high[i], parameter.high)))
                 for i, parameter in enumerate(self.fit.law.parameters)}
+
+    def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
+        """Limits of anything computed for every draw (first axis), given its value at the fit.
+
+        Percentiles, moved away from the estimate by `widen`. Give logarithms of positive quantities.
+        """
+        low, high = percentiles(values, level)
+        centre, more = np.asarray(estimate, dtype=float), self.widen(level) - 1.0
+        return low - more * np.maximum(centre - low, 0.0), high + more * np.maximum(high - centre, 0.0)
+
+    def widen(self, level: float = 0.95) -> float:
+        """Small-sample factor: sqrt(n / (n - p)) for the residuals' shrinkage, Student's t over the normal quantile.
+
+        n counts specifications, not replicates, because those are what the bootstrap resamples.
+        """
+        from scipy.special import ndtri, stdtrit
+
+        groups, free = len(np.unique(self.fit.runs.group)), len(self.fit.problem.free)
+        degrees = max(1, groups - free)
+        upper = 0.5 + 0.5 * level
+        return float(np.sqrt(groups / degrees) * stdtrit(degrees, upper) / ndtri(upper))
 
     @cached_property
     def noise(self) -> float:
@@ -45,7 +67,8 @@ class Draws:
 
     def predict(self, points: Points, level: float = 0.95) -> tuple[Array, Array]:
         """(n,) lower and upper limits of the expected loss, nats per token."""
-        low, high = percentiles(self.fit.law.log_loss(self.theta, points), level)
+        expected = self.fit.law.log_loss(self.theta, points)
+        low, high = self.interval(expected, np.log(self.fit.predict(points)), level)
         return np.exp(low), np.exp(high)
 
     def predict_run(self, points: Points, level: float = 0.95, seed: int = 0) -> tuple[Array, Array]:
@@ -53,7 +76,7 @@ class Draws:
         generator = np.random.default_rng(seed)
         expected = self.fit.law.log_loss(self.theta, points)
         noise = generator.choice(self._centred_residuals, size=expected.shape)
-        low, high = percentiles(expected + noise, level)
+        low, high = self.interval(expected + noise, np.log(self.fit.predict(points)), level)
         return np.exp(low), np.exp(high)
 
     @cached_property

@@ -9,7 +9,7 @@ are added by `fit.intervals`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,9 +23,10 @@ from analysis.points import Array, Points
 from analysis.table import Runs
 
 CONTINUATION = (1e-1, 1e-2)  # Huber thresholds on the way to the wanted one
-EFFORT = 60_000              # starts are chosen so that starts * rows * parameters is about this
-SCREEN = 400_000             # ... and guesses so that guesses * rows is about this
-LARGE = 20_000               # rows above which starts are chosen on a random subset
+EFFORT = 160_000             # starts are chosen so that starts * rows * parameters is about this
+SCREEN = 130_000             # ... and guesses so that guesses * rows is about this
+SKETCH = 128                 # rows that guesses are judged on
+LARGE = 20_000               # rows above which everything but the last descent uses a random subset
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,20 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
     distinct = len(np.unique(runs.group))
     if distinct < free and prior is None:
         raise ValueError(f"law {law.name!r} has {free} free parameters but the table has {distinct} different runs; "
-                         f"choose a law with fewer (analysis.fit.choose_law says which), or fix some")
+                         f"choose a law with fewer (`analysis.fit.select.choose_law` says which), or fix some")
     whole = problem
     if len(runs) > LARGE:
         rows = np.sort(np.random.default_rng(seed).choice(len(runs), 4096, replace=False))
         problem = Problem(law, runs.points.take(rows), runs.log_loss[rows], problem.fixed, prior, delta)
-    rows_used = len(problem.points)
-    wanted = starts or int(np.clip(EFFORT // (rows_used * free), 6, 64))
-    count = int(np.clip(SCREEN // rows_used, 256, 4096))
-    begin = choose(problem, guesses(problem, count, seed), wanted)
+    wanted = starts or int(np.clip(EFFORT // (len(problem.points) * free), 8, 64))
+    sketch = _sketch(problem)
+    candidates = guesses(sketch, int(np.clip(SCREEN // len(sketch.points), 512, 4096)), seed)
+    smooth = choose(sketch, candidates, wanted, CONTINUATION[0])
     if warm is not None:
-        begin = np.concatenate([np.atleast_2d(np.asarray(warm, dtype=float))[:, problem.free], begin])
-    solution = descend(problem, begin)
+        smooth = np.concatenate([np.atleast_2d(np.asarray(warm, dtype=float))[:, problem.free], smooth])
+    # Continuation finds the best basin; direct descents list the kinked minima beside it.
+    direct = choose(sketch, candidates, max(4, wanted // 2), delta)
+    solution = minimise(problem, np.concatenate([descend(problem, smooth).free, direct]), delta)
     if problem is not whole:
         solution = minimise(whole, solution.free[np.argsort(solution.objective)[:1]], delta, steps=60)
     minima = _distinct(whole, solution)
@@ -131,7 +134,17 @@ def descend(problem: Problem, begin: Array, weights: Array | None = None) -> Sol
         solution = minimise(problem, begin, delta, weights, steps=25, tolerance=1e-4)
         order = np.argsort(solution.objective, kind="stable")
         begin = solution.free[order[: max(4, len(order) // 2)]]
-    return minimise(problem, begin, problem.delta, weights)
+    return minimise(problem, begin, problem.delta, weights, steps=25, tolerance=1e-4)
+
+
+def _sketch(problem: Problem) -> Problem:
+    """The problem on a few rows, evenly taken along density, repetition and tokens, so that no level is lost."""
+    points = problem.points
+    if len(points) <= SKETCH:
+        return problem
+    order = np.lexsort([points.active, points.tokens, np.round(points.epochs, 2), points.density])
+    rows = order[np.linspace(0, len(order) - 1, SKETCH).astype(int)]
+    return replace(problem, points=points.take(rows), log_loss=problem.log_loss[rows])
 
 
 def _distinct(problem: Problem, solution: Solution, within: float = 0.05) -> tuple[Minimum, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.fit.joint import Fit, fit
-from analysis.fit.problem import Problem
+from analysis.fit.problem import DELTA, Problem
 from analysis.fit.solver import minimise
 from analysis.laws import LAWS, Law
 from analysis.points import Array
@@ -60,25 +60,30 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
     return tuple(f"{need} {what} needed, {have} there" for have, need, what in needs if have < need)
 
 
-def candidates(runs: Runs, seed: int = 0, names: tuple[str, ...] = LADDER) -> tuple[Candidate, ...]:
+def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
+    """What varies in `runs` but not in `law`: such a law would fit, and answer another question."""
+    found = []
+    if _count(runs.points.density) > 1 and not law.factor.parameters:
+        found.append("ignores density, which varies in this table")
+    if (runs.points.epochs > MULTI).any() and law.saturation is None:
+        found.append("ignores repetition, which this table has")
+    return tuple(found)
+
+
+def candidates(runs: Runs, seed: int = 0, delta: float = DELTA,
+               names: tuple[str, ...] = LADDER) -> tuple[Candidate, ...]:
     """Every law of the ladder, tried by cross-validation where the table can carry it and it fits the kind of table.
 
     A table with one density gets the dense laws only, one without repetition the one-epoch laws only.
     """
-    several = _count(runs.points.density) > 1
-    repeated = bool((runs.points.epochs > MULTI).any())
     tried = []
     for name in names:
         law = LAWS[name]
-        missing = list(lacking(law, runs))
-        if several and not law.factor.parameters:
-            missing.append("ignores density, which varies in this table")
-        if repeated and law.saturation is None:
-            missing.append("ignores repetition, which this table has")
+        missing = lacking(law, runs) + unsuited(law, runs)
         if missing:
-            tried.append(Candidate(law, tuple(missing)))
+            tried.append(Candidate(law, missing))
             continue
-        fitted = fit(law, runs, seed=seed)
+        fitted = fit(law, runs, delta=delta, seed=seed)
         score, error = cross_validate(fitted)
         tried.append(Candidate(law, (), score, error, fitted))
     return tuple(tried)
@@ -92,6 +97,24 @@ def pick(tried: tuple[Candidate, ...]) -> Candidate | None:
     best = min(able, key=lambda candidate: candidate.rmse)
     near = [candidate for candidate in able if candidate.rmse <= best.rmse + best.error]
     return min(near, key=lambda candidate: (len(candidate.law.names), candidate.rmse))
+
+
+def choose_law(runs: Runs, seed: int = 0, delta: float = DELTA) -> Law:
+    """The law that `pick` takes from the ladder.
+
+    Raises ValueError if the table carries none, naming the nearest one and what it lacks.
+    """
+    tried = candidates(runs, seed, delta)
+    chosen = pick(tried)
+    if chosen is None:
+        raise ValueError(f"the table carries no law; {nearest_law(tried)}")
+    return chosen.law
+
+
+def nearest_law(tried: tuple[Candidate, ...]) -> str:
+    """The law that lacks least, in words."""
+    nearest = min((c for c in tried if c.lacking), key=lambda c: (len(c.lacking), len(c.law.names)))
+    return f"nearest is {nearest.law.name}: {'; '.join(nearest.lacking)}"
 
 
 def cross_validate(fitted: Fit, folds: int = FOLDS) -> tuple[float, float]:

@@ -44,7 +44,7 @@ class Saturation:
             sides.append((1, "N", "excess parameters", (-0.5, 5.0)))
         constants, terms, powers = [], [], []
         for side, letter, of, start in sides:
-            constants.append(Parameter(f"ln_R_{letter}", -5.0, 18.5, start, "1", f"ln R* of {of} when dense"))
+            constants.append(Parameter(f"ln_R_{letter}", -5.0, 18.5, start, "1", f"R* of {of} when dense"))
             for name in SHAPES[self.shape][side].split():
                 terms.append(Parameter(name, -12.0, 12.0, (-2.0, 2.0), "1", f"change of R* of {of} with sparsity"))
             if self.unique:

@@ -1,1 +1,4 @@
-"""Pictures: `style` (how they look), `study` (the report's). Imports matplotlib; nothing below imports this."""
+"""Pictures: `style` (how they look), `fitted`, `losses` and `optimal` (what they show), `pictures` (the list).
+
+Only these files import matplotlib, and nothing below the report imports them.
+"""

@@ -42,14 +42,14 @@ def write_report(results: Path | str | pa.Table, folder: Path | str, *, title: s
 
 def write_study(study: Study, folder: Path, title: str) -> Report:
     """Write the files of an analysis made beforehand."""
-    from analysis.plots.study import PICTURES
+    from analysis.plots.pictures import PICTURES
     from analysis.plots.style import save
     from analysis.report.page import page
     from analysis.report.summary import numbers, summary
 
     text = summary(study, title)
-    pictures = [path for name, draw in PICTURES.items() for path in save(draw(study), folder, name)]
+    pictures = [path for name, (draw, _) in PICTURES.items() for path in save(draw(study), folder, name)]
     numbers_path = write_json(folder / "report.json", numbers(study, title))
-    shown = {path.stem: path.read_bytes() for path in pictures if path.suffix == ".png"}
+    shown = {path.stem: (path.read_bytes(), PICTURES[path.stem][1]) for path in pictures if path.suffix == ".png"}
     html = write_bytes(folder / "report.html", page(study, title, text, shown).encode())
     return Report(text, (html, numbers_path, *pictures), study)

@@ -11,13 +11,6 @@ from html import escape
 
 from analysis.study import Study
 
-CAPTIONS = {
-    "law": "The law's numbers with 95 % intervals; what density does to an active parameter; what an epoch is worth.",
-    "predicted_vs_measured": "Every run. A good law scatters evenly around the line at every compute.",
-    "isoflop": "Loss at equal compute as size trades against epochs; the star is each density's best.",
-    "loss_over_epochs": "Markers are runs, lines the law, bands its 95 % interval.",
-    "optimal_sparsity": "The law's optimum inside the searched box. The grey part lies beyond the data.",
-}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 pre{background:#f6f6f4;padding:1rem;overflow-x:auto;font-size:14px;border-left:4px solid #0072B2}
@@ -27,14 +20,13 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}
 """
 
 
-def page(study: Study, title: str, text: str, pictures: Mapping[str, bytes]) -> str:
-    """The page as one string. pictures: name -> PNG bytes, in the order to show."""
+def page(study: Study, title: str, text: str, pictures: Mapping[str, tuple[bytes, str]]) -> str:
+    """The page as one string. pictures: name -> (PNG bytes, caption), in the order to show."""
     parts = [f"<h1>{escape(title)}</h1>", f"<pre>{escape(text)}</pre>"]
-    for name, content in pictures.items():
+    for name, (content, caption) in pictures.items():
         data = base64.b64encode(content).decode()
-        caption = escape(CAPTIONS.get(name, ""))
         parts.append(f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}">'
-                     f"<figcaption>{caption}</figcaption></figure>")
+                     f"<figcaption>{escape(caption)}</figcaption></figure>")
     if study.fit is not None and study.draws is not None:
         intervals = study.draws.parameter_intervals()
         rows: list[tuple[str, ...]] = [(p.natural_name, f"{study.fit.parameters[p.natural_name]:.5g}",

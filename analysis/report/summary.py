@@ -36,13 +36,12 @@ def summary(study: Study, title: str) -> str:
 
 def _why(study: Study) -> str:
     tried = [candidate for candidate in study.tried if candidate.fit is not None]
-    if not tried:
+    if not tried or study.fit is None:
         return "chosen by the caller"
-    richer = [candidate for candidate in study.tried if candidate.lacking]
     text = f"chosen by cross-validation among {len(tried)} laws that the table can carry"
-    if richer:
-        text += f"; {richer[0].law.name} needs more ({'; '.join(richer[0].lacking)})"
-    return text
+    names = [candidate.law.name for candidate in study.tried]
+    richer = [c for c in study.tried[:names.index(study.fit.law.name)] if c.lacking]
+    return text + (f"; {richer[0].law.name} cannot be carried ({'; '.join(richer[0].lacking)})" if richer else "")
 
 
 def _recommendation(item: Recommendation, unit: str) -> list[str]:

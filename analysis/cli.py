@@ -1,0 +1,131 @@
+"""The command line: `python -m analysis fit | compare | optimum | design | report | simulate`.
+
+Each verb reads a table, calls one function of the package and prints it, as text or with --json as JSON. What the
+user can get wrong comes back as one line, `error: ...`, and exit status 2. No analysis happens here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import verbs
+from analysis.columns import COUNTS, parse_mapping
+from analysis.laws import LAWS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(options.run(options))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description="Scaling laws from a table of runs.")
+    verb = parser.add_subparsers(required=True, metavar="VERB")
+
+    fit = _verb(verb, "fit", verbs.fit_table, "fit a law; parameters with intervals, minima and flags")
+    _law(fit)
+    fit.add_argument("--staged", action="store_true", help="the published four stages, beside the joint fit")
+    fit.add_argument("--profile", action="store_true", help="add profile intervals")
+    fit.add_argument("--fix", type=_pairs, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed")
+
+    compare = _verb(verb, "compare", verbs.compare_table, "hold out by compute, epochs, sparsity and size")
+    compare.add_argument("--laws", type=_names, default=None, metavar="NAME,...", help="default: the whole ladder")
+
+    optimum = _verb(verb, "optimum", verbs.optimum_table, "what to train under a budget")
+    _law(optimum)
+    _question(optimum)
+
+    design = _verb(verb, "design", verbs.design_table, "the next trials that pin the optimum down, per FLOP")
+    _law(design)
+    _question(design)
+    design.add_argument("--trials", type=int, default=8, help="how many")
+    design.add_argument("--limit", type=float, default=None, help="their total cost")
+    design.add_argument("--most", type=float, default=None, help="the largest cost of one trial")
+    design.add_argument("--candidates", type=Path, default=None, help="a table of candidates; default: a box")
+
+    report = _verb(verb, "report", verbs.report_table, "summary, HTML page and pictures")
+    _law(report)
+    report.add_argument("--output", type=Path, default=Path("report"), help="folder")
+    report.add_argument("--title", default="Scaling report")
+    report.add_argument("--budgets", type=_numbers, default=None, metavar="C,...", help="active FLOPs")
+
+    simulate = verb.add_parser("simulate", help="draw a table from a law; with --budget, the power of the plan")
+    simulate.set_defaults(run=verbs.simulate_table)
+    _law(simulate, "sparse_published")
+    simulate.add_argument("--parameters", type=_pairs, default=None, metavar="NAME=VALUE,...",
+                          help="stored names; default: the published ones")
+    for name, what in (("sizes", "N at density 1"), ("densities", "d"), ("unique", "U"), ("epochs", "passes")):
+        simulate.add_argument(f"--{name}", type=_numbers, required=True, metavar="X,...", help=what)
+    simulate.add_argument("--noise", type=float, default=0.008, help="sd of log loss")
+    simulate.add_argument("--replicates", type=int, default=1)
+    simulate.add_argument("--tables", type=int, default=20, help="simulated sweeps for the power")
+    simulate.add_argument("--budget", type=float, default=None, help="active FLOPs of the optimum asked for")
+    simulate.add_argument("--output", type=Path, default=None, help="write one drawn table here (.csv or .parquet)")
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--json", action="store_true")
+    return parser
+
+
+def _verb(verb: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: verbs.Verb,
+          help_text: str) -> argparse.ArgumentParser:
+    parser = verb.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=run)
+    parser.add_argument("table", type=Path, help=".parquet or .csv, one row per run")
+    parser.add_argument("--columns", type=_mapping, default={}, metavar="ROLE=COLUMN,...", help="for other tables")
+    parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
+    parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
+    parser.add_argument("--delta", type=float, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
+    parser.add_argument("--bootstraps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _law(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    parser.add_argument("--law", default=default, metavar="NAME", help=f"auto, or one of {', '.join(LAWS)}")
+
+
+def _question(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--budget", type=float, required=True, help="in the unit of --cost")
+    parser.add_argument("--unique", default="any", help="unique tokens, or any")
+    parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
+    for name in ("active", "density", "epochs"):
+        parser.add_argument(f"--{name}", type=_range, default=None, metavar="LOW:HIGH", help=f"bounds of {name}")
+
+
+def _wrap(error: ValueError) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(str(error))
+
+
+def _mapping(text: str) -> dict[str, str]:
+    try:
+        return parse_mapping(text)
+    except ValueError as error:
+        raise _wrap(error) from error
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    return float(low), float(high if colon else low)
+
+
+def _pairs(text: str) -> dict[str, float]:
+    pairs = (part.partition("=") for part in text.split(","))
+    return {name.strip(): float(value) for name, _, value in pairs}
