@@ -68,7 +68,8 @@ class Smet:
     def gradient_norm(self) -> Tensor:
         """Euclidean norm over all gradients, dense and compact, float32 scalar on the device."""
         norms = [torch.linalg.vector_norm(g.arena.grad, dtype=torch.float32) for g in self.groups]
-        return torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return norm
 
     def clip_factor(self, norm: Tensor) -> Tensor:
         """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is off."""
