@@ -14,7 +14,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from raysparse.spec import ModelSpec, SparsitySpec, TrialSpec
+from raysparse.spec import ModelSpec, Precision, SparsitySpec, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,39 @@ def attention_flops_per_token(model: ModelSpec) -> float:
     return 6.0 * model.layers * model.hidden * model.context
 
 
-def flops_per_token(model: ModelSpec, sparsity: SparsitySpec) -> tuple[float, float]:
+# Largest density at which products over active tiles beat the dense product, by (device, dtype of the product, side of a tile).
+# Measured with benchmarks/step.py on a 2-core x86 CPU with AVX512-BF16; GPUs are not in it yet and take the dense product.
+TILE_BREAK_EVEN: dict[tuple[str, str, int], float] = {
+    ("cpu", "fp32", 16): 0.25, ("cpu", "fp32", 32): 0.5, ("cpu", "fp32", 64): 0.6, ("cpu", "fp32", 128): 0.7,
+    ("cpu", "bf16", 16): 0.05, ("cpu", "bf16", 32): 0.2, ("cpu", "bf16", 64): 0.4, ("cpu", "bf16", 128): 0.6,
+}  # fmt: skip
+
+
+def uses_tile_products(sparsity: SparsitySpec, precision: Precision = "fp32", device: str = "cpu") -> bool:
+    """Whether products skip inactive tiles. Elsewhere a dense product runs over memory that the active weights are put into."""
+    dtype = "fp32" if precision == "fp32" else "bf16"
+    limit = TILE_BREAK_EVEN.get((device.split(":")[0], dtype, sparsity.block), 0.0)
+    return sparsity.layout == "tile" and sparsity.density <= limit
+
+
+def flops_per_token(
+    model: ModelSpec, sparsity: SparsitySpec, *, precision: Precision = "fp32", device: str = "cpu"
+) -> tuple[float, float]:
     """(active, executed) training FLOPs of one token: 6 per weight that takes part, plus attention.
 
-    active counts the active weights; executed counts what the products really compute, which for masks of single
-    weights and runs is the dense product.
+    active counts the active weights; executed counts what the products really compute: the dense product for masks of single
+    weights and runs, the active tiles where tile products are used.
     """
     counts = parameters(model, sparsity)
     attention = attention_flops_per_token(model)
-    return 6.0 * counts.active_non_embedding + attention, 6.0 * counts.total_non_embedding + attention
+    active = 6.0 * counts.active_non_embedding + attention
+    dense = 6.0 * counts.total_non_embedding + attention
+    return active, active if uses_tile_products(sparsity, precision, device) else dense
 
 
-def flops(spec: TrialSpec) -> tuple[float, float]:
+def flops(spec: TrialSpec, *, device: str = "cpu") -> tuple[float, float]:
     """(active, executed) training FLOPs of a whole trial."""
-    active, executed = flops_per_token(spec.model, spec.sparsity)
+    active, executed = flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=device)
     return active * spec.tokens, executed * spec.tokens
 
 
@@ -148,7 +167,14 @@ class MemoryBytes:
 LOGIT_CHUNK_ELEMENTS = 1 << 22
 
 
-def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
+def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
+    """Whether a dense matrix is ever made: not where weights are dense already, and not for tiles that are multiplied as such."""
+    if spec.sparsity.density == 1.0:
+        return spec.precision == "bf16_master"
+    return not uses_tile_products(spec.sparsity, spec.precision, device) or spec.sparsity.regrows_by_gradient
+
+
+def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu") -> MemoryBytes:
     """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are the tensors that the
     backward pass keeps (about 14 of hidden width and 4 of MLP width a layer and token), good to some tens of percent."""
     model, counts = spec.model, parameters(spec.model, spec.sparsity)
@@ -156,7 +182,6 @@ def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
     value = 2 if spec.precision == "bf16" else 4
     compute = 4 if spec.precision == "fp32" else 2
     moment = 8 if spec.optimizer.moments == "fp32" else 4
-    is_sparse = counts.sparse_active < counts.sparse_total
     active_blocks = sum(b.active for b in blocks.values())
     tokens = micro_batch * model.context
     chunk = min(tokens * model.vocab_size, LOGIT_CHUNK_ELEMENTS)
@@ -166,7 +191,7 @@ def memory(spec: TrialSpec, *, micro_batch: int) -> MemoryBytes:
         moments=moment * counts.active,
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
         layout=sum(4 * -(-b.total // 32) for b in blocks.values() if b.active < b.total),
-        scratch=compute * max(b.rows * b.columns for b in blocks.values()) if is_sparse or value != compute else 0,
+        scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
         activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
         logits=chunk * (compute + 4 + 4),
     )

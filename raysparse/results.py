@@ -120,7 +120,7 @@ def schema() -> pa.Schema:
 def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[str, Any]:
     """The row of a trial. FLOPs and tokens are those really spent, so a trial that stopped early costs what it used."""
     params = counts.parameters(spec.model, spec.sparsity)
-    per_token = counts.flops_per_token(spec.model, spec.sparsity)
+    per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
     micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
     everything: dict[str, Any] = {
         **spec.model.to_dict(), **spec.sparsity.to_dict(), **spec.data.to_dict(), **spec.optimizer.to_dict(),
@@ -132,7 +132,7 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
         "params_active_non_embedding": params.active_non_embedding,
         "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
-        "bytes_predicted": dataclasses.asdict(counts.memory(spec, micro_batch=micro_batch)),
+        "bytes_predicted": dataclasses.asdict(counts.memory(spec, micro_batch=micro_batch, device=placement.device)),
         "spec": spec.to_dict(),
     }  # fmt: skip
     row = {name: everything[name] for name in COLUMNS}

@@ -1,8 +1,8 @@
 """A linear layer over a `SparseMatrix`: forward, input gradient and weight gradient without a dense weight of its own.
 
 The decision that shaped this file: the weight is no autograd tensor. The backward pass writes the weight gradient straight into the
-compact arena, so a dense gradient of a sparse matrix exists only in the shared scratch, for the time of one product. For the same
-reason the dense weight is expanded again in the backward pass instead of being saved. No bias, as in LLaMA.
+compact arena, so a dense gradient of a sparse matrix exists only in the shared scratch, for the time of one product (or not at all,
+for tiles). For the same reason the dense weight is expanded again in the backward pass instead of being saved. No bias.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, matrix: SparseMatrix) -> Tensor:
         ctx.save_for_backward(x)
         ctx.matrix = matrix
-        return x @ matrix.weight().t()
+        return matrix.product(x)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         gradient = output_gradients[0].contiguous()
-        input_gradient = gradient @ ctx.matrix.weight()  # before the scratch is used for the weight gradient
         ctx.matrix.accumulate_gradient(gradient, x)
-        return input_gradient, None
+        return ctx.matrix.input_gradient(gradient), None
 
 
 class SparseLinear(nn.Module):

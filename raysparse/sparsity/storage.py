@@ -3,7 +3,7 @@
 The decision that shaped this file: all weights of a kind live in one flat tensor per state (an `Arena`), and matrices are views of
 it. The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of the model, and memory is
 what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch matrix that all of them share, filled
-right before the product that needs it (and reused for that product's weight gradient).
+right before the product that needs it (and reused for that product's weight gradient); tiles that pay off need not even that.
 
 Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255 means "since the start of
 training, or so long ago that it makes no difference" (`FROM_THE_START`).
@@ -18,8 +18,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from raysparse.counts import block_counts
-from raysparse.kernels import philox
+from raysparse.counts import block_counts, needs_scratch, uses_tile_products
+from raysparse.kernels import philox, tiles
 from raysparse.sparsity.layout import Layout
 from raysparse.spec import Moments, Precision, TrialSpec
 
@@ -77,42 +77,71 @@ def adopt(parameters: Iterable[nn.Parameter], *, moments: torch.dtype) -> Arena:
 
 
 class SparseMatrix:
-    """One projection matrix of (rows, columns): a layout, and views of the arena for its active weights."""
+    """One projection matrix of (rows, columns): a layout, views of the arena for its active weights, and its three products.
 
-    def __init__(self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, scratch: Tensor):
-        self.number = number
-        self.layout = layout
+    A product either multiplies the active tiles (`tiled`), or puts the weights into the shared scratch and multiplies that.
+    """
+
+    def __init__(
+        self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, *, scratch: Tensor, tiled: bool = False
+    ):
+        self.number, self.layout = number, layout
         part = slice(start, start + layout.shape.active_weights)
         self.values, self.grad = arena.values[part], arena.grad[part]
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
         self.age = None if arena.age is None else arena.age[first_block : first_block + layout.shape.active]
         self.dense_gradient: Tensor | None = None  # float32 (rows, columns), only around an update that regrows by gradient
+        self.tiled = tiled and not layout.is_full
         self._scratch = scratch
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.layout.shape.rows, self.layout.shape.columns
 
-    def scratch(self) -> Tensor:
+    def weight(self) -> Tensor:
+        """The dense matrix in the compute dtype, valid until the scratch is used again: use it at once, do not keep it."""
+        if self.layout.is_full and self.values.dtype == self._scratch.dtype:
+            return self.values.view(self.shape)
+        return self.layout.expand(self.values, self._scratch_matrix())
+
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T, (tokens, columns) -> (tokens, rows)."""
+        if self.tiled:
+            return tiles.product(x, self._tiles(self.values, x.dtype), self._places(), self.shape[0])
+        return x @ self.weight().t()
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """dy W, (tokens, rows) -> (tokens, columns)."""
+        if self.tiled:
+            return tiles.input_gradient(gradient, self._tiles(self.values, gradient.dtype), self._places(), self.shape[1])
+        return gradient @ self.weight()
+
+    def accumulate_gradient(self, gradient: Tensor, x: Tensor) -> None:
+        """Add dy^T x to the compact gradient: dy (tokens, rows), x (tokens, columns)."""
+        if self.layout.is_full and self.grad.dtype == x.dtype:
+            self.grad.view(self.shape).addmm_(gradient.t(), x)
+        elif self.tiled and self.dense_gradient is None:
+            is_same = self.grad.dtype == x.dtype  # else tiles are summed in the compute dtype first
+            target = self.grad if is_same else torch.zeros_like(self.grad, dtype=x.dtype)
+            tiles.accumulate_weight_gradient(gradient, x, self._places(), self._tiles(target, x.dtype))
+            if not is_same:
+                self.grad.add_(target)
+        else:
+            dense = torch.mm(gradient.t(), x, out=self._scratch_matrix())
+            self.layout.compact_accumulate(dense, self.grad)
+            if self.dense_gradient is not None:
+                self.dense_gradient.add_(dense)
+
+    def _scratch_matrix(self) -> Tensor:
         """The shared scratch memory as a matrix of this shape; whoever uses it next overwrites it."""
         rows, columns = self.shape
         return self._scratch[: rows * columns].view(rows, columns)
 
-    def weight(self) -> Tensor:
-        """The dense matrix in the compute dtype, valid until another matrix is expanded: use it at once, do not keep it."""
-        if self.layout.is_full and self.values.dtype == self._scratch.dtype:
-            return self.values.view(self.shape)
-        return self.layout.expand(self.values, self.scratch())
+    def _tiles(self, state: Tensor, dtype: torch.dtype) -> Tensor:
+        return state.view(-1, self.layout.block, self.layout.block).to(dtype)
 
-    def accumulate_gradient(self, output_gradient: Tensor, x: Tensor) -> None:
-        """Add output_gradient^T @ x to the compact gradient. Shapes (tokens, rows) and (tokens, columns). Uses the scratch."""
-        if self.layout.is_full and self.grad.dtype == x.dtype:
-            self.grad.view(self.shape).addmm_(output_gradient.t(), x)
-            return
-        dense = torch.mm(output_gradient.t(), x, out=self.scratch())
-        self.layout.compact_accumulate(dense, self.grad)
-        if self.dense_gradient is not None:
-            self.dense_gradient.add_(dense)
+    def _places(self) -> list[tuple[int, int]]:
+        return tiles.places_of(self.layout.positions(), self.shape[1] // self.layout.block)
 
 
 class SparseWeights:
@@ -128,15 +157,15 @@ class SparseWeights:
             moments=MOMENT_DTYPE[spec.optimizer.moments],
             device=device,
         )
-        compute = COMPUTE_DTYPE[spec.precision]
-        needs_scratch = spec.sparsity.density < 1.0 or compute != self.arena.values.dtype
-        largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch else 0
-        self._scratch = torch.empty(largest, dtype=compute, device=device)
+        place = torch.device(device).type
+        largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, place) else 0
+        self._scratch = torch.empty(largest, dtype=COMPUTE_DTYPE[spec.precision], device=device)
+        tiled = uses_tile_products(spec.sparsity, spec.precision, place)
         self.matrices: dict[str, SparseMatrix] = {}
         start = first_block = 0
         for number, (name, shape) in enumerate(blocks.items()):
             layout = Layout.random(spec.sparsity.layout, spec.sparsity.block, shape, seed=spec.seed, matrix=number)
-            matrix = SparseMatrix(number, layout, self.arena, start, first_block, self._scratch)
+            matrix = SparseMatrix(number, layout, self.arena, start, first_block, scratch=self._scratch, tiled=tiled)
             layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape), matrix.values)
             if layout.mask is not None:
                 layout.mask = layout.mask.to(device)

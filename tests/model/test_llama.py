@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from raysparse import counts
 from raysparse.model import loss as loss_module
 from raysparse.model.loss import head_loss
 from raysparse.spec import ModelSpec, Placement
@@ -83,8 +84,10 @@ SPARSITIES = {
 }
 
 
+@pytest.mark.parametrize("tile_products", [True, False])
 @pytest.mark.parametrize("kind", list(SPARSITIES))
-def test_loss_and_gradients_equal_a_plain_model(kind):
+def test_loss_and_gradients_equal_a_plain_model(kind, tile_products, monkeypatch):
+    monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("cpu", "fp32", 4), 1.0 if tile_products else 0.0)
     state = TrainState(small_trial(seed=3, **SPARSITIES[kind]), Placement())
     plain, rows = plain_copy(state), tokens(state)
     ours, theirs = state.model(rows), plain(rows)
@@ -99,8 +102,10 @@ def test_loss_and_gradients_equal_a_plain_model(kind):
         torch.testing.assert_close(matrix.grad, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_wanted_dense_gradient_holds_the_inactive_weights_too():
-    state = TrainState(small_trial("rigl", 0.3), Placement())
+@pytest.mark.parametrize(("layout", "block"), [("element", 1), ("tile", 4)])
+def test_a_wanted_dense_gradient_holds_the_inactive_weights_too(layout, block, monkeypatch):
+    monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("cpu", "fp32", 4), 1.0)
+    state = TrainState(small_trial("rigl", 0.3, sparsity={"layout": layout, "block": block}), Placement())
     plain, rows = plain_copy(state), tokens(state)
     state.weights.want_dense_gradients(True)
     state.model(rows).backward()
@@ -110,8 +115,10 @@ def test_a_wanted_dense_gradient_holds_the_inactive_weights_too():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_master"])
-def test_bf16_stays_close_to_float32(precision):
-    spec = small_trial(density=0.3)
+@pytest.mark.parametrize("kind", ["dense", "element", "tile"])
+def test_bf16_stays_close_to_float32(precision, kind, monkeypatch):
+    monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("cpu", "bf16", 4), 1.0)
+    spec = small_trial(**SPARSITIES[kind])
     exact, low = TrainState(spec, Placement()), TrainState(spec.replace(precision=precision), Placement())
     rows = tokens(exact)
     one, two = exact.model(rows), low.model(rows)
