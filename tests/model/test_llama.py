@@ -66,7 +66,7 @@ def plain_copy(state: TrainState) -> PlainLlama:
         plain.embedding.weight.copy_(state.model.embedding)
         plain.head.copy_(state.model.head)
         for name, matrix in state.weights.matrices.items():
-            plain.projections[name.replace(".", "/")].copy_(matrix.weight())
+            plain.projections[name.replace(".", "/")].copy_(matrix.layout.expand(matrix.values, torch.empty(matrix.shape)))
     return plain
 
 
