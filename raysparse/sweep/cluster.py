@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,11 +27,13 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a dead worker is noticed; the default of 2 s delays the end of a sweep
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
 }
 LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot, for machines that are taken away: this one is not
     "RAY_worker_maximum_startup_concurrency": "16",  # a dozen small processes on two cores are meant, not a mistake to warn about
 }
+CONNECT_TIMEOUT = 10.0  # seconds
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
 
 
@@ -71,13 +74,11 @@ def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
 
 def _start(settings: Settings, placement: Placement) -> None:
     if settings.address:
+        _knock(settings.address)
         try:
             ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"no Ray cluster answers at {settings.address!r} ({first}); leave --address out to start one"
-            ) from error
+        except ConnectionError as error:
+            raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
     else:
         cpus = len(os.sched_getaffinity(0))
         needed = max(1, settings.slots) * placement.workers * placement.threads
@@ -90,7 +91,29 @@ def _start(settings: Settings, placement: Placement) -> None:
         )
 
 
+def _knock(address: str) -> None:
+    """Raise ValueError when nobody listens at host:port; Ray itself would ask for minutes."""
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"--address {address!r} is Ray Client's, which cannot run Ray Train; run this script on the head node with --address auto"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
+        except OSError as error:
+            raise _nobody(address, str(error)) from error
+
+
+def _nobody(address: str, cause: str) -> ValueError:
+    return ValueError(
+        f"no Ray cluster answers at {address!r} ({cause}); check --address and RAY_ADDRESS, or leave both out to start one"
+    )
+
+
 def _slots(settings: Settings, placement: Placement) -> int:
+    if settings.address and settings.slots:
+        return settings.slots  # an autoscaling cluster grows to what it is asked for
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fits = int(has.get("CPU", 0) // (placement.workers * worker_cpus(placement)))
     if settings.gpus:

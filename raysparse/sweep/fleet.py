@@ -119,6 +119,13 @@ class Slot(Background):
         ).fit()
 
 
+class Silent(tune.progress_reporter.TrialProgressCallback):
+    """Tune's lines about single trials, which our display shows, come even at verbosity 0."""
+
+    def _print(self, msg: str) -> None:
+        pass
+
+
 def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
     """Let Tune run every chosen trial, `slots` and a few more at once."""
     specs = {spec.trial_id: spec for spec in job.chosen}
@@ -128,5 +135,5 @@ def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots + SPARE, reuse_actors=True, trial_name_creator=named, trial_dirname_creator=named
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=cluster.storage_path(job.folder), verbose=0),
+        run_config=tune.RunConfig(name="tune", storage_path=cluster.storage_path(job.folder), verbose=0, callbacks=[Silent()]),
     ).fit()
