@@ -95,7 +95,7 @@ def _knock(address: str) -> None:
     """Raise ValueError when nobody listens at host:port; Ray itself would ask for minutes."""
     if address.startswith("ray://"):
         raise ValueError(
-            f"--address {address!r} is Ray Client's, which cannot run Ray Train; run this script on the head node with --address auto"
+            f"--address {address!r} is Ray Client's, which cannot run Ray Train; run this on the head node with --address auto"
         )
     host, _, port = address.rpartition(":")
     if host and port.isdigit():

@@ -20,13 +20,12 @@ def config():
 
 
 def test_it_meets_rays_own_schema(config):
-    validate_config(config)
     validate_config(fillout_defaults(copy.deepcopy(config)))
 
 
 def test_a_wrong_key_would_have_been_noticed(config):
     with pytest.raises(Exception, match="head_nodes_type"):
-        validate_config({**config, "head_nodes_type": "head"})
+        validate_config(fillout_defaults({**config, "head_nodes_type": "head"}))
 
 
 def test_torch_is_installed_first_and_the_extras_exist(config):
