@@ -1,0 +1,189 @@
+"""Choosing blocks in Triton: the k smallest keys by radix selection, without sorting and without waiting for the device.
+
+Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth, 0x7FFFFFFF less a score's bits for
+the largest. Four times, from the highest byte down, the keys that agree with what is known of the k-th are counted by their next
+byte, and one small program moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those equal to
+it the first, by index: their ranks come from counts of groups.
+
+The decision that shaped this file: keys are made again in every pass and never stored. The passes read the compact values (or the
+mask alone: random words are functions of the block's number), so a choice in a matrix needs a few counts of groups beside its answer.
+
+Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of several weights are float32 sums
+of |w| over neighbouring pairs, then pairs of pairs, and so on, with zeros up to a power of two: `pairwise_sums` says the same
+in torch. `selection.weakest` sums in the order of torch's kernel, and can disagree where two scores differ by a rounding error.
+The soft rule takes the logarithm in float64 and rounds it, so that devices disagree on one key in some 2^28 only.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from raysparse.kernels import triton_bits
+from raysparse.kernels.bitmask import words
+from raysparse.kernels.triton_adam import signed
+from raysparse.kernels.triton_bits import bits_of, store_bits
+
+COUNTED = 4096  # keys that a program counts
+SCORED = 2048  # weights that a program sums
+
+
+@triton.jit
+def _words(noise, first, count: tl.constexpr):
+    """Random words of blocks first..first + count, as `philox.words`: counter i // 4, lane i % 4. `first` is a multiple of 4."""
+    a, b, c, d = tl.randint4x(noise, first // 4 + tl.arange(0, count // 4))
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (count,)).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _power_over_exponential(score, word, power: tl.constexpr):
+    """score ** power / -log(uniform): the k smallest are dropped with the odds of the soft rule."""
+    uniform = ((word >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2^-23
+    result = score
+    for _ in tl.static_range(power - 1):
+        result = result * score
+    return tl.div_rn(result, -tl.log(uniform.to(tl.float64)).to(tl.float32))
+
+
+@triton.jit
+def _keys(source, mask, noise, first, total, rule: tl.constexpr, power: tl.constexpr, count: tl.constexpr):
+    """uint32 keys of `count` blocks from `first` on, and which of them may be chosen."""
+    block = first + tl.arange(0, count)
+    allowed = block < total
+    if rule == "weakest":
+        score = tl.abs(tl.load(source + block, mask=allowed, other=0).to(tl.float32))
+        if power > 0:
+            score = _power_over_exponential(score, _words(noise, first, count), power)
+        key = score.to(tl.uint32, bitcast=True)
+    else:
+        allowed = allowed & (bits_of(mask, first, total, count) == 0)
+        if rule == "random":
+            key = _words(noise, first, count)
+        else:
+            key = 0x7FFFFFFF - tl.load(source + block, mask=allowed, other=0).to(tl.uint32, bitcast=True)
+    return key, allowed
+
+
+@triton.jit
+def _count_digits(
+    source, mask, noise, total, state, counts,
+    shift: tl.constexpr, rule: tl.constexpr, power: tl.constexpr, count: tl.constexpr,
+):  # fmt: skip
+    key, allowed = _keys(source, mask, noise, tl.program_id(0) * count, total, rule, power, count)
+    if shift < 24:
+        allowed = allowed & ((key >> (shift + 8)) == tl.load(state).to(tl.uint32))
+    digit = tl.arange(0, 256)
+    found = tl.histogram(((key >> shift) & 255).to(tl.int32), 256, mask=allowed)
+    tl.atomic_add(counts + digit, found, mask=found > 0, sem="relaxed")
+
+
+@triton.jit
+def _narrow(state, counts):
+    """state = (what is known of the k-th key, k among those that agree with it); one byte more is known afterwards."""
+    digit = tl.arange(0, 256)
+    found = tl.load(counts + digit)
+    k = tl.load(state + 1)
+    is_below = tl.cumsum(found) < k
+    tl.store(state, tl.load(state) * 256 + tl.sum(is_below.to(tl.int32)))
+    tl.store(state + 1, k - tl.sum(tl.where(is_below, found, 0)))
+    tl.store(counts + digit, 0)
+
+
+@triton.jit
+def _count_ties(source, mask, noise, total, state, ties, rule: tl.constexpr, power: tl.constexpr):
+    key, allowed = _keys(source, mask, noise, tl.program_id(0) * 1024, total, rule, power, 1024)
+    equal = allowed & (key == tl.load(state).to(tl.uint32))
+    tl.store(ties + tl.program_id(0), tl.sum(equal.to(tl.int32)))
+
+
+@triton.jit
+def _choose(
+    source, mask, noise, total, state, ties, out,
+    rule: tl.constexpr, power: tl.constexpr, packed: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * 1024
+    key, allowed = _keys(source, mask, noise, first, total, rule, power, 1024)
+    bound = tl.load(state).to(tl.uint32)
+    equal = (allowed & (key == bound)).to(tl.int32)
+    rank = tl.load(ties + tl.program_id(0)) + tl.cumsum(equal)
+    chosen = (allowed & (key < bound)).to(tl.int32) | (equal & (rank <= tl.load(state + 1)).to(tl.int32))
+    if packed:
+        store_bits(out, chosen, first, total, 1024)
+    else:
+        block = first + tl.arange(0, 1024)
+        tl.store(out + block, chosen.to(tl.uint8), mask=block < total)
+
+
+@triton.jit
+def _score(values, scores, blocks, size: tl.constexpr, width: tl.constexpr, levels: tl.constexpr, count: tl.constexpr):
+    block = tl.program_id(0) * count + tl.arange(0, count)
+    entry = tl.arange(0, width)[None, :]
+    inside = (block[:, None] < blocks) & (entry < size)
+    x = tl.abs(tl.load(values + block[:, None] * size + entry, mask=inside, other=0).to(tl.float32))
+    for level in tl.static_range(levels):
+        even, odd = tl.split(tl.reshape(x, (count, width >> (level + 1), 2)))
+        x = even + odd
+    tl.store(scores + block, tl.reshape(x, (count,)), mask=block < blocks)
+
+
+def _smallest(
+    source: Tensor | None, mask: Tensor | None, total: int, k: int, rule: str,
+    *, device: torch.device, noise: int = 0, power: int = 0, packed: bool,
+) -> Tensor:  # fmt: skip
+    """Which of `total` blocks have the k smallest keys under `rule`: int32 words if `packed`, else bool (total,)."""
+    # fill_ takes k as an argument of its launch; torch.tensor(..., device=...) would copy it, and wait.
+    state = torch.zeros(2, dtype=torch.int32, device=device)
+    state[1:].fill_(k)
+    counts = torch.zeros(256, dtype=torch.int32, device=device)
+    key = signed(noise)
+    for shift in (24, 16, 8, 0):
+        _count_digits[(triton.cdiv(total, COUNTED),)](source, mask, key, total, state, counts, shift, rule, power, COUNTED)
+        _narrow[(1,)](state, counts)
+    grid = (triton_bits.groups(total),)
+    ties = torch.empty(grid[0], dtype=torch.int32, device=device)
+    _count_ties[grid](source, mask, key, total, state, ties, rule, power)
+    out = torch.empty(words(total) if packed else total, dtype=torch.int32 if packed else torch.uint8, device=device)
+    _choose[grid](source, mask, key, total, state, triton_bits.before(ties), out, rule, power, packed)
+    return out if packed else out.view(torch.bool)
+
+
+def pairwise_sums(blocks: Tensor) -> Tensor:
+    """The sum of every row, float32, in the order in which `block_scores` adds: the definition, in torch, on any device."""
+    x = torch.nn.functional.pad(blocks.float(), (0, triton.next_power_of_2(blocks.shape[1]) - blocks.shape[1]))
+    while x.shape[1] > 1:
+        x = x[:, 0::2] + x[:, 1::2]
+    return x[:, 0]
+
+
+def block_scores(values: Tensor, size: int) -> Tensor:
+    """Sum of |w| over each block of `size` weights, float32 (blocks,)."""
+    blocks, width = values.numel() // size, triton.next_power_of_2(size)
+    scores = torch.empty(blocks, dtype=torch.float32, device=values.device)
+    count = max(1, SCORED // width)
+    _score[(triton.cdiv(blocks, count),)](values, scores, blocks, size, width, width.bit_length() - 1, count)
+    return scores
+
+
+def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
+    """`selection.weakest`: the k active blocks with the smallest sum of |w|, bool (active,). The exponent must be whole."""
+    power = 0 if noise is None else int(exponent)
+    if noise is not None and (power != exponent or power < 1):
+        raise ValueError(f"exponent is {exponent}, expected 1, 2, 3, ...: on a GPU the soft rule multiplies")
+    source = values if size == 1 else block_scores(values, size)
+    return _smallest(
+        source, None, source.numel(), k, "weakest", device=values.device, noise=noise or 0, power=power, packed=False
+    )  # fmt: skip
+
+
+def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
+    """`selection.regrow_at_random`: k of the inactive blocks, those with the smallest random words, as a mask."""
+    return _smallest(None, mask, total, k, "random", device=mask.device, noise=key, packed=True)
+
+
+def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
+    """`selection.regrow_largest`: the k inactive blocks with the largest scores, float32 (total,), as a mask."""
+    return _smallest(scores, mask, scores.numel(), k, "largest", device=mask.device, packed=True)

@@ -1,0 +1,115 @@
+"""Compact storage in Triton: expand to dense, compact-accumulate from dense, and moving states to their new places.
+
+Legend: a matrix of `blocks` blocks of `size` weights. Without a `tile`, dense memory is (blocks, size): single weights and runs.
+With one, it is (rows, columns), and block b is the square tile b // (columns / tile), b % (columns / tile). Compact memory holds the
+active blocks one after another, so entry e of the active block b is at rank(b) * size + e.
+
+The decision that shaped this file: one kernel each way for all three layouts. A program takes `count` blocks of one group and
+`width` entries of each: 1,024 x 1 for single weights, 32 x 128 for large tiles. Both memories are read and written in ascending
+order, a row of a tile at a time, and no two programs touch the same address: no atomics, any order of programs gives the same bits.
+
+Cost: expand writes the dense matrix once and reads d of it, which is 1/tokens of the product's work: it is paid by bandwidth alone.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from raysparse.kernels import triton_bits
+from raysparse.kernels.bitmask import GROUP, WORD
+from raysparse.kernels.triton_bits import cast, ranks
+
+PORTIONS = 4  # a state is moved in so many portions; one of them is all the memory this takes
+
+
+@triton.jit
+def _dense_place(block, entry, columns, size: tl.constexpr, tile: tl.constexpr):
+    """Where entry `entry` of block `block` is in dense memory."""
+    if tile == 0:
+        return block * size + entry
+    per_row = columns // tile
+    corner = block // per_row * tile * columns + block % per_row * tile
+    return corner + entry // tile * columns + entry % tile
+
+
+@triton.jit
+def _expand(
+    values, mask, bases, out, blocks, columns,
+    size: tl.constexpr, tile: tl.constexpr, count: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * count
+    bits, place = ranks(mask, bases, first, blocks, count)
+    block = (first + tl.arange(0, count))[:, None]
+    entry = (tl.program_id(1) * width + tl.arange(0, width))[None, :]
+    inside = (block < blocks) & (entry < size)
+    value = tl.load(values + place[:, None] * size + entry, mask=inside & (bits[:, None] != 0), other=0)
+    tl.store(out + _dense_place(block, entry, columns, size, tile), cast(value, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _compact(
+    dense, mask, bases, compact, blocks, columns,
+    size: tl.constexpr, tile: tl.constexpr, accumulate: tl.constexpr, count: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * count
+    bits, place = ranks(mask, bases, first, blocks, count)
+    block = (first + tl.arange(0, count))[:, None]
+    entry = (tl.program_id(1) * width + tl.arange(0, width))[None, :]
+    chosen = (entry < size) & (bits[:, None] != 0)
+    value = tl.load(dense + _dense_place(block, entry, columns, size, tile), mask=chosen, other=0)
+    target = compact + place[:, None] * size + entry
+    if accumulate:
+        total = tl.load(target, mask=chosen, other=0).to(tl.float32) + value.to(tl.float32)
+        value = cast(total, compact.dtype.element_ty)
+    tl.store(target, value, mask=chosen)
+
+
+def _geometry(dense: Tensor, tile: int) -> tuple[int, int, int, int, tuple[int, int]]:
+    """(blocks, size, blocks a program, entries a program, grid) for dense memory, and the checks both ways share."""
+    assert dense.is_contiguous()
+    assert dense.numel() < 2**31, "a single matrix is indexed with 32 bits"
+    size = tile * tile if tile else dense.shape[1]
+    blocks = dense.numel() // size
+    width = min(triton.next_power_of_2(size), 128)
+    count = min(GROUP, max(WORD, 2048 // width))
+    return blocks, size, count, width, (triton.cdiv(blocks, count), triton.cdiv(size, width))
+
+
+def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int = 0) -> None:
+    """`reference.expand`: fill `out`, (blocks, size) or with a `tile` (rows, columns), with the active values and zeros."""
+    blocks, size, count, width, grid = _geometry(out, tile)
+    _expand[grid](values, mask, bases, out, blocks, out.shape[1], size, tile, count, width)
+
+
+def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor, tile: int = 0) -> None:
+    """`reference.compact_accumulate`: grad += the active blocks of `dense`, added in float32."""
+    blocks, size, count, width, grid = _geometry(dense, tile)
+    _compact[grid](dense, mask, bases, grad, blocks, dense.shape[1], size, tile, True, count, width)
+
+
+def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
+    """`selection.move`: blocks that were `dropped` go, survivors take the places of `stayed`, others are 0; in place.
+
+    First the survivors close up to the front, from the left; then they spread to their places, from the right. A portion is
+    copied out before anything is written over it. Memory: a quarter of the state and two bits a block.
+    """
+    blocks = state.view(len(dropped), -1)
+    kept, places = triton_bits.pack(dropped, inverted=True), triton_bits.pack(stayed)
+    kept_bases, place_bases = triton_bits.bases(kept), triton_bits.bases(places)
+    portion = GROUP * triton.cdiv(len(blocks), GROUP * PORTIONS)
+    buffer = torch.empty_like(blocks[:portion])
+    starts = range(0, len(blocks), portion)
+    for start in starts:
+        source = buffer[: len(blocks) - start].copy_(blocks[start : start + portion])
+        n, size, count, width, grid = _geometry(source, 0)
+        part_mask, part_bases = kept[start // WORD :], kept_bases[start // GROUP :]
+        _compact[grid](source, part_mask, part_bases, state, n, size, size, 0, False, count, width)
+    for start in reversed(starts):
+        part = blocks[start : start + portion]
+        expand(state, places[start // WORD :], place_bases[start // GROUP :], buffer[: len(part)])
+        part.copy_(buffer[: len(part)])
