@@ -101,7 +101,7 @@ def judge(law: Law, fitted_to: Runs, held_out: Runs, *, split: str = "separate t
          delta: float = DELTA, draws: int = 60, seed: int = 0) -> Trial:
     """Fit to one table, judge on another."""
     fitted = fit(law, fitted_to, prior=prior, delta=delta, seed=seed)
-    sample = bootstrap(fitted, draws, seed, "smooth")
+    sample = bootstrap(fitted, draws, seed)
     predicted = fitted.predict(held_out.points)
     low, high = sample.predict_run(held_out.points)
     error = predicted - held_out.loss

@@ -56,11 +56,14 @@ class Design:
 
 
 def design(draws: Draws, candidates: Points, trials: int, *, budget: float, unique: float | None, box: Box,
-           cost: Cost = ACTIVE, limit: float | None = None, replicates: int = 2, noise: float | None = None) -> Design:
+           cost: Cost = ACTIVE, limit: float | None = None, overhead: float = 0.0, replicates: int = 2,
+           noise: float | None = None) -> Design:
     """Choose up to `trials` candidates. budget, unique, box: the optimum whose uncertainty is to shrink.
 
-    limit: total cost of the chosen trials. replicates: how often one candidate may be chosen; a linear view would
-    repeat one cheap trial forever. noise: sd of log loss of one run (default: the fit's residual sd).
+    limit: total cost of the chosen trials. overhead: what every trial costs beside its own cost (start-up, queueing,
+    attention), in the same unit; without it many tiny trials are preferred to one of middle size. replicates: how
+    often one candidate may be chosen; a linear view would repeat one cheap trial forever. noise: sd of log loss of
+    one run (default: the fit's residual sd).
     Fewer trials are returned once no candidate within the limit helps.
     Raises ValueError for fewer than one trial, or if no draw has an optimum within the budget.
     """
@@ -83,17 +86,17 @@ def design(draws: Draws, candidates: Points, trials: int, *, budget: float, uniq
     sds, spent = [float(np.sqrt(covariance[-1, -1]))], 0.0
     for _ in range(trials):
         gain = covariance[-1, :-1] ** 2 / (covariance.diagonal()[:-1] + variance)
-        gain = np.maximum(gain - floor * covariance[-1, -1], 0.0) / price
+        gain = np.maximum(gain - floor * covariance[-1, -1], 0.0) / (price + overhead)
         gain[np.bincount(np.array(chosen, dtype=int), minlength=len(gain)) >= replicates] = 0.0
         if limit is not None:
-            gain = np.where(spent + price <= limit, gain, 0.0)
+            gain = np.where(spent + price + overhead <= limit, gain, 0.0)
         best = int(np.argmax(gain))
         if not gain[best] > 0:
             break
         column = covariance[:, best]
         covariance = covariance - np.outer(column, column) / (column[best] + variance)
         chosen.append(best)
-        spent += float(price[best])
+        spent += float(price[best]) + overhead
         sds.append(float(np.sqrt(max(covariance[-1, -1], 0.0))))
     rows = np.array(chosen, dtype=int)
     return Design(rows, candidates.take(rows), target, np.array(sds), price[rows], cost.unit)
@@ -104,7 +107,7 @@ def _answer(draws: Draws, budget: float, unique: float | None, box: Box, cost: C
     law, theta = draws.fit.law, draws.theta
     found = search(law, theta, box, budget, unique, cost)
     density = np.log(found.density)
-    if np.nanstd(density) > 1e-3 or box.density[1] < 1:
+    if not np.isfinite(density).any() or np.nanstd(density) > 1e-3 or box.density[1] < 1:
         return "density", density
     dense = search(law, theta, box.dense(), budget, unique, cost)
     return "advantage", np.log(dense.loss / found.loss)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from analysis.costs import ACTIVE, Cost
 from analysis.files import write_bytes
-from analysis.fit.intervals import bootstrap, percentiles
+from analysis.fit.intervals import bootstrap
 from analysis.fit.joint import fit
 from analysis.laws import Law
 from analysis.optimum import Box, search
@@ -76,7 +76,8 @@ class Power:
 
 def power(law: Law, theta: ArrayLike, plan: Points, *, budget: float, unique: float | None, box: Box,
           cost: Cost = ACTIVE, fitted_law: Law | None = None, check: Points | None = None, noise: float = NOISE,
-          replicates: int = 1, tables: int = 20, bootstraps: int = 100, level: float = 0.95, seed: int = 0) -> Power:
+          replicates: int = 1, tables: int = 20, bootstraps: int = 100, delta: float = 1e-2,
+          seed: int = 0) -> Power:
     """Simulate `tables` sweeps over `plan` and analyse each with `fitted_law` (default: the law itself).
 
     budget, unique, box: where the optimum is asked for. check: points whose predicted loss is judged (default: the
@@ -89,12 +90,13 @@ def power(law: Law, theta: ArrayLike, plan: Points, *, budget: float, unique: fl
     widths, held, losses, regrets = [], [], [], []
     for number in range(tables):
         runs = simulate(law, truth, plan, noise=noise, replicates=replicates, seed=seed + number)
-        fitted = fit(fitted_law or law, runs, seed=seed)
-        draws = bootstrap(fitted, bootstraps, seed + number, "smooth")
-        low, high = draws.predict(check, level)
+        fitted = fit(fitted_law or law, runs, delta=delta, seed=seed)
+        draws = bootstrap(fitted, bootstraps, seed + number)
+        low, high = draws.predict(check)
         losses.append(np.mean((low <= expected) & (expected <= high)))
         found = search(fitted.law, np.concatenate([fitted.theta[None], draws.theta]), box, budget, unique, cost)
-        low_d, high_d = percentiles(np.log(found.density[1:]), level)
+        logs = np.log(found.density)
+        low_d, high_d = np.clip(draws.interval(logs[1:], logs[0]), *np.log(box.density))
         widths.append(high_d - low_d)
         held.append(low_d - 1e-6 <= np.log(best.density[0]) <= high_d + 1e-6)
         regrets.append(law.predict(truth, found.point())[0] - best.loss[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,7 +26,10 @@ from analysis.table import Runs
 
 CURVE = 25         # budgets along the optimal-sparsity curve
 BEYOND = 4.0       # the curve ends at this multiple of the largest run's cost
-CURVE_DRAWS = 100  # draws that the bands of the curve use
+CURVE_DRAWS = 80   # draws that the bands of the curve use
+MATCH_DRAWS = 60   # draws that the interval of the saving uses
+MOST = 8           # densities or unique-token budgets that are listed one by one
+SHOWN = 5000       # rows that pictures show at most
 FEW = 30           # fewer runs than this is said aloud
 STUDY_DELTA = 1e-2 # near the noise between seeds: a fifth narrower intervals than the published 1e-3, same coverage
 
@@ -52,7 +56,8 @@ class Interval:
 class Recommendation:
     """The optimum at one budget and U, the dense optimum beside it, and why to be careful.
 
-    saving: compute of the dense optimum divided by the compute with which the sparse optimum reaches its loss.
+    saving: the budget divided by the least compute whose optimum reaches the dense optimum's loss. by_density: the
+    least loss at each density that was trained.
     """
 
     budget: float
@@ -62,7 +67,7 @@ class Recommendation:
     epochs: Interval
     loss: Interval
     dense_loss: Interval
-    saving: float
+    saving: Interval
     by_density: tuple[tuple[float, float], ...]
     flags: tuple[str, ...]
 
@@ -93,12 +98,24 @@ class Study:
     cautions: tuple[str, ...]
     rmse: float = float("nan")
 
+    @cached_property
+    def shown(self) -> Runs:
+        """The runs that pictures show: all, or a sample of those at the commonest densities of a large table."""
+        density = self.runs.points.density
+        values, frequency = np.unique(density, return_counts=True)
+        common = values[np.argsort(-frequency, kind="stable")[:MOST]]
+        rows = np.flatnonzero(np.isin(density, common))
+        if len(rows) > SHOWN:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SHOWN, replace=False))
+        return self.runs.take(rows)
+
 
 def analyse(runs: Runs, *, law: Law | None = None, budgets: Sequence[float] | None = None, cost: Cost = ACTIVE,
             box: Box | None = None, delta: float = STUDY_DELTA, seed: int = 0, bootstraps: int = 200) -> Study:
-    """Fit, uncertainty, optimum. law: None lets the table decide. budgets: in the cost's unit; none
-    takes, for each U, the cost of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta: Huber
-    threshold of every fit here.
+    """Fit, uncertainty, optimum.
+
+    law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost of the largest
+    run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta: Huber threshold of every fit.
 
     Raises ValueError for a budget that is not positive, or a law given by name that the table cannot carry.
     """
@@ -110,11 +127,13 @@ def analyse(runs: Runs, *, law: Law | None = None, budgets: Sequence[float] | No
     wanted = tuple(float(b) for b in budgets) if budgets else ()
     tried = candidates(runs, seed, delta) if law is None else ()
     chosen = pick(tried)
-    if law is None and chosen is None:
+    wanted_law = law or (chosen.law if chosen else None)
+    if wanted_law is None:
         return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
-    fitted = fit(law, runs, delta=delta, seed=seed) if law is not None else chosen.fit if chosen else None
-    assert fitted is not None
-    draws = bootstrap(fitted, bootstraps, seed, "smooth")
+    # A large table's law is chosen on a sample; then it is fitted to all rows here.
+    fitted = chosen.fit if chosen and chosen.fit and len(chosen.fit.runs) == len(runs) else fit(
+        wanted_law, runs, delta=delta, seed=seed)
+    draws = bootstrap(fitted, bootstraps, seed)
     uniques = _uniques(runs)
     recommendations = tuple(recommend(fitted, draws, budget, unique, box, cost) for unique in uniques
                             for budget in wanted or (float(spent[runs.points.unique == unique].max()),))
@@ -130,14 +149,18 @@ def recommend(fitted: Fit, draws: Draws, budget: float, unique: float | None, bo
     best = search(law, theta, box, budget, unique, cost)
     dense = search(law, theta, box.dense(), budget, unique, cost) if box.density[1] == 1 else replace(
         best, loss=np.full(len(theta), np.nan))  # the box excludes dense models: there is no baseline to match
-    levels = np.unique(fitted.runs.points.density)
+    levels = few(fitted.runs.points.density)
     levels = levels[(levels >= box.density[0]) & (levels <= box.density[1])]
     by_density = tuple((float(d), float(_at_density(law, fitted.theta, box, d, budget, unique, cost))) for d in levels)
     found = flags(best, box, fitted.runs, cost, budget)
-    saving = compute_to_match(law, fitted.theta, float(dense.loss[0]), box, budget, unique, cost)
+    found += tuple(f"the dense baseline's {flag}, so the saving is not to be trusted"
+                   for flag in flags(dense, box.dense(), fitted.runs, cost) if "edge" in flag)
+    some = slice(0, MATCH_DRAWS + 1)
+    saving = compute_to_match(law, theta[some], dense.loss[some], box, budget, unique, cost)
     return Recommendation(budget, unique, Interval.of(best.active, draws, box.active),
                           Interval.of(best.density, draws, box.density), Interval.of(best.epochs, draws, box.epochs),
-                          Interval.of(best.loss, draws), Interval.of(dense.loss, draws), saving, by_density, found)
+                          Interval.of(best.loss, draws), Interval.of(dense.loss, draws),
+                          Interval.of(saving, draws, (1.0, np.inf)), by_density, found)
 
 
 def _at_density(law: Law, theta: Array, box: Box, density: float, budget: float, unique: float | None,
@@ -146,18 +169,19 @@ def _at_density(law: Law, theta: Array, box: Box, density: float, budget: float,
     return float(search(law, theta, fixed, budget, unique, cost).loss[0])
 
 
-def compute_to_match(law: Law, theta: Array, loss: float, box: Box, budget: float, unique: float | None,
-                     cost: Cost = ACTIVE, reach: float = 1e4) -> float:
-    """budget / C', where C' is the least compute whose optimum reaches `loss`; at most `reach`, NaN if never."""
-    if not np.isfinite(loss):
-        return float("nan")
-    ratios = np.geomspace(1.0, reach, 129)
-    found = search(law, np.tile(theta, (len(ratios), 1)), box, budget / ratios, unique, cost).loss
-    enough = np.where(np.isfinite(found), found <= loss * (1 + 1e-9), False)
-    if not enough[0]:
-        return float("nan")
-    last = int(np.argmin(enough)) - 1 if not enough.all() else len(ratios) - 1
-    return float(ratios[last])
+def compute_to_match(law: Law, theta: Array, loss: Array, box: Box, budget: float, unique: float | None,
+                     cost: Cost = ACTIVE, reach: float = 1e4) -> Array:
+    """(b,) budget / C', where C' is the least compute whose optimum reaches `loss` (b,); at most `reach`.
+
+    By bisection in ln C'; 1 where nothing cheaper does, NaN where the loss is unknown.
+    """
+    low, high = np.zeros(len(theta)), np.full(len(theta), np.log(reach))
+    for _ in range(16):
+        middle = 0.5 * (low + high)
+        found = search(law, theta, box, budget / np.exp(middle), unique, cost).loss
+        enough = np.where(np.isfinite(found), found, np.inf) <= loss * (1 + 1e-9)
+        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
+    return np.where(np.isfinite(loss), np.exp(low), np.nan)
 
 
 def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent: Array) -> Curve:
@@ -167,11 +191,17 @@ def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent
     return Curve(unique, budgets, found.density.reshape(len(theta), CURVE), found.epochs.reshape(len(theta), CURVE))
 
 
-def _uniques(runs: Runs, most: int = 4) -> tuple[float, ...]:
-    """The unique-token budgets of the table, largest last; the most frequent ones if there are many."""
-    values, frequency = np.unique(runs.points.unique, return_counts=True)
-    kept = np.sort(np.argsort(-frequency, kind="stable")[:most])
-    return tuple(float(value) for value in values[kept])
+def _uniques(runs: Runs) -> tuple[float, ...]:
+    """The unique-token budgets to answer for, largest last: at most four of the table's."""
+    return tuple(float(value) for value in few(runs.points.unique, 4))
+
+
+def few(values: Array, most: int = MOST) -> Array:
+    """The distinct values, ascending; quantiles among them if there are more than `most`."""
+    distinct = np.unique(values)
+    if len(distinct) <= most:
+        return distinct
+    return np.unique(np.quantile(values, np.linspace(0, 1, most), method="nearest"))
 
 
 def _no_law(runs: Runs, tried: tuple[Candidate, ...]) -> tuple[str, ...]:

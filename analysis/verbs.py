@@ -125,16 +125,14 @@ def _unique(options: Namespace) -> float | None:
 def optimum_table(options: Namespace) -> str:
     runs = _runs(options)
     fitted = fit(_law(options, runs), runs, delta=options.delta, seed=options.seed)
-    draws = bootstrap(fitted, options.bootstraps, options.seed, "smooth")
+    draws = bootstrap(fitted, options.bootstraps, options.seed)
     cost, box, unique = _cost(options, runs), _box(options, runs), _unique(options)
     item = recommend(fitted, draws, options.budget, unique, box, cost)
     lines = [f"law {fitted.law.name}; budget {options.budget:.4g} {cost.unit} ({cost.name}), "
              f"U = {count(unique) if unique else 'any (one epoch)'}"]
-    for name in ("active", "density", "epochs", "loss", "dense_loss"):
+    for name in ("active", "density", "epochs", "loss", "dense_loss", "saving"):
         value = getattr(item, name)
         lines.append(f"  {name:12} {value.value:<11.5g} {interval_text(value.low, value.high)}")
-    lines.append(f"  the dense optimum's loss is reached at {item.saving:.3g}x less compute" if item.saving >= 1
-                 else "  no dense baseline inside the box")
     lines += [f"  d = {density:<8.4g} costs {loss - item.loss.value:+.5f} nats" for density, loss in item.by_density]
     value = {"law": fitted.law.name, "cost": asdict(cost), "box": asdict(box), **asdict(item)}
     return _out(options, value, [*lines, *(f"! {flag}" for flag in (*item.flags, *fit_flags(fitted, draws))),
@@ -144,7 +142,7 @@ def optimum_table(options: Namespace) -> str:
 def design_table(options: Namespace) -> str:
     runs = _runs(options)
     fitted = fit(_law(options, runs), runs, delta=options.delta, seed=options.seed)
-    draws = bootstrap(fitted, max(options.bootstraps, 400), options.seed, "smooth")
+    draws = bootstrap(fitted, max(options.bootstraps, 400), options.seed)
     cost, box, unique = _cost(options, runs), _box(options, runs), _unique(options)
     if options.candidates is not None:
         rows = read_table(options.candidates, {**options.columns}, options.count)

@@ -50,14 +50,25 @@ class Case:
 def cases() -> list[Case]:
     paper = grid([3e7, 1e8, 3e8, 1e9], [1, 0.5, 0.25, 0.125], [1.3e8, 5e8, 2e9], [1, 2, 4, 8, 16])
     small = named("sparse_identified")
-    theta = small.vector({"ln_A": np.log(24.0), "ln_B": np.log(60.0), "ln_E": np.log(0.9), "alpha": 0.3, "k": -0.55,
-                          "m": 0.1, "ln_R_D": np.log(6.0), "ln_R_N": np.log(20.0), "g1": 0.2, "g2": -1.8})
+    theta = small.vector(
+        {
+            "ln_A": np.log(24.0),
+            "ln_B": np.log(60.0),
+            "ln_E": np.log(0.9),
+            "alpha": 0.3,
+            "k": -0.55,
+            "m": 0.1,
+            "ln_R_D": np.log(6.0),
+            "ln_R_N": np.log(20.0),
+            "g1": 0.2,
+            "g2": -1.8,
+        }
+    )
     laptop = grid([8e4, 2.9e5, 9.6e5], [1, 0.5, 0.25, 0.125], [1e5, 4e5], [1, 2, 4, 8])
     box = Box((1e4, 4e6), (0.125, 1.0), (1.0, 8.0))
     common = {"law": small, "theta": theta, "plan": laptop, "box": box, "budget": 3e11, "unique": 1e5}
     return [
-        Case("paper", named("sparse_published"), published_vector(), paper, Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)),
-             3e19, 5e8),
+        Case("paper", named("sparse_published"), published_vector(), paper, Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8),
         Case("laptop", **common),
         Case("laptop, two seeds, heavy tails", **common, replicates=2, tail="laplace"),
     ]
@@ -66,14 +77,17 @@ def cases() -> list[Case]:
 def coverage(case: Case, tables: int, draws: int, delta: float, scheme: str) -> dict[str, object]:
     """Shares of intervals that hold the truth, with the binomial standard error of the density's."""
     best = search(case.law, case.theta, case.box, case.budget, case.unique)
-    check = grid(np.geomspace(case.plan.active.max() / 30, case.plan.active.max(), 4), [1, 0.6, 0.3],
-                 np.unique(case.plan.unique)[:2], [1, 3, 8])
+    check = grid(
+        np.geomspace(case.plan.active.max() / 30, case.plan.active.max(), 4),
+        [1, 0.6, 0.3],
+        np.unique(case.plan.unique)[:2],
+        [1, 3, 8],
+    )
     expected = case.law.predict(case.theta, check)
     loss, new, density, widths = [], [], [], []
     start = time.process_time()
     for number in range(tables):
-        runs = simulate(case.law, case.theta, case.plan, noise=case.noise, replicates=case.replicates, tail=case.tail,
-                        seed=number)
+        runs = simulate(case.law, case.theta, case.plan, noise=case.noise, replicates=case.replicates, tail=case.tail, seed=number)
         fitted = fit(case.law, runs, delta=delta)
         sample = bootstrap(fitted, draws, number, scheme)
         low, high = sample.predict(check)
@@ -87,10 +101,19 @@ def coverage(case: Case, tables: int, draws: int, delta: float, scheme: str) -> 
         widths.append(np.log(interval.high / interval.low))
     share = float(np.mean(density))
     return {
-        "case": case.name, "law": case.law.name, "rows": len(case.plan) * case.replicates, "noise": case.noise,
-        "tail": case.tail, "delta": delta, "scheme": scheme, "tables": tables, "draws": draws,
-        "true_density": float(best.density[0]), "loss_coverage": float(np.mean(loss)),
-        "new_run_coverage": float(np.mean(new)), "density_coverage": share,
+        "case": case.name,
+        "law": case.law.name,
+        "rows": len(case.plan) * case.replicates,
+        "noise": case.noise,
+        "tail": case.tail,
+        "delta": delta,
+        "scheme": scheme,
+        "tables": tables,
+        "draws": draws,
+        "true_density": float(best.density[0]),
+        "loss_coverage": float(np.mean(loss)),
+        "new_run_coverage": float(np.mean(new)),
+        "density_coverage": share,
         "density_standard_error": float(np.sqrt(share * (1 - share) / tables)),
         "median_width_ln_density": float(np.median(widths)),
         "cpu_seconds": time.process_time() - start,
@@ -112,10 +135,19 @@ def main() -> None:
             rows.append(coverage(case, arguments.tables, arguments.draws, delta, scheme))
             print(json.dumps(rows[-1]), flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(dumps({
-        "command": "python " + " ".join(["benchmarks/analysis_calibration.py", *sys.argv[1:]]),
-        "device": platform.processor() or platform.machine(), "python": platform.python_version(),
-        "numpy": np.__version__, "scipy": scipy.__version__, "rows": rows}) + "\n")
+    arguments.output.write_text(
+        dumps(
+            {
+                "command": "python " + " ".join(["benchmarks/analysis_calibration.py", *sys.argv[1:]]),
+                "device": platform.processor() or platform.machine(),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "scipy": scipy.__version__,
+                "rows": rows,
+            }
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Does `design` save compute? Chosen trials against a uniform grid, over simulated studies.
 
-Each study: a uniform grid over sizes, densities, unique tokens and epochs is run once and gives an interval of the
-optimal density. The design starts from a cheap pilot and adds batches until its interval is as narrow; both are
-charged for everything they ran. Candidates are the grid's own points, so that the design has no trick up its
-sleeve. Writes results/analysis_design.json; run `python benchmarks/analysis_design.py --studies 50`.
+A uniform grid over sizes, densities, unique tokens and epochs gives an interval of the optimal density; its median
+width over the studies is the target. In each study the design starts from a cheap pilot and adds batches until its
+interval is as narrow; both are charged for everything they ran. Random trials of the grid are grown the same way.
+Candidates are the grid's own points, so that the design has no trick up its sleeve. Writes
+results/analysis_design.json; run `python benchmarks/analysis_design.py --studies 50`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from analysis.table import Runs
 RESULTS = Path(__file__).parent / "results"
 BOX, BUDGET, UNIQUE, NOISE = Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8, 0.008
 SIZES, DENSITIES, UNIQUES, EPOCHS = (3e7, 1e8, 3e8, 1e9), (1.0, 0.5, 0.25, 0.125), (1.3e8, 5e8, 2e9), (1, 2, 4, 8, 16)
-BATCH, ROUNDS, DRAWS = 12, 30, 300
+BATCH, ROUNDS, DRAWS = 12, 25, 300
+OVERHEAD = 2.5e17  # FLOP a trial, about 5 % of the grid's mean trial: what starting one is worth
 
 
 def width(runs: Runs, law: Law, seed: int) -> tuple[float, bool, Draws]:
     """Width of the 95 % interval of ln optimal density, whether it holds the truth, and the draws."""
     fitted = fit(law, runs, delta=1e-2, seed=seed)
-    draws = bootstrap(fitted, DRAWS, seed, "smooth")
+    draws = bootstrap(fitted, DRAWS, seed)
     found = search(law, np.concatenate([fitted.theta[None], draws.theta]), BOX, BUDGET, UNIQUE)
     interval = Interval.of(found.density, draws, BOX.density)
     truth = search(law, published_vector(), BOX, BUDGET, UNIQUE).density[0]
@@ -67,7 +69,7 @@ def grow(plan: Points, wanted: float, number: int, chosen_by: str) -> tuple[Arra
         if reached <= wanted:
             break
         if chosen_by == "design":
-            more = design(draws, plan, BATCH, budget=BUDGET, unique=UNIQUE, box=BOX).rows
+            more = design(draws, plan, BATCH, budget=BUDGET, unique=UNIQUE, box=BOX, overhead=OVERHEAD).rows
         else:
             left = np.setdiff1d(np.arange(len(plan)), rows)
             more = generator.choice(left if len(left) >= BATCH else len(plan), BATCH, replace=False)
@@ -79,14 +81,17 @@ def grow(plan: Points, wanted: float, number: int, chosen_by: str) -> tuple[Arra
     return rows, reached, holds
 
 
-def study(number: int) -> dict[str, float]:
-    """One simulated study: FLOPs of the grid, and of a design and of random trials that are as sure."""
-    law, theta = named("sparse_published"), published_vector()
+def uniform(number: int) -> dict[str, float]:
+    """The interval that the whole grid gives in one study."""
+    law, theta, plan = named("sparse_published"), published_vector(), grid(SIZES, DENSITIES, UNIQUES, EPOCHS)
+    reached, holds, _ = width(simulate(law, theta, plan, noise=NOISE, seed=number), law, number)
+    return {"study": number, "grid_width": reached, "grid_holds": holds}
+
+
+def study(number: int, wanted: float) -> dict[str, float]:
+    """One study: what a design, and random trials of the grid, cost until their interval is as narrow as wanted."""
     plan = grid(SIZES, DENSITIES, UNIQUES, EPOCHS)
-    wanted, holds, _ = width(simulate(law, theta, plan, noise=NOISE, seed=number), law, number)
-    cost = ACTIVE.of(plan)
-    row: dict[str, float] = {"study": number, "grid_width": wanted, "grid_holds": holds, "grid_trials": len(plan),
-                             "grid_flops": float(cost.sum())}
+    cost, row = ACTIVE.of(plan), {}
     for name in ("design", "chance"):
         rows, reached, held = grow(plan, wanted, number, name)
         share = float(cost[rows].sum() / cost.sum()) if reached <= wanted else float("inf")
@@ -99,21 +104,35 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=50)
     parser.add_argument("--output", type=Path, default=RESULTS / "analysis_design.json")
     arguments = parser.parse_args()
-    start, rows = time.process_time(), []
-    for number in range(arguments.studies):
-        rows.append(study(number))
-        print(rows[-1], flush=True)
+    start = time.process_time()
+    rows = [uniform(number) for number in range(arguments.studies)]
+    wanted = float(np.median([row["grid_width"] for row in rows]))
+    for row in rows:
+        row |= study(int(row["study"]), wanted)
+        print(row, flush=True)
     shares = {name: np.array([row[f"{name}_share"] for row in rows]) for name in ("design", "chance")}
     held = {name: float(np.mean([row[f"{name}_holds"] for row in rows])) for name in ("grid", "design", "chance")}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(dumps({
-        "command": "python " + " ".join(["benchmarks/analysis_design.py", *sys.argv[1:]]),
-        "device": platform.processor() or platform.machine(), "python": platform.python_version(),
-        "numpy": np.__version__, "noise": NOISE, "batch": BATCH,
-        "median_share_of_grid_flops": {name: float(np.median(values)) for name, values in shares.items()},
-        "never_reached": {name: int(np.isinf(values).sum()) for name, values in shares.items()},
-        "coverage_of_the_final_interval": held,
-        "cpu_seconds": time.process_time() - start, "rows": rows}) + "\n")
+    arguments.output.write_text(
+        dumps(
+            {
+                "command": "python " + " ".join(["benchmarks/analysis_design.py", *sys.argv[1:]]),
+                "device": platform.processor() or platform.machine(),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "noise": NOISE,
+                "batch": BATCH, "overhead": OVERHEAD,
+                "target_width_ln_density": wanted,
+                "grid_trials": len(grid(SIZES, DENSITIES, UNIQUES, EPOCHS)),
+                "median_share_of_grid_flops": {name: float(np.median(values)) for name, values in shares.items()},
+                "never_reached": {name: int(np.isinf(values).sum()) for name, values in shares.items()},
+                "coverage_of_the_final_interval": held,
+                "cpu_seconds": time.process_time() - start,
+                "rows": rows,
+            }
+        )
+        + "\n"
+    )
     print({name: float(np.median(values)) for name, values in shares.items()}, held)
 
 

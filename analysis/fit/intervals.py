@@ -8,18 +8,19 @@ levels of a small table. Whatever is computed from a law is given its interval b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.fit.joint import Fit
+from analysis.fit.joint import LARGE, Fit, Minimum
 from analysis.fit.solver import minimise
 from analysis.points import Array, Points
 
 Scheme = Literal["pairs", "smooth"]
+SUBSAMPLE = 4096  # rows bootstrapped of a table above `LARGE`
 MINIMA = 3  # of the fit's near-optimal minima, how many a draw restarts from
 
 
@@ -102,6 +103,8 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
         raise ValueError(f"draws is {draws}; an interval needs at least 2, and 200 or more are sensible")
     if scheme not in ("pairs", "smooth"):
         raise ValueError(f"scheme is {scheme!r}; expected 'pairs' or 'smooth'")
+    if len(fit.runs) > LARGE:
+        return _subsampled(fit, draws, seed, scheme)
     weights = resample(fit.runs.group, draws, np.random.default_rng(seed), scheme)
     problem = fit.problem
     starts = np.stack([minimum.theta[problem.free] for minimum in fit.minima[:MINIMA]])
@@ -110,6 +113,17 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
                         steps=60, tolerance=1e-6)
     best = solution.objective.reshape(draws, each).argmin(axis=1) + each * np.arange(draws)
     return Draws(fit, problem.full(solution.free[best]), scheme)
+
+
+def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
+    """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m / n)."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(fit.runs), SUBSAMPLE, replace=False))
+    small = replace(fit, runs=fit.runs.take(rows), minima=())
+    solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta, steps=60)
+    centre = small.problem.full(solution.free)[0]
+    small = replace(small, theta=centre, minima=(Minimum(centre, float(solution.objective[0])),))
+    spread = bootstrap(small, draws, seed, scheme).theta - centre
+    return Draws(fit, fit.theta + spread * np.sqrt(SUBSAMPLE / len(fit.runs)), scheme)
 
 
 def resample(group: ArrayLike, draws: int, generator: np.random.Generator, scheme: Scheme) -> Array:

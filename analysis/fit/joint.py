@@ -19,6 +19,7 @@ from analysis.fit.problem import DELTA, Prior, Problem
 from analysis.fit.solver import Solution, minimise
 from analysis.fit.starts import choose, guesses
 from analysis.laws.law import Law
+from analysis.laws.named import LAWS
 from analysis.points import Array, Points
 from analysis.table import Runs
 
@@ -106,7 +107,7 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
     distinct = len(np.unique(runs.group))
     if distinct < free and prior is None:
         raise ValueError(f"law {law.name!r} has {free} free parameters but the table has {distinct} different runs; "
-                         f"choose a law with fewer (`analysis.fit.select.choose_law` says which), or fix some")
+                         f"{_smaller(law, distinct)}")
     whole = problem
     if len(runs) > LARGE:
         rows = np.sort(np.random.default_rng(seed).choice(len(runs), 4096, replace=False))
@@ -124,6 +125,15 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
         solution = minimise(whole, solution.free[np.argsort(solution.objective)[:1]], delta, steps=60)
     minima = _distinct(whole, solution)
     return Fit(law, runs, minima[0].theta, minima[0].objective, minima, problem.fixed, prior, delta, seed)
+
+
+def _smaller(law: Law, rows: int) -> str:
+    """Advice: the richest named law whose parameters are among this law's and that so many runs can determine."""
+    nested = [other for other in LAWS.values() if set(other.names) < set(law.names) and len(other.names) < rows]
+    if not nested:
+        return "no law can be fitted to so few; add runs, fix parameters, or give a prior"
+    best = max(nested, key=lambda other: len(other.names))
+    return f"{best.name!r} with {len(best.names)} would do, or fix some parameters"
 
 
 def descend(problem: Problem, begin: Array, weights: Array | None = None) -> Solution:

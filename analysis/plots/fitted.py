@@ -25,8 +25,9 @@ def law(study: Study) -> Figure:
         return nothing("The fitted law", study.cautions)
     made, axes = figure(1, 3, (17.5, 5.6), "The fitted law")
     _numbers(axes[0, 0], study.fit, study.draws)
-    _density_factor(axes[0, 1], study.fit, study.draws)
-    _repetition(axes[0, 2], study.fit, study.draws)
+    tested = Look(study.shown.points.density)
+    _density_factor(axes[0, 1], study.fit, study.draws, tested)
+    _repetition(axes[0, 2], study.fit, study.draws, tested)
     return made
 
 
@@ -55,12 +56,12 @@ def _wrapped(formula: str) -> list[str]:
     return [*lines, line]
 
 
-def _density_factor(axis: Axes, fit: Fit, draws: Draws) -> None:
+def _density_factor(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
     axis.set_title("Worth of density, F(d)")
     if not fit.law.factor.parameters:
         style.note(axis, "this law has no density factor")
         return
-    tested = np.unique(fit.runs.points.density)
+    tested = np.array(look.levels[::-1])
     grid = np.geomspace(tested.min() if tested.min() < 1 else 0.1, 1.0, 80)
     value = fit.law.log_factor(fit.theta[None], grid)[0]
     low, high = np.exp(draws.interval(fit.law.log_factor(draws.theta, grid), value))
@@ -75,14 +76,14 @@ def _density_factor(axis: Axes, fit: Fit, draws: Draws) -> None:
     axis.legend(loc="best")
 
 
-def _repetition(axis: Axes, fit: Fit, draws: Draws) -> None:
+def _repetition(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
     axis.set_title("Worth of repeated tokens")
     points = fit.runs.points
     most = points.epochs.max()
     if fit.law.saturation is None or most <= 1.05:
         style.note(axis, "no repetition in this law")
         return
-    look, unique, top = Look(points.density), float(np.median(points.unique)), 1.0
+    unique, top = float(np.median(points.unique)), 1.0
     epochs = np.geomspace(1.0, most, 60)
     axis.plot(epochs, epochs, "--", color=style.GREY, linewidth=1.4, label="fresh tokens")
     varies = fit.law.saturation.shape != "constant"
@@ -111,7 +112,7 @@ def predicted_vs_measured(study: Study) -> Figure:
         return nothing("Predicted against measured loss", study.cautions)
     made, axes = figure(1, 2, (13, 5.6), "Predicted against measured loss")
     left, right = axes[0]
-    runs, look = study.runs, Look(study.runs.points.density)
+    runs, look = study.shown, Look(study.shown.points.density)
     predicted = study.fit.predict(runs.points)
     residual = 100 * (predicted / runs.loss - 1)
     spent = study.cost.of(runs.points)
@@ -125,7 +126,7 @@ def predicted_vs_measured(study: Study) -> Figure:
     left.set_xlabel("measured loss, nats/token")
     left.set_ylabel("predicted loss, nats/token")
     left.legend(loc="upper left")
-    left.set_title(f"{len(runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
+    left.set_title(f"{len(study.runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
     right.axhline(0, color=style.GREY, linewidth=1.2)
     right.set_xscale("log")
     right.set_xlabel(f"{study.cost.name} cost, {study.cost.unit}")

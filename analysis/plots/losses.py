@@ -31,7 +31,7 @@ def isoflop(study: Study) -> Figure:
     unique = float(np.unique(study.runs.points.unique)[-1])
     made, axes = figure(1, len(budgets), (5.6 * len(budgets) + 0.6, 5.4),
                         f"Equal compute, U = {count(unique)} unique tokens")
-    look = Look(study.runs.points.density)
+    look = Look(study.shown.points.density)
     for axis, budget in zip(axes[0], budgets, strict=True):
         for level in look.levels:
             _isoflop_curve(axis, study, study.fit, budget, unique, level, look)
@@ -44,7 +44,7 @@ def isoflop(study: Study) -> Figure:
 
 
 def _isoflop_budgets(study: Study) -> Array:
-    runs = study.runs
+    runs = study.shown
     spent = study.cost.of(runs.points)[runs.points.unique == runs.points.unique.max()]
     if len(study.budgets) > 1:
         return np.asarray(study.budgets[:PANELS])
@@ -64,7 +64,7 @@ def _isoflop_curve(axis: Axes, study: Study, fit: Fit, budget: float, unique: fl
               label=f"d = {level:.3g}")
     best = int(np.argmin(loss))
     axis.plot(size[best], loss[best], "*", color=look.color(level), markersize=17, zorder=4)
-    runs = study.runs
+    runs = study.shown
     spent = study.cost.of(runs.points)
     near = (np.abs(np.log(spent / budget)) < NEAR) & (runs.points.density == level) & (runs.points.unique == unique)
     if near.any():  # a run near the budget is moved onto it along the law, so that its residual stays its own
@@ -78,7 +78,7 @@ def _isoflop_curve(axis: Axes, study: Study, fit: Fit, budget: float, unique: fl
 @picture
 def loss_over_epochs(study: Study) -> Figure:
     """Loss against epochs by density: a panel per size (columns) and unique-token budget (rows)."""
-    runs, look = study.runs, Look(study.runs.points.density)
+    runs, look = study.shown, Look(study.shown.points.density)
     sizes = _sizes(study)
     uniques = np.unique(runs.points.unique)
     uniques = np.unique(uniques[[0, -1]])
@@ -112,7 +112,7 @@ def _one_legend(axes: Array) -> None:
 
 def _sizes(study: Study) -> dict[str, Array]:
     """Panel name -> rows, smallest first. Sizes by model name, else by N / density (the dense equivalent)."""
-    runs = study.runs
+    runs = study.shown
     if runs.model is not None:
         names = np.unique(runs.model.astype(str))
         order = np.argsort([runs.points.active[runs.model == name].max() for name in names], kind="stable")
@@ -123,7 +123,7 @@ def _sizes(study: Study) -> dict[str, Array]:
 
 
 def _epoch_curve(axis: Axes, study: Study, at: Array, level: float, unique: float, look: Look) -> None:
-    runs = study.runs
+    runs = study.shown
     if not at.any():
         return
     points = runs.points.take(at)
@@ -138,7 +138,7 @@ def _epoch_curve(axis: Axes, study: Study, at: Array, level: float, unique: floa
 @picture
 def isoloss(study: Study) -> Figure:
     """Contours of equal loss over epochs and size, one column per density: measured above, predicted below."""
-    runs = study.runs
+    runs = study.shown
     values, frequency = np.unique(runs.points.unique, return_counts=True)
     unique = float(values[np.argmax(frequency)])
     here = runs.points.unique == unique

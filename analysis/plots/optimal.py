@@ -17,10 +17,11 @@ from analysis.optimum import Box, Optimum, search
 from analysis.plots import style
 from analysis.plots.style import epoch_ticks, figure, log_axis, nothing, picture
 from analysis.points import Array
-from analysis.study import CURVE_DRAWS, Study
+from analysis.study import Study
 from analysis.units import count
 
-ALONG = 17  # values of U along the curve
+ALONG = 13  # values of U along the curve
+DRAWS = 40  # draws behind its band: six curves of many optima each
 
 
 @picture
@@ -81,7 +82,7 @@ def _along(study: Study, budgets: Array, unique: Array) -> Array:
     """(draws + 1, m) optimal densities at m pairs of budget and U."""
     assert study.fit is not None
     assert study.draws is not None
-    theta = np.concatenate([study.fit.theta[None], study.draws.theta[:CURVE_DRAWS]])
+    theta = np.concatenate([study.fit.theta[None], study.draws.theta[:DRAWS]])
     found: Optimum = search(study.fit.law, np.repeat(theta, len(unique), axis=0), study.box,
                             np.tile(budgets, len(theta)), np.tile(unique, len(theta)), study.cost)
     return found.density.reshape(len(theta), len(unique))

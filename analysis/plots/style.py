@@ -114,5 +114,6 @@ def save(made: Figure, folder: Path, name: str, vector: bool = True) -> list[Pat
         buffer = io.BytesIO()
         with mpl.rc_context(RC):
             made.savefig(buffer, format=suffix, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+        made.set_layout_engine("none")  # laid out once; the second format keeps it
         paths.append(write_bytes(folder / f"{name}.{suffix}", buffer.getvalue()))
     return paths

@@ -54,7 +54,7 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
                  f"(sparsity {sparsity.value:.2f}) for {_range(item.epochs)} epochs")
     lines.append(f"  loss {_range(item.loss, 4)}"
                  + (f"; dense at its own best {_range(item.dense_loss, 4)}" if item.dense_loss.value > 0 else "")
-                 + (f"; the dense loss at {item.saving:.2g}x less compute" if item.saving > 1.05 else ""))
+                 + (f"; the dense loss at {_range(item.saving, 2)}x less compute" if item.saving.value > 1.05 else ""))
     choices = ", ".join(f"d = {density:.3g}: {loss - item.loss.value:+.4f}" for density, loss in item.by_density)
     lines.append(f"  cost of another density, nats: {choices}")
     return lines + [f"  ! {flag}" for flag in item.flags]
@@ -95,6 +95,5 @@ def numbers(study: Study, title: str) -> dict[str, Any]:
 
 
 def _recommended(item: Recommendation) -> dict[str, Any]:
-    intervals = {name: vars(getattr(item, name)) for name in ("active", "density", "epochs", "loss", "dense_loss")}
-    return {"budget": item.budget, "unique": item.unique, **intervals, "saving": item.saving,
-            "by_density": item.by_density, "flags": item.flags}
+    intervals = {name: vars(getattr(item, name)) for name in ("active", "density", "epochs", "loss", "dense_loss", "saving")}
+    return {"budget": item.budget, "unique": item.unique, **intervals, "by_density": item.by_density, "flags": item.flags}

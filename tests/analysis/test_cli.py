@@ -1,0 +1,102 @@
+"""The command line and the package's doors: verbs work as text and as JSON, mistakes come back as one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.cli import main
+from tests.analysis.tables import laptop
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "results.parquet"
+    pq.write_table(laptop(), path)
+    return str(path)
+
+
+def said(capsys, *arguments):
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_fit_prints_parameters_with_intervals_and_json(table, capsys):
+    text = said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "30")
+    assert "alpha" in text
+    assert "exponent of effective parameters" in text
+    value = json.loads(said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "30", "--profile", "--json"))
+    assert set(value["parameters"]) == {"A", "B", "E", "alpha", "k", "R_D", "R_N"}
+    low, high = value["bootstrap_95"]["alpha"]
+    assert low < value["parameters"]["alpha"] < high
+    assert "alpha" in value["profile_95_stored"]
+
+
+def test_compare_tabulates_held_out_errors(table, capsys):
+    text = said(capsys, "compare", table, "--laws", "sparse_small,sparse_small_untied", "--bootstraps", "20")
+    assert "held out by" in text
+    assert "misses held-out runs by" in text
+
+
+def test_optimum_and_design_answer_for_a_budget(table, capsys):
+    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40")
+    assert "density" in said(capsys, "optimum", table, *question)
+    value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
+    assert value["box"]["density"] == [0.2, 1.0]
+    value = json.loads(said(capsys, "design", table, *question, "--trials", "3", "--json"))
+    assert len(value["trials"]) <= 3
+    assert {"active", "density", "unique_tokens", "epochs", "tokens"} <= set(value["trials"][0])
+
+
+def test_any_unique_tokens_is_a_question_too(table, capsys):
+    value = json.loads(said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20",
+                            "--json"))
+    assert value["unique"] is None
+    assert value["epochs"]["value"] == 1.0
+
+
+def test_report_writes_its_files(table, capsys, tmp_path):
+    text = said(capsys, "report", table, "--law", "sparse_small", "--bootstraps", "20", "--output", str(tmp_path))
+    assert "chosen by the caller" in text
+    assert (tmp_path / "report.html").exists()
+
+
+def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
+    plan = ("--sizes", "3e7,1e8,3e8", "--densities", "1,.5,.25,.125", "--unique", "5e8", "--epochs", "1,4,16")
+    text = said(capsys, "simulate", *plan, "--output", str(tmp_path / "t.csv"), "--budget", "1e19", "--tables", "2")
+    assert "36 points, 1 each" in text
+    assert "holds the truth in" in text
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 37
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("fit", "nowhere.parquet"), "error: no table at nowhere.parquet"),
+    (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
+    (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
+    (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
+    (("simulate", "--law", "chinchilla", "--sizes", "1", "--densities", "1", "--unique", "1", "--epochs", "1"),
+     "give --parameters for law 'chinchilla'"),
+])
+def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
+    assert main([table if argument == "TABLE" else argument for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert not captured.out
+
+
+def test_a_budget_far_beyond_the_data_is_warned_about(table, capsys):
+    text = said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "1e15", "--unique", "4e5",
+                "--active", "1e4:1e12", "--bootstraps", "20")
+    assert "x the largest run in the table" in text
+
+
+def test_importing_analysis_reaches_neither_torch_nor_ray_nor_scipy_nor_matplotlib():
+    code = ("import analysis, sys; from analysis.report import write_report; "
+            "heavy = {'torch', 'ray', 'raysparse', 'scipy', 'matplotlib', 'pandas', 'pyarrow'} & set(sys.modules); "
+            "sys.exit(f'imported {heavy}' if heavy else 0)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).returncode == 0

@@ -1,0 +1,138 @@
+"""Comparing laws, designing trials, simulating plans: small, fast versions of the studies under benchmarks/."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.compare import compare, judge, splits
+from analysis.costs import ACTIVE
+from analysis.design import candidates_in, design
+from analysis.fit import fit
+from analysis.fit.intervals import bootstrap
+from analysis.laws import named, published_vector
+from analysis.optimum import Box
+from analysis.simulate import grid, power, simulate, write_runs
+from analysis.table import read_table
+
+LAW, TRUTH = named("sparse_published"), published_vector()
+PLAN = grid([3e7, 1e8, 3e8, 1e9], [1, 0.5, 0.25, 0.125], [1.3e8, 5e8], [1, 2, 4, 8, 16])
+BOX, BUDGET, UNIQUE = Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return bootstrap(fit(LAW, simulate(LAW, TRUTH, PLAN, seed=1), delta=1e-2), 300)
+
+
+def test_hold_outs_lie_beyond_what_is_left():
+    runs = simulate(LAW, TRUTH, PLAN, replicates=2)
+    held = splits(runs)
+    assert set(held) == {"compute", "epochs", "sparsity", "size"}
+    cost = ACTIVE.of(runs.points)
+    assert cost[held["compute"]].min() > cost[~held["compute"]].max()
+    assert set(runs.points.density[held["sparsity"]]) == {0.125}
+    for mask in held.values():
+        assert not set(runs.group[mask]) & set(runs.group[~mask]), "replicates stay together"
+
+
+def test_the_law_that_made_the_table_extrapolates_better_than_one_that_cannot_bend():
+    runs = simulate(LAW, TRUTH, PLAN, noise=0.003)
+    result = compare(runs, ["sparse_published", "sparse_small"], delta=1e-2, draws=30)
+    assert result.chosen == "sparse_published"
+    assert "sparse_published misses held-out runs by" in result.why
+    good, poor = (result.trial(name, "epochs") for name in ("sparse_published", "sparse_small"))
+    assert good.rmse < poor.rmse
+    assert good.coverage > 0.8
+
+
+def test_a_hold_out_that_leaves_too_little_is_said_and_not_an_error():
+    runs = simulate(LAW, TRUTH, grid([1e8, 3e8, 1e9], [1, 0.5], [1e9], [1, 4, 16]), noise=0.003)
+    result = compare(runs, ["sparse_small"], draws=20)
+    assert any("sizes at one density needed" in reason for t in result.trials for reason in t.lacking)
+
+
+def test_a_separate_table_can_be_the_judge(isoloss, held_out):
+    trial = judge(named("sparse_small"), isoloss, held_out, draws=20)
+    assert trial.held_out == 11
+    assert 0.01 < trial.rmse < 0.2
+
+
+def test_a_design_shrinks_the_uncertainty_and_keeps_its_limits(draws):
+    chosen = design(draws, PLAN, 10, budget=BUDGET, unique=UNIQUE, box=BOX, limit=1e19)
+    assert chosen.target == "density"
+    assert np.all(np.diff(chosen.sd) < 0)
+    assert chosen.cost.sum() <= 1e19
+    assert np.bincount(chosen.rows).max() <= 2
+    record = chosen.plan()[0]
+    assert record["tokens"] == pytest.approx(record["unique_tokens"] * record["epochs"])
+    assert record["active"] == pytest.approx(record["dense_equivalent"] * record["density"])
+
+
+def test_a_designed_batch_beats_a_random_one_of_the_same_cost(draws):
+    """The design's promise, kept by a real refit: narrower than random trials, over a few draws of chance."""
+    chosen = design(draws, PLAN, 12, budget=BUDGET, unique=UNIQUE, box=BOX)
+    generator = np.random.default_rng(0)
+    random = [chosen.cost[:0]]
+    cost = ACTIVE.of(PLAN)
+    random = [design(draws, PLAN.take(generator.choice(len(PLAN), 12, replace=False)), 12, budget=BUDGET, unique=UNIQUE,
+                     box=BOX) for _ in range(5)]
+    assert chosen.sd[-1] < min(other.sd[-1] for other in random)
+    assert chosen.cost.sum() < np.median([other.cost.sum() for other in random]) < cost.sum()
+
+
+def test_a_design_that_cannot_help_returns_nothing(draws):
+    chosen = design(draws, PLAN, 3, budget=BUDGET, unique=UNIQUE, box=BOX, limit=1.0)
+    assert len(chosen.rows) == 0
+    assert len(chosen.plan()) == 0
+    with pytest.raises(ValueError, match="ask for at least one"):
+        design(draws, PLAN, 0, budget=BUDGET, unique=UNIQUE, box=BOX)
+    with pytest.raises(ValueError, match="raise the budget or widen the box"):
+        design(draws, PLAN, 1, budget=1e40, unique=UNIQUE, box=BOX)
+
+
+def test_candidates_fill_a_box_up_to_a_price():
+    points = candidates_in(BOX, [1e8, 5e8], 200, most=1e18)
+    assert set(points.unique) == {1e8, 5e8}
+    assert ACTIVE.of(points).max() <= 1e18
+    assert points.density.min() < 0.2
+    assert points.density.max() > 0.8
+    with pytest.raises(ValueError, match="the cheapest costs"):
+        candidates_in(BOX, [1e8], 50, most=1.0)
+
+
+def test_simulated_noise_is_what_was_asked_for():
+    runs = simulate(LAW, TRUTH, PLAN, noise=0.02, replicates=20, tail="laplace", seed=3)
+    residual = np.log(runs.loss / LAW.predict(TRUTH, runs.points))
+    assert residual.std() == pytest.approx(0.02, rel=0.05)
+    assert len(set(runs.group)) == len(PLAN)
+    clean = simulate(LAW, TRUTH, PLAN, noise=0.0)
+    assert clean.loss == pytest.approx(LAW.predict(TRUTH, PLAN), rel=1e-14)
+
+
+@pytest.mark.parametrize("bad", [{"noise": -1.0}, {"replicates": 0}, {"tail": "cauchy"}])
+def test_impossible_simulations_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        simulate(LAW, TRUTH, PLAN, **bad)
+
+
+def test_a_written_table_is_read_back_without_a_mapping(tmp_path):
+    runs = simulate(LAW, TRUTH, PLAN, replicates=2)
+    for name in ("t.csv", "t.parquet"):
+        back = read_table(write_runs(runs, tmp_path / name))
+        assert back.loss == pytest.approx(runs.loss, rel=1e-12)
+        assert np.array_equal(back.group, runs.group)
+    with pytest.raises(ValueError, match="cannot write"):
+        write_runs(runs, tmp_path / "t.txt")
+
+
+def test_power_says_beforehand_what_a_plan_would_tell():
+    """Also the calibration in miniature: the whole study is benchmarks/analysis_calibration.py."""
+    found = power(LAW, TRUTH, PLAN, budget=BUDGET, unique=UNIQUE, box=BOX, tables=12, bootstraps=80, delta=1e-2)
+    again = power(LAW, TRUTH, PLAN, budget=BUDGET, unique=UNIQUE, box=BOX, tables=12, bootstraps=80, delta=1e-2,
+                  replicates=4)
+    assert found.loss_coverage > 0.85
+    assert found.density_coverage > 0.7
+    assert again.density_width < 0.7 * found.density_width
+    assert again.cost == pytest.approx(4 * found.cost)
+    assert 0 <= again.regret < 0.01
