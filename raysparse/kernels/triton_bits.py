@@ -3,7 +3,7 @@
 Legend: block b of a matrix is bit b % 32 of int32 word b // 32; a group is 1,024 blocks; `bases` counts the active blocks before
 every group, so a program that holds one group finds the compact place of its blocks with one scan and no other communication.
 
-The decision that shaped this file: one program, one group. Nothing is exchanged between programs but the counts of groups, summed by
+The decision that shaped this file: one program, one group. Programs exchange nothing but the counts of groups, summed by
 `torch.cumsum` on the device: no atomics, no waiting for the device, and the same answer in every run.
 
 Hazards. Triton's interpreter truncates when it narrows float32 to bfloat16 and computes wrongly in bfloat16, so kernels compute in
@@ -103,7 +103,7 @@ def _stayed(survivors, mask, bases, out, blocks):
 
 def groups(blocks: int) -> int:
     """How many programs of one group cover the blocks."""
-    return triton.cdiv(blocks, GROUP)
+    return -(-blocks // GROUP)
 
 
 def before(counts: Tensor) -> Tensor:

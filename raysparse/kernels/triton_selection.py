@@ -1,12 +1,12 @@
 """Choosing blocks in Triton: the k smallest keys by radix selection, without sorting and without waiting for the device.
 
-Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth, 0x7FFFFFFF less a score's bits for
-the largest. Four times, from the highest byte down, the keys that agree with what is known of the k-th are counted by their next
-byte, and one small program moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those equal to
-it the first, by index: their ranks come from counts of groups.
+Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth, 0x7FFFFFFF less a score's bits
+for the largest. Four times, from the highest byte down, the keys that agree with what is known of the k-th are counted by their
+next byte, and one small program moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those
+equal to it the first, by index: their ranks come from counts of groups.
 
 The decision that shaped this file: keys are made again in every pass and never stored. The passes read the compact values (or the
-mask alone: random words are functions of the block's number), so a choice in a matrix needs a few counts of groups beside its answer.
+mask alone: random words are functions of the block's number), so a choice needs a few counts of groups beside its answer.
 
 Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of several weights are float32 sums
 of |w| over neighbouring pairs, then pairs of pairs, and so on, with zeros up to a power of two: `pairwise_sums` says the same

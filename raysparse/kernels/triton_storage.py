@@ -1,8 +1,8 @@
 """Compact storage in Triton: expand to dense, compact-accumulate from dense, and moving states to their new places.
 
 Legend: a matrix of `blocks` blocks of `size` weights. Without a `tile`, dense memory is (blocks, size): single weights and runs.
-With one, it is (rows, columns), and block b is the square tile b // (columns / tile), b % (columns / tile). Compact memory holds the
-active blocks one after another, so entry e of the active block b is at rank(b) * size + e.
+With one, it is (rows, columns), and block b is the square tile b // (columns / tile), b % (columns / tile). Compact memory holds
+the active blocks one after another, so entry e of the active block b is at rank(b) * size + e.
 
 The decision that shaped this file: one kernel each way for all three layouts. A program takes `count` blocks of one group and
 `width` entries of each: 1,024 x 1 for single weights, 32 x 128 for large tiles. Both memories are read and written in ascending
