@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     fit = _verb(verb, "fit", verbs.fit_table, "fit a law; parameters with intervals, minima and flags")
     _law(fit)
     fit.add_argument("--staged", action="store_true", help="the published four stages, beside the joint fit")
+    fit.add_argument("--deltas", action="store_true", help="the answer under other Huber thresholds")
     fit.add_argument("--profile", action="store_true", help="add profile intervals")
     fit.add_argument("--fix", type=_pairs, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed")
 
@@ -58,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--title", default="Scaling report")
     report.add_argument("--budgets", type=_numbers, default=None, metavar="C,...", help="active FLOPs")
 
+    _simulate(verb)
+    return parser
+
+
+def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     simulate = verb.add_parser("simulate", help="draw a table from a law; with --budget, the power of the plan")
     simulate.set_defaults(run=verbs.simulate_table)
     _law(simulate, "sparse_published")
@@ -72,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--output", type=Path, default=None, help="write one drawn table here (.csv or .parquet)")
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument("--json", action="store_true")
-    return parser
 
 
 def _verb(verb: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: verbs.Verb,

@@ -76,30 +76,37 @@ def design(draws: Draws, candidates: Points, trials: int, *, budget: float, uniq
     if known.sum() < 10:
         raise ValueError(f"only {int(known.sum())} of {len(known)} draws have an optimum at budget {budget:.3g}; "
                          f"raise the budget or widen the box")
-    spread = np.column_stack([losses[known], answer[known]])
-    covariance = np.cov(spread, rowvar=False)
+    covariance = np.cov(np.column_stack([losses[known], answer[known]]), rowvar=False)
     variance = (draws.noise if noise is None else noise) ** 2
     price = cost.of(candidates)
     # Correlation by chance is about 1 / sqrt(draws); a gain below twice its square is taken for nothing.
-    floor = 2.0 / known.sum()
+    rows, sd = _greedy(covariance, variance, price + overhead, 2.0 / known.sum(), trials,
+                       np.inf if limit is None else limit, replicates)
+    return Design(rows, candidates.take(rows), target, sd, price[rows], cost.unit)
+
+
+def _greedy(covariance: Array, variance: float, price: Array, floor: float, trials: int, limit: float,
+            replicates: int) -> tuple[Array, Array]:
+    """Rows chosen one after another by gain per price, and the answer's sd before and after each.
+
+    covariance: (m + 1, m + 1) of m candidate losses and, last, the answer; every choice conditions it.
+    """
     chosen: list[int] = []
     sds, spent = [float(np.sqrt(covariance[-1, -1]))], 0.0
     for _ in range(trials):
         gain = covariance[-1, :-1] ** 2 / (covariance.diagonal()[:-1] + variance)
-        gain = np.maximum(gain - floor * covariance[-1, -1], 0.0) / (price + overhead)
+        gain = np.maximum(gain - floor * covariance[-1, -1], 0.0) / price
         gain[np.bincount(np.array(chosen, dtype=int), minlength=len(gain)) >= replicates] = 0.0
-        if limit is not None:
-            gain = np.where(spent + price + overhead <= limit, gain, 0.0)
+        gain[spent + price > limit] = 0.0
         best = int(np.argmax(gain))
         if not gain[best] > 0:
             break
         column = covariance[:, best]
         covariance = covariance - np.outer(column, column) / (column[best] + variance)
         chosen.append(best)
-        spent += float(price[best]) + overhead
+        spent += float(price[best])
         sds.append(float(np.sqrt(max(covariance[-1, -1], 0.0))))
-    rows = np.array(chosen, dtype=int)
-    return Design(rows, candidates.take(rows), target, np.array(sds), price[rows], cost.unit)
+    return np.array(chosen, dtype=int), np.array(sds)
 
 
 def _answer(draws: Draws, budget: float, unique: float | None, box: Box, cost: Cost) -> tuple[Target, Array]:

@@ -14,10 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.compare import Comparison, compare
 from analysis.costs import ACTIVE, Cost
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import Draws, bootstrap
-from analysis.fit.joint import Fit, fit
+from analysis.fit.joint import LARGE, Fit, fit
 from analysis.fit.select import Candidate, candidates, nearest_law, pick
 from analysis.laws import Law
 from analysis.optimum import Box, flags, search
@@ -27,6 +28,8 @@ from analysis.table import Runs
 CURVE = 25         # budgets along the optimal-sparsity curve
 BEYOND = 4.0       # the curve ends at this multiple of the largest run's cost
 CURVE_DRAWS = 80   # draws that the bands of the curve use
+HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
+SAMPLE = 4096      # rows of a large table that hold-outs use
 MATCH_DRAWS = 60   # draws that the interval of the saving uses
 MOST = 8           # densities or unique-token budgets that are listed one by one
 SHOWN = 5000       # rows that pictures show at most
@@ -97,6 +100,7 @@ class Study:
     curves: tuple[Curve, ...]
     cautions: tuple[str, ...]
     rmse: float = float("nan")
+    comparison: Comparison | None = None
 
     @cached_property
     def shown(self) -> Runs:
@@ -138,8 +142,9 @@ def analyse(runs: Runs, *, law: Law | None = None, budgets: Sequence[float] | No
     recommendations = tuple(recommend(fitted, draws, budget, unique, box, cost) for unique in uniques
                             for budget in wanted or (float(spent[runs.points.unique == unique].max()),))
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
+    comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
     return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves,
-                 _cautions(runs, fitted, draws), chosen.rmse if chosen else fitted.rmse)
+                 _cautions(runs, fitted, draws, comparison), chosen.rmse if chosen else fitted.rmse, comparison)
 
 
 def recommend(fitted: Fit, draws: Draws, budget: float, unique: float | None, box: Box,
@@ -205,17 +210,28 @@ def few(values: Array, most: int = MOST) -> Array:
 
 
 def _no_law(runs: Runs, tried: tuple[Candidate, ...]) -> tuple[str, ...]:
-    best = int(np.argmin(runs.loss))
-    return (f"the table carries no law ({len(runs)} usable runs; {nearest_law(tried)})",
-            f"the best measured run is {runs.ids[best]}: loss {runs.loss[best]:.4f} at {_point(runs.points, best)}")
+    found = [f"the table carries no law ({len(runs)} usable runs; {nearest_law(tried)})"]
+    for density in few(runs.points.density)[::-1]:
+        rows = np.flatnonzero(runs.points.density == density)
+        best = int(rows[np.argmin(runs.loss[rows])])
+        found.append(f"the best measured run at density {density:.3g} is {runs.ids[best]}: loss {runs.loss[best]:.4f} at "
+                     f"{_point(runs.points, best)}")
+    return tuple(found)
 
 
 def _point(points: Points, row: int) -> str:
-    return (f"N = {points.active[row]:.3g}, density {points.density[row]:.3g}, "
+    return (f"N = {points.active[row]:.3g}, "
             f"{points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens")
 
 
-def _cautions(runs: Runs, fitted: Fit, draws: Draws) -> tuple[str, ...]:
+def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int) -> Comparison:
+    """How the laws that were tried extrapolate; on a sample of a large table."""
+    if len(runs) > LARGE:
+        runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
+    return compare(runs, [c.law for c in tried if c.fit is not None], delta=delta, draws=HOLD_OUT_DRAWS, seed=seed)
+
+
+def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | None) -> tuple[str, ...]:
     """What a reader must know before trusting the numbers."""
     found = []
     rows, free = len(runs), len(fitted.law.names)
@@ -226,5 +242,7 @@ def _cautions(runs: Runs, fitted: Fit, draws: Draws) -> tuple[str, ...]:
     if not fitted.r2 > 0.5:
         found.append(f"the law explains {100 * fitted.r2:.0f} % of the variance of the loss: do not act on it"
                      if np.isfinite(fitted.r2) else "every loss is the same: there is nothing to learn from")
+    if comparison is not None and comparison.chosen not in (None, fitted.law.name):
+        found.append(f"beyond its rows the chosen law is not the best: {comparison.why}")
     found += fit_flags(fitted, draws)
     return tuple(found)

@@ -23,6 +23,7 @@ from analysis.fit.intervals import bootstrap
 from analysis.fit.joint import Fit
 from analysis.fit.profile import profile
 from analysis.fit.select import choose_law
+from analysis.fit.sensitivity import LEAST_SQUARES, sensitivity
 from analysis.fit.staged import staged
 from analysis.laws import Law, named, published_vector
 from analysis.optimum import Box
@@ -81,6 +82,12 @@ def fit_table(options: Namespace) -> str:
         value["staged"] = {"objectives": [s.objective for s in stages.stages], "parameters": stages.fit.parameters}
         lines += [f"stage {i + 1}: {len(s.runs)} rows, objective {s.objective:.10g}" for i, s in enumerate(stages.stages)]
         lines += ["staged: " + ", ".join(f"{name} {number:.5g}" for name, number in stages.fit.parameters.items())]
+    if options.deltas:
+        others = sensitivity(fitted)
+        value["deltas"] = {str(delta): other.parameters for delta, other in others.items()}
+        lines += [f"delta {'least squares' if delta == LEAST_SQUARES else delta}: "
+                  + ", ".join(f"{name} {number:.5g}" for name, number in other.parameters.items())
+                  for delta, other in others.items()]
     return _out(options, value, [*lines, *(f"! {flag}" for flag in flags), *_notes(runs)])
 
 

@@ -24,15 +24,17 @@ LADDER = ("sparse_published", "sparse_untied", "sparse_identified", "sparse_iden
           "chinchilla_tied")
 FOLDS = 5
 MULTI = 1.05  # epochs above this count as repetition
+APART = np.log(1.1)  # values nearer than this are one level
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One law of the ladder. lacking: why the table cannot carry it (empty if it can). rmse: cross-validated, nats,
-    with its standard error; NaN if not tried."""
+    """One law of the ladder. lacking: why the table cannot carry it; unsuited: what varies in the table but not in
+    the law; both empty if it was tried. rmse: cross-validated, nats, with its standard error; NaN if not tried."""
 
     law: Law
-    lacking: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+    unsuited: tuple[str, ...] = ()
     rmse: float = float("nan")
     error: float = float("nan")
     fit: Fit | None = None
@@ -42,28 +44,31 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
     """What `runs` lacks to carry `law`, in words; empty if nothing."""
     points, saturation = runs.points, law.saturation
     multi = points.epochs > MULTI
-    levels = _count(points.density[points.density < 1])
-    dense_levels = int((points.density == 1).any())
+    sparse = points.density < 1
     needs = [
-        (_count(runs.group), max(len(law.names) + 2, int(1.5 * len(law.names))), "different runs"),
-        (max(_count(points.active[points.density == d]) for d in np.unique(points.density)), 3,
-         "sizes at one density"),
-        (_count(points.tokens), 3, "token counts"),
-        (levels + dense_levels, law.factor.levels + 1, "densities"),
+        (len(np.unique(runs.group)), max(len(law.names) + 2, int(1.5 * len(law.names))), "different runs"),
+        (max(levels(points.active[points.density == d]) for d in np.unique(points.density)), 3, "sizes at one density"),
+        (levels(points.tokens), 3, "token counts"),
+        (levels(points.density[sparse]) + int((~sparse).any()), law.factor.levels + 1, "densities"),
     ]
     if saturation:
-        needs.append((_count(np.round(points.epochs[multi], 3)), 2 if not law.penalty else 3, "epoch counts above 1"))
-        needs.append((_count(points.density[multi & (points.density < 1)]), saturation.levels,
-                      "sparse densities with repeated data"))
+        needs.append((levels(points.epochs[multi]), 3 if law.penalty else 2, "epoch counts above 1"))
+        needs.append((levels(points.density[multi & sparse]), saturation.levels, "sparse densities with repeated data"))
         if saturation.unique:
-            needs.append((_count(points.unique[multi]), 3, "unique-token budgets with repeated data"))
+            needs.append((levels(points.unique[multi]), 3, "unique-token budgets with repeated data"))
     return tuple(f"{need} {what} needed, {have} there" for have, need, what in needs if have < need)
+
+
+def levels(values: Array) -> int:
+    """How many clearly different values: more than a tenth apart (8 epochs and 7.98 after a dropped tail are one)."""
+    logs = np.sort(np.log(values))
+    return int(len(logs) > 0) + int(np.sum(np.diff(logs) > APART))
 
 
 def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
     """What varies in `runs` but not in `law`: such a law would fit, and answer another question."""
     found = []
-    if _count(runs.points.density) > 1 and not law.factor.parameters:
+    if levels(runs.points.density) > 1 and not law.factor.parameters:
         found.append("ignores density, which varies in this table")
     if (runs.points.epochs > MULTI).any() and law.saturation is None:
         found.append("ignores repetition, which this table has")
@@ -81,13 +86,13 @@ def candidates(runs: Runs, seed: int = 0, delta: float = DELTA,
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), 4096, replace=False)))
     for name in names:
         law = LAWS[name]
-        missing = lacking(law, runs) + unsuited(law, runs)
-        if missing:
-            tried.append(Candidate(law, missing))
+        missing, other = lacking(law, runs), unsuited(law, runs)
+        if missing or other:
+            tried.append(Candidate(law, missing, other))
             continue
         fitted = fit(law, runs, delta=delta, seed=seed)
         score, error = cross_validate(fitted)
-        tried.append(Candidate(law, (), score, error, fitted))
+        tried.append(Candidate(law, rmse=score, error=error, fit=fitted))
     return tuple(tried)
 
 
@@ -114,8 +119,8 @@ def choose_law(runs: Runs, seed: int = 0, delta: float = DELTA) -> Law:
 
 
 def nearest_law(tried: tuple[Candidate, ...]) -> str:
-    """The law that lacks least, in words."""
-    nearest = min((c for c in tried if c.lacking), key=lambda c: (len(c.lacking), len(c.law.names)))
+    """The law that lacks least among those that suit the table, in words."""
+    nearest = min((c for c in tried if c.lacking and not c.unsuited), key=lambda c: (len(c.lacking), len(c.law.names)))
     return f"nearest is {nearest.law.name}: {'; '.join(nearest.lacking)}"
 
 
@@ -149,6 +154,3 @@ def _folds(runs: Runs, folds: int, seed: int) -> Array:
     order = np.random.default_rng(seed).permutation(len(groups))
     return np.asarray((order % folds)[inverse])
 
-
-def _count(values: Array) -> int:
-    return len(np.unique(values))

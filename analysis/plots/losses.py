@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.fit.joint import Fit
+from analysis.fit.select import levels
 from analysis.plots import style
 from analysis.plots.style import Look, epoch_ticks, figure, log_axis, nothing, picture
 from analysis.points import Array, Points
@@ -178,4 +179,4 @@ def isoloss(study: Study) -> Figure:
 
 
 def _fills_plane(points: Points) -> bool:
-    return len(np.unique(points.active)) >= 3 and len(np.unique(np.round(points.epochs, 3))) >= 3
+    return len(points) > 0 and levels(points.active) >= 3 and levels(points.epochs) >= 3

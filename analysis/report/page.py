@@ -11,6 +11,7 @@ from html import escape
 
 from analysis.study import Study
 
+LISTED = 200  # excluded rows shown on the page
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 pre{background:#f6f6f4;padding:1rem;overflow-x:auto;font-size:14px;border-left:4px solid #0072B2}
@@ -34,11 +35,19 @@ def page(study: Study, title: str, text: str, pictures: Mapping[str, tuple[bytes
         parts += ["<h2>Parameters</h2>", _table(("name", "value", "95 % interval", "meaning"), rows)]
     if study.tried:
         rows = [(c.law.name, f"{c.rmse:.4f} ± {c.error:.4f}" if c.fit is not None else "-",
-                 "; ".join(c.lacking) or c.law.about) for c in study.tried]
+                 "; ".join(c.unsuited + c.lacking) or c.law.about) for c in study.tried]
         parts += ["<h2>Laws considered</h2>", _table(("law", "cross-validated RMSE, nats", "why not, or what"), rows)]
+    if study.comparison is not None and study.comparison.trials:
+        rows = [(t.law, t.split, str(t.held_out), "-" if t.lacking else f"{t.rmse:.4f}",
+                 "; ".join(t.lacking) or f"{100 * t.coverage:.0f} % inside the 95 % interval, bias {t.bias:+.4f}")
+                for t in study.comparison.trials]
+        parts += ["<h2>Hold-outs: fitted below, judged beyond</h2>", f"<p>{escape(study.comparison.why)}</p>",
+                  _table(("law", "held out by", "rows", "RMSE, nats", "coverage, or why not"), rows)]
     if study.runs.excluded:
-        rows = [(row.row, row.reason) for row in study.runs.excluded]
+        rows = [(row.row, row.reason) for row in study.runs.excluded[:LISTED]]
+        more = len(study.runs.excluded) - len(rows)
         parts += ["<h2>Excluded rows</h2>", _table(("row", "reason"), rows)]
+        parts += [f"<p>and {more} more, all in report.json</p>"] if more else []
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n")
 

@@ -85,8 +85,11 @@ def numbers(study: Study, title: str) -> dict[str, Any]:
             "rmse": fitted.rmse, "cross_validated_rmse": study.rmse, "r2": fitted.r2,
             "minima": [minimum.objective for minimum in fitted.minima], "bootstraps": len(draws.theta),
         },
-        "tried": [{"law": c.law.name, "lacking": c.lacking, "cross_validated_rmse": c.rmse, "standard_error": c.error}
-                  for c in study.tried],
+        "tried": [{"law": c.law.name, "lacking": c.lacking, "unsuited": c.unsuited, "cross_validated_rmse": c.rmse,
+                   "standard_error": c.error} for c in study.tried],
+        "hold_outs": None if study.comparison is None else {
+            "chosen": study.comparison.chosen, "why": study.comparison.why, "scores": study.comparison.scores,
+            "trials": [vars(trial) for trial in study.comparison.trials]},
         "recommendations": [_recommended(item) for item in study.recommendations],
         "curves": [{"unique": curve.unique, "budgets": curve.budgets, "density": curve.density[0],
                     "epochs": curve.epochs[0]} for curve in study.curves],

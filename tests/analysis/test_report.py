@@ -49,4 +49,4 @@ def test_an_odd_table_is_answered_and_never_crashes(name, tmp_path):
 def test_a_table_that_carries_no_law_says_which_law_is_nearest_and_what_it_needs(tmp_path):
     report = write_report(laptop().slice(0, 3), tmp_path, title="three rows")
     assert "different runs needed, 3 there" in report.summary
-    assert "the best measured run is" in report.summary
+    assert "the best measured run at density 1 is t002" in report.summary
