@@ -155,9 +155,13 @@ class Broker:
         self.closed = True
 
     def give_up(self, reason: str) -> None:
-        """No slot is left: what waits stays without a row, and the next run of the sweep tries it again."""
+        """No slot is left: trials that had begun are preempted, the others stay without a row; the next run tries both again."""
         for trial_id in self._queue:
-            self.entries[trial_id].state, self.entries[trial_id].reason = State.ABANDONED, reason
+            entry = self.entries[trial_id]
+            if entry.work.steps:
+                self._end(trial_id, Outcome(status="preempted", reason=reason))
+            else:
+                entry.state, entry.reason = State.ABANDONED, reason
         self._queue.clear()
         self.closed = True
 

@@ -38,7 +38,8 @@ def run(job: Job, settings: Settings, display: Display) -> None:
     """Run the chosen trials of a job on a Ray cluster. Raises RuntimeError when no slot could be kept alive."""
     with cluster.joined(settings, job.plan.placement) as place:
         broker = start_broker(job)
-        for line in (*place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
+        told = f"Ray {settings.address or 'on this machine'}: {min(place.slots, len(job.chosen))} trials at once"
+        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
             display.console.print(line, highlight=False, soft_wrap=True)
         slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(min(place.slots, len(job.chosen)))]
         tuner = Background("tune", lambda: run_tune(broker, job, len(slots)))

@@ -27,17 +27,20 @@ PLAN = "plan.json"
 class Throughput(Record):
     """How fast one worker trains: seconds = seconds_per_trial + steps * seconds_per_step + executed FLOPs / flops_per_second.
 
-    The defaults were measured on one thread of a 2-core x86 server (docs/experiments.md); `source` says where others came from.
+    An evaluation executes a third of the FLOPs of training on as many tokens. The defaults were fitted to the laptop ladder on
+    one thread of a 2-core x86 server (docs/experiments.md); `source` says where others came from.
     """
 
-    flops_per_second: float = 2.5e10
-    seconds_per_step: float = 0.004
-    seconds_per_trial: float = 1.5
+    flops_per_second: float = 5e10
+    seconds_per_step: float = 0.008
+    seconds_per_trial: float = 0.5
     source: str = "a 2-core CPU, one thread a trial"
 
     def seconds(self, spec: TrialSpec) -> float:
         """Wall seconds of the whole trial on one worker."""
-        return self.seconds_per_trial + spec.steps * self.seconds_per_step + counts.flops(spec)[1] / self.flops_per_second
+        per_token = counts.flops(spec)[1] / spec.tokens
+        executed = per_token * (spec.tokens + spec.evaluations * spec.data.validation_tokens / 3)
+        return self.seconds_per_trial + spec.steps * self.seconds_per_step + executed / self.flops_per_second
 
 
 @dataclass(frozen=True)

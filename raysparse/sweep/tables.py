@@ -30,7 +30,7 @@ def count(value: float) -> str:
 
 def plan_table(plan: Plan, *, slots: int) -> RenderableType:
     """The plan and its cost; `slots` trials run at once."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("size", no_wrap=True)
     for column in ("density", "trials", "weights", "tokens", "active", "executed", "memory", "time"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -188,9 +188,14 @@ def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_fact
         assert sum(now.statuses.values()) + len(now.running) + now.waiting + now.unaffordable == len(states)
 
 
-def test_giving_up_writes_no_rows(tmp_path):
+def test_giving_up_calls_what_had_begun_preempted_and_leaves_the_rest_for_later(tmp_path):
     broker = broker_for(tmp_path)
-    broker.give_up("no cluster")
+    lease = broker.take("slot")
+    broker.progress(lease.spec.trial_id, report(lease, 3))
+    broker.lost("slot", "preempted")
+    broker.give_up("no machine came back")
     assert broker.take("slot") is NoLease.CLOSED
-    assert Results(broker.run_folder).rows() == []
-    assert all(broker.reports(trial_id, 0) == ([], True) for trial_id in broker.plan.trial_ids)
+    [row] = Results(broker.run_folder).rows()
+    assert (row["trial_id"], row["status"]) == (lease.spec.trial_id, "preempted")
+    assert Results(broker.run_folder).finished() == set(), "it is tried again"
+    assert all(broker.reports(trial_id, 0)[1] for trial_id in broker.plan.trial_ids)

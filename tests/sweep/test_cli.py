@@ -37,6 +37,7 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
     assert "laptop-xs" in printed
     assert "executed" in printed
     assert all(len(line) <= 80 for line in printed.splitlines())
+    assert "…" not in printed, "nothing is cut on a terminal of 80 columns"
 
 
 @pytest.mark.parametrize(

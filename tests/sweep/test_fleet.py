@@ -73,4 +73,13 @@ def test_two_workers_train_one_trial_together_and_the_output_is_quiet(corpus, tm
 
 def is_ours(line: str) -> bool:
     """The lines that a quiet sweep prints: links, progress, and how it ended."""
-    return any(word in line for word in ("dashboard:", "curves: tensorboard", "running,", "trials are finished"))
+    return any(
+        word in line
+        for word in (
+            "Ray on this machine: 1 trials at once",
+            "dashboard:",
+            "curves: tensorboard",
+            "running,",
+            "trials are finished",
+        )
+    )
