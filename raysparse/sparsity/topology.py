@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from raysparse.kernels import philox, selection
@@ -58,7 +57,7 @@ class Topology:
         ratio = update_ratio(self.spec.sparsity, step, self.spec.steps)
         age = weights.arena.age
         if age is not None:
-            age.add_((age < FROM_THE_START).to(torch.uint8))
+            age.clamp_(max=FROM_THE_START - 1).add_(1)  # stops at FROM_THE_START, with no temporary
         regrown = active = 0
         for matrix in weights.matrices.values():
             regrown += self._update_matrix(matrix, ratio, number)
@@ -98,7 +97,7 @@ def replace_blocks(matrix: SparseMatrix, pruned: Tensor, regrown: Tensor) -> Non
     assert mask is not None
     survivors = selection.without(mask, total, pruned)
     mask.copy_(survivors | regrown)
-    stayed = selection.stayed(survivors, mask, total)
+    stayed = selection.stayed(survivors, mask, total, matrix.layout.shape.active)
     for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq, matrix.age):
         if state is not None:
             selection.move(state, pruned, stayed)

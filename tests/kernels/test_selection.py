@@ -116,5 +116,5 @@ def test_moving_in_place_equals_moving_through_dense_memory(size, blocks, densit
     dense[active.nonzero().view(-1)[dropped]] = 0.0
     survivors = selection.without(mask, blocks, dropped)
     new = survivors | regrown
-    selection.move(state, dropped, selection.stayed(survivors, new, blocks))
+    selection.move(state, dropped, selection.stayed(survivors, new, blocks, count))
     assert torch.equal(state.view(-1, size), dense[bitmask.unpack(new, blocks)])

@@ -1,0 +1,162 @@
+"""Choosing blocks: the weakest active ones, the inactive ones to regrow, and moving compact states to their new places.
+
+The decision that shaped this file: nothing here makes a tensor as long as the dense matrix, or a copy of a state. Keys (magnitudes,
+random words) are made a portion at a time, as often as they are needed; the k-th smallest is found by counting 16-bit digits
+(radix selection: exact, and the counts do not depend on the order of work); states move inside their own memory. Equal keys
+are taken in ascending order of their block, so the choice is unique and the same on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from raysparse.kernels import philox
+from raysparse.kernels.bitmask import GROUP, WORD, pack, unpack
+
+PORTION = 32 * GROUP  # blocks looked at together
+_DIGIT = 16
+_NEVER = 1 << 32  # the key of a block that may not be chosen
+
+Keys = Callable[[int, int], Tensor]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
+
+
+def portions(total: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) of every portion; a matrix of no blocks has one, empty."""
+    for start in range(0, max(total, 1), PORTION):
+        yield start, min(start + PORTION, total)
+
+
+def order_bits(scores: Tensor) -> Tensor:
+    """int64 numbers in [0, 2**31) that sort as the non-negative float32 `scores` do."""
+    return scores.contiguous().view(torch.int32).long()
+
+
+def smallest(keys: Keys, total: int, k: int) -> Iterator[Tensor]:
+    """For each portion of the blocks in turn, which belong to the k smallest keys, bool."""
+    if total <= PORTION:  # one portion: make its keys once
+        all_keys = keys(0, total)
+
+        def keys(start: int, stop: int) -> Tensor:
+            return all_keys
+
+    bound, ties = _kth_smallest(keys, total, k)
+    for start, stop in portions(total):
+        key = keys(start, stop)
+        equal = key == bound
+        rank = equal.cumsum(0)
+        yield (key < bound) | (equal & (rank <= ties))
+        ties -= min(ties, int(equal.sum()))
+
+
+def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
+    """(the k-th smallest key, how many keys equal to it are among the k smallest); (0, 0) for k = 0."""
+    if k == 0:
+        return 0, 0
+    prefix = 0
+    for shift in (_DIGIT, 0):
+        count = torch.zeros((1 << _DIGIT) + 1, dtype=torch.int64)
+        for start, stop in portions(total):
+            key = keys(start, stop)
+            key = key if shift else key[(key >> _DIGIT) == prefix] & ((1 << _DIGIT) - 1)
+            count += torch.bincount(key >> shift, minlength=len(count)).cpu()
+        reached = count.cumsum(0)
+        digit = int(torch.searchsorted(reached, k))
+        k -= int(reached[digit - 1]) if digit else 0
+        prefix = (prefix << _DIGIT) | digit
+    return prefix, k
+
+
+def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
+    """The k active blocks with the smallest sum of |w|, bool (active,).
+
+    With `noise` (a Philox key) the rule is soft: a block is kept with probability growing as score ** exponent.
+    """
+    blocks = values.view(-1, size)
+
+    def keys(start: int, stop: int) -> Tensor:
+        scores = blocks[start:stop].float().abs().sum(dim=1)
+        if noise is not None:  # exp(exponent * log(score) + Gumbel), written as a quotient so that it stays non-negative
+            uniform = philox.uniform(philox.words(noise, start, stop, device=values.device))
+            scores = scores**exponent / -uniform.log()
+        return order_bits(scores)
+
+    dropped = torch.empty(len(blocks), dtype=torch.bool, device=values.device)
+    for (start, stop), part in zip(portions(len(blocks)), smallest(keys, len(blocks), k), strict=True):
+        dropped[start:stop] = part
+    return dropped
+
+
+def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
+    """k of the inactive blocks, uniformly: those with the smallest random words of the stream `key`. A mask of int32 words."""
+
+    def keys(start: int, stop: int) -> Tensor:
+        word = philox.words(key, start, stop, device=mask.device)
+        return word.masked_fill_(_bits(mask, start, stop), _NEVER)
+
+    return _packed(smallest(keys, total, k))
+
+
+def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
+    """The k inactive blocks with the largest scores, float32 (total,) and not negative. A mask of int32 words."""
+
+    def keys(start: int, stop: int) -> Tensor:
+        return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(_bits(mask, start, stop), _NEVER)
+
+    return _packed(smallest(keys, len(scores), k))
+
+
+def without(mask: Tensor, total: int, dropped: Tensor) -> Tensor:
+    """The mask less its active blocks at the compact positions where `dropped`, bool (active,)."""
+    return _packed(_survivors(mask, total, dropped))
+
+
+def _survivors(mask: Tensor, total: int, dropped: Tensor) -> Iterator[Tensor]:
+    seen = 0
+    for start, stop in portions(total):
+        bits = _bits(mask, start, stop)
+        count = int(bits.sum())
+        yield bits.masked_scatter(bits, ~dropped[seen : seen + count])
+        seen += count
+
+
+def stayed(survivors: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
+    """For every one of the `active` blocks of the new `mask`, in order, whether it is one of the `survivors`, bool (active,)."""
+    found = torch.empty(active, dtype=torch.bool, device=mask.device)
+    seen = 0
+    for start, stop in portions(total):
+        part = _bits(survivors, start, stop)[_bits(mask, start, stop)]
+        found[seen : seen + len(part)] = part
+        seen += len(part)
+    return found
+
+
+def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
+    """Give a state its new order in place: blocks that were `dropped` go, survivors take the places of `stayed`, others are 0.
+
+    First all survivors close up to the front, from the left; then they move to their places, from the right. Each
+    portion is read before anything is written over it, so a portion is all the memory this takes.
+    """
+    blocks = state.view(len(dropped), -1)
+    end = 0
+    for start, stop in portions(len(blocks)):
+        kept = blocks[start:stop][~dropped[start:stop]]
+        blocks[end : end + len(kept)] = kept
+        end += len(kept)
+    for start, stop in reversed(list(portions(len(blocks)))):
+        here = stayed[start:stop]
+        count = int(here.sum())
+        kept = blocks[end - count : end].clone()
+        blocks[start:stop] = 0
+        blocks[start:stop][here] = kept
+        end -= count
+
+
+def _bits(mask: Tensor, start: int, stop: int) -> Tensor:
+    return unpack(mask[start // WORD : -(-stop // WORD)], stop - start)
+
+
+def _packed(flags: Iterable[Tensor]) -> Tensor:
+    return torch.cat([pack(part) for part in flags])
