@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from raysparse.kernels import bitmask, reference, selection, tiles
+from raysparse.kernels.tile_lists import TileLists
 
 _forced: ContextVar[str | None] = ContextVar("kernels", default=None)
 
@@ -218,7 +219,7 @@ def _expanded_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 expanded.register_autograd(_expanded_backward, setup_context=_expanded_setup)
 
 
-# --- products with tiles; `where` is a TileLists
+# --- products with tiles; `where` is a TileLists, as the plain sequence that an operator can take
 
 
 def _pairs(where: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -230,7 +231,7 @@ def tile_input_gradient(gradient: Tensor, tiles_: Tensor, where: Sequence[Tensor
     """dx = dy W: dy (t, rows) -> (t, columns)."""
     fast = _triton(gradient, "tiles")
     if fast:
-        return fast.input_gradient(gradient, tiles_, where, columns)  # type: ignore[no-any-return]
+        return fast.input_gradient(gradient, tiles_, TileLists(*where), columns)  # type: ignore[no-any-return]
     return tiles.input_gradient(gradient, tiles_, _pairs(where), columns)
 
 
@@ -239,7 +240,7 @@ def tile_weight_gradient(gradient: Tensor, x: Tensor, where: Sequence[Tensor], o
     """out += the active tiles of dy^T x; out (active, side, side)."""
     fast = _triton(gradient, "tiles")
     if fast:
-        fast.accumulate_weight_gradient(gradient, x, where, out)
+        fast.accumulate_weight_gradient(gradient, x, TileLists(*where), out)
     else:
         tiles.accumulate_weight_gradient(gradient, x, _pairs(where), out)
 
@@ -249,7 +250,7 @@ def tile_product(x: Tensor, tiles_: Tensor, where: Sequence[Tensor], rows: int) 
     """y = x W^T: x (t, columns) -> (t, rows), differentiable in x and the tiles (active, side, side)."""
     fast = _triton(x, "tiles")
     if fast:
-        return fast.product(x, tiles_, where, rows)  # type: ignore[no-any-return]
+        return fast.product(x, tiles_, TileLists(*where), rows)  # type: ignore[no-any-return]
     return tiles.product(x, tiles_, _pairs(where), rows)
 
 

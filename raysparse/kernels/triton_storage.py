@@ -69,14 +69,19 @@ def _compact(
     tl.store(target, value, mask=chosen)
 
 
+def cut_of(size: int) -> tuple[int, int]:
+    """(entries of a block, blocks) that one program takes."""
+    width = min(triton.next_power_of_2(size), 128)
+    return width, min(GROUP, max(WORD, 2048 // width))
+
+
 def _geometry(dense: Tensor, tile: int) -> tuple[int, int, int, int, tuple[int, int]]:
     """(blocks, size, blocks a program, entries a program, grid) for dense memory, and the checks both ways share."""
     assert dense.is_contiguous()
     assert dense.numel() < 2**31, "a single matrix is indexed with 32 bits"
     size = tile * tile if tile else dense.shape[1]
     blocks = dense.numel() // size
-    width = min(triton.next_power_of_2(size), 128)
-    count = min(GROUP, max(WORD, 2048 // width))
+    width, count = cut_of(size)
     return blocks, size, count, width, (triton.cdiv(blocks, count), triton.cdiv(size, width))
 
 
