@@ -13,7 +13,7 @@ Left out: how a step changes values (`optimizer`), how blocks change places (`to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ class SparseMatrix:
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
         self.age = None if arena.age is None else arena.age[first_block : first_block + layout.shape.active]
         self.dense_gradient: Tensor | None = None  # float32 (rows, columns), only around an update that regrows by gradient
+        self.on_gradient: Callable[[int], None] | None = None  # told this matrix's number when a backward pass has added to `grad`
         self.tiled = tiled and not layout.is_full
         self._scratch = scratch
 
@@ -118,6 +119,11 @@ class SparseMatrix:
 
     def accumulate_gradient(self, gradient: Tensor, x: Tensor) -> None:
         """Add dy^T x to the compact gradient: dy (tokens, rows), x (tokens, columns)."""
+        self._accumulate(gradient, x)
+        if self.on_gradient is not None:
+            self.on_gradient(self.number)
+
+    def _accumulate(self, gradient: Tensor, x: Tensor) -> None:
         if self.layout.is_full and self.grad.dtype == x.dtype:
             self.grad.view(self.shape).addmm_(gradient.t(), x)
         elif self.tiled and self.dense_gradient is None:
@@ -179,6 +185,9 @@ class SparseWeights:
             is_kept = wanted and not matrix.layout.is_full
             matrix.dense_gradient = torch.zeros(matrix.shape, device=self.arena.values.device) if is_kept else None
 
+    def dense_gradients(self) -> list[Tensor]:
+        return [m.dense_gradient for m in self.matrices.values() if m.dense_gradient is not None]
+
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         return {"arena": self.arena.states(), "masks": self._masks()}
 
@@ -186,6 +195,14 @@ class SparseWeights:
         self.arena.load(state["arena"])
         for name, mask in self._masks().items():
             mask.copy_(state["masks"][name])
+
+    def checksum(self) -> int:
+        """A number that two ranks share only if they have the same topology (up to a chance of 2^-63)."""
+        total = 0
+        for number, mask in enumerate(self._masks().values()):
+            place = torch.arange(1, mask.numel() + 1, device=mask.device)
+            total += int((mask.long() * (place * 0x9E3779B97F4A7C15 % (1 << 61) | 1)).sum()) * (2 * number + 1)
+        return total % (1 << 62)
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `counts.MemoryBytes`."""

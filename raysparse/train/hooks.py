@@ -34,11 +34,13 @@ class Hook:
 
 
 class UpdateTopology(Hook):
-    """Prune and regrow every `update_every` steps."""
+    """Prune and regrow every `update_every` steps, and make sure that all ranks came to the same topology."""
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         due = state.topology.due(record.step)
         state.last_change = state.topology.update(state.weights, record.step) if due else None
+        if due and not ranks.all_equal(state.weights.checksum(), state.device):
+            raise RuntimeError(f"ranks disagree about the topology after step {record.step}: their weights or software differ")
 
 
 class Evaluate(Hook):

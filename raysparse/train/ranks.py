@@ -36,3 +36,12 @@ def any_true(flag: bool, device: torch.device | str) -> bool:
     total = torch.tensor(int(flag), device=device)
     dist.all_reduce(total)
     return bool(total.item())
+
+
+def all_equal(number: int, device: torch.device | str) -> bool:
+    """Whether every rank has the same number, 0 <= number < 2**62. Every rank must call it."""
+    if count() == 1:
+        return True
+    ends = torch.tensor([number, -number], dtype=torch.int64, device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+    return bool((ends.sum() == 0).item())

@@ -18,6 +18,7 @@ from raysparse.sparsity.optimizer import Group, Smet
 from raysparse.sparsity.storage import MOMENT_DTYPE, SparseWeights, adopt
 from raysparse.sparsity.topology import Change, Topology
 from raysparse.spec import Placement, TrialSpec
+from raysparse.train.reduce import GradientReducer
 
 
 class TrainState:
@@ -38,6 +39,7 @@ class TrainState:
         }
         self.optimizer = Smet(spec, list(self.groups.values()))
         self.topology = Topology(spec)
+        self.reducer = GradientReducer(self.weights, [tables.grad, norms.grad])
         self.step = 0
         self.seconds = 0.0  # in training steps, of all the attempts that this run was resumed from
         self.evaluations: list[Evaluation] = []

@@ -41,10 +41,12 @@ def train_step(state: TrainState, batches: Batches) -> StepRecord:
     step, optimizer = state.step + 1, state.optimizer
     state.weights.want_dense_gradients(state.topology.needs_gradients(step))
     loss = accumulate_gradients(state, batches)
-    ranks.sum_in_place([loss, *gradients(state)])
+    state.reducer.finish([loss, *state.weights.dense_gradients()])
     norm = optimizer.gradient_norm()
     if not (torch.isfinite(norm) and torch.isfinite(loss)):
-        raise Diverged(f"loss {loss.item():.4g} with gradient norm {norm.item():.4g} at step {step} of {state.spec.steps}")
+        raise Diverged(
+            f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}{spoilt(state)} at step {step} of {state.spec.steps}"
+        )
     lr = optimizer.step(step, optimizer.clip_factor(norm))
     state.step = step
     record = StepRecord(step, loss.item(), lr, norm.item(), time.perf_counter() - started)
@@ -60,6 +62,8 @@ def accumulate_gradients(state: TrainState, batches: Batches) -> Tensor:
     size = state.placement.micro_batch or max(1, stop - start)
     total = torch.zeros((), device=state.device)
     for first in range(start, stop, size):
+        if first + size >= stop:
+            state.reducer.expect_last()
         rows = batches.train(state.step, first, min(first + size, stop))
         loss = state.model(torch.from_numpy(rows).to(state.device)) / state.spec.tokens_per_step
         loss.backward()
@@ -67,7 +71,7 @@ def accumulate_gradients(state: TrainState, batches: Batches) -> Tensor:
     return total
 
 
-def gradients(state: TrainState) -> list[Tensor]:
-    """All gradients that ranks must add up: one flat tensor an arena, and dense ones where an update asked for them."""
-    dense = [m.dense_gradient for m in state.weights.matrices.values() if m.dense_gradient is not None]
-    return [group.arena.grad for group in state.groups.values()] + dense
+def spoilt(state: TrainState) -> str:
+    """Which sparse matrices have a gradient that is not finite, in words."""
+    names = [name for name, matrix in state.weights.matrices.items() if not torch.isfinite(matrix.grad).all()]
+    return f" (not finite in {names[0]} and {len(names) - 1} other matrices)" if names else ""

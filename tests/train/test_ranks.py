@@ -9,7 +9,8 @@ import torch.multiprocessing as mp
 
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
-from raysparse.train import trial
+from raysparse.spec import Placement
+from raysparse.train import reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
 from tests.train.test_trial import BREAKS, Interrupt, assert_same, final_state
@@ -43,6 +44,8 @@ def work(rank: int, folder: Path, tokens: str) -> None:
             dist.barrier()  # rank 0 has written its checkpoint before the other reads it
         trial.run(spec, store, Folder(folder / method / "broken"))
     _stop_one_rank(rank, store, folder)
+    _spoil_one_rank(rank, store, folder)
+    _reduce_in_small_buckets(rank, store, folder)
     dist.destroy_process_group()
 
 
@@ -54,6 +57,27 @@ def _stop_one_rank(rank: int, store: TokenStore, folder: Path) -> None:
 
     outcome = trial.run(small_trial(), store, Folder(folder / "stopped"), hooks=[Progress(stop)])
     torch.save((outcome.status, outcome.steps), folder / f"stopped-{rank}.pt")
+
+
+class Spoil(Hook):
+    """Swaps two words of one rank's first mask, as broken memory might."""
+
+    def after_step(self, state, record):
+        mask = next(iter(state.weights.matrices.values())).layout.mask
+        mask.copy_(mask.flip(0))
+
+
+def _spoil_one_rank(rank: int, store: TokenStore, folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="ranks disagree about the topology after step 8"):
+        trial.run(small_trial(), store, Folder(folder / f"spoilt-{rank}"), hooks=[Spoil()] if rank else [])
+
+
+def _reduce_in_small_buckets(rank: int, store: TokenStore, folder: Path) -> None:
+    """Every matrix its own bucket, micro-batches of one sequence, and a batch of one sequence, which leaves rank 0 without rows."""
+    reduce.BUCKET_BYTES = 1
+    for name, sequences in (("many", 4), ("one", 1)):
+        spec = small_trial("smet_grad", data={"epochs": 0.5}, optimizer={"batch_sequences": sequences})
+        trial.run(spec, store, Folder(folder / name), placement=Placement(micro_batch=1))
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +112,12 @@ def test_two_ranks_agree_with_one_to_rounding(method, two_ranks, store, tmp_path
 
 def test_a_wish_to_stop_reaches_every_rank_at_the_same_step(two_ranks):
     assert [torch.load(two_ranks / f"stopped-{rank}.pt") for rank in range(2)] == [("pruned", 10), ("pruned", 10)]
+
+
+@pytest.mark.parametrize(("name", "sequences"), [("many", 4), ("one", 1)])
+def test_buckets_and_micro_batches_change_only_the_rounding(name, sequences, two_ranks, store, tmp_path):
+    spec = small_trial("smet_grad", data={"epochs": 0.5}, optimizer={"batch_sequences": sequences})
+    alone = trial.run(spec, store, Folder(tmp_path))
+    together = final_state(Folder(two_ranks / name))
+    for one, two in zip(alone.evaluations, together["evaluations"], strict=True):
+        assert two["loss"] == pytest.approx(one.loss, rel=1e-4)

@@ -1,5 +1,6 @@
 """A whole trial: dense equals plain torch, interrupted equals uninterrupted, and every way a run can end."""
 
+import copy
 import json
 import math
 
@@ -13,7 +14,7 @@ from raysparse.spec import ModelSpec, Placement
 from raysparse.train import trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from raysparse.train.state import TrainState
-from raysparse.train.step import train_step
+from raysparse.train.step import Diverged, train_step
 from tests.conftest import small_trial
 from tests.model.test_llama import plain_copy
 
@@ -176,6 +177,17 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_state(store, tmp_path):
     assert outcome.status == "diverged"
     assert "gradient norm" in outcome.reason
     assert 0 < outcome.steps < spec.steps
+
+
+def test_a_gradient_that_is_no_number_is_refused_with_its_matrix_named(store):
+    state = TrainState(small_trial(), Placement())
+    batches = Batches(store, state.spec)
+    train_step(state, batches)
+    before = copy.deepcopy(state.state_dict())
+    state.weights.matrices["layers.1.mlp.up"].grad[3] = math.nan
+    with pytest.raises(Diverged, match=r"not finite in layers\.1\.mlp\.up and 0 other matrices\) at step 2 of 41"):
+        train_step(state, batches)
+    assert_same(state.state_dict(), before)
 
 
 def test_a_progress_callback_can_end_the_trial(store, tmp_path):

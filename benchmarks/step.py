@@ -1,0 +1,165 @@
+"""Time of a training step and of its parts, as ratios within one run: sparse against dense, fused against separate operations.
+
+Run it: `python -m benchmarks.step` (about five minutes on two cores). Every figure is a ratio of two things that ran in turn, pair
+by pair, so it holds although the machine's speed drifts; the seconds beside it are medians, for orientation. `--tiles` prints the
+table behind `counts.TILE_BREAK_EVEN`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import record
+from raysparse import counts
+from raysparse.kernels import reference, tiles
+from raysparse.sparsity.topology import Topology
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.train.state import TrainState
+from raysparse.train.step import train_step
+
+MODEL = ModelSpec(hidden=512, intermediate=1408, layers=4, heads=8, vocab_size=4096, context=256)
+SPARSE = {
+    "element": {"layout": "element"},
+    "tile 64": {"layout": "tile", "block": 64},
+    "tile 128": {"layout": "tile", "block": 128},
+}
+
+
+class RandomBatches:
+    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens are."""
+
+    def __init__(self, spec: TrialSpec):
+        self.rows = np.random.default_rng(0).integers(0, spec.model.vocab_size, (64, spec.model.context + 1))
+
+    def train(self, step: int, start: int, stop: int) -> np.ndarray:
+        return self.rows[start:stop]
+
+
+def trial(precision: Precision, sequences: int = 8, **sparsity: Any) -> TrialSpec:
+    return TrialSpec(
+        model=MODEL,
+        sparsity=SparsitySpec(**sparsity),
+        data=DataSpec(unique_tokens=2**22),
+        optimizer=OptimizerSpec(batch_sequences=sequences),
+        precision=precision,
+    )
+
+
+def stepper(spec: TrialSpec) -> Any:
+    state, batches = TrainState(spec, Placement()), RandomBatches(spec)
+    return lambda: train_step(state, batches)  # type: ignore[arg-type]
+
+
+def whole_steps(precision: Precision, rounds: int) -> list[dict[str, Any]]:
+    """The whole step, 2,048 tokens, against the dense one in the same dtype."""
+    dense = stepper(trial(precision, method="dense", density=1.0))
+    rows = []
+    for name, layout in SPARSE.items():
+        for density in (0.5, 0.25, 0.125, 0.0625):
+            sparse = stepper(trial(precision, method="smet", density=density, **layout))
+            dense_s, sparse_s, ratio = record.alternate(dense, sparse, rounds=rounds)
+            rows.append({
+                "what": "whole step", "dtype": precision, "layout": name, "density": density,
+                "dense s": dense_s, "sparse s": sparse_s, "dense / sparse": ratio,
+            })  # fmt: skip
+    return rows
+
+
+def separate_adam(
+    values: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, age: Tensor, step_size: Tensor, correction: Tensor, *,
+    gradient_factor: Tensor, beta1: float, beta2: float, eps: float, decay: float, noise: int,
+) -> None:  # fmt: skip
+    """SMET's Adam as one would first write it: one torch operation a line, each over the whole arena."""
+    entry = age.int()
+    gradient = grad * gradient_factor
+    exp_avg.copy_(beta1 * exp_avg + (1 - beta1) * gradient)
+    exp_avg_sq.copy_(beta2 * exp_avg_sq + (1 - beta2) * gradient * gradient)
+    denominator = exp_avg_sq.sqrt() * correction[entry] + eps
+    values.copy_(values * (1 - decay))
+    values.sub_(step_size[entry] * exp_avg / denominator)
+
+
+def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
+    """SMET's Adam in portions against the same in separate operations, on 8 million active weights."""
+    rows = []
+    generator = torch.Generator().manual_seed(0)
+    n = 8_000_000
+    w, g, m, v = (torch.randn(n, generator=generator).abs_() for _ in range(4))
+    age = torch.randint(0, 256, (n,), generator=generator).to(torch.uint8)
+    tables = torch.rand(256, generator=generator) * 1e-3, 1 + torch.rand(256, generator=generator)
+    settings: dict[str, Any] = {
+        "gradient_factor": torch.tensor(1.0), "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 1,
+    }  # fmt: skip
+    separate, ours, ratio = record.alternate(
+        lambda: separate_adam(w, g, m, v, age, *tables, **settings),
+        lambda: reference.adam_step(w, g, m, v, age, *tables, **settings),
+        rounds=rounds,
+    )
+    rows.append({"what": "SMET-Adam, 8M weights", "separate s": separate, "ours s": ours, "separate / ours": ratio})
+    return rows
+
+
+def topology_updates(rounds: int) -> list[dict[str, Any]]:
+    """One topology update against one dense training step: what an update every 100 steps costs."""
+    spec = trial("fp32", method="smet", density=0.25)
+    state = TrainState(spec, Placement())
+    dense = stepper(trial("fp32", method="dense", density=1.0))
+    update, step, ratio = record.alternate(lambda: Topology(spec).update(state.weights, 100), dense, rounds=rounds)
+    return [{"what": "topology update, d = 0.25", "update s": update, "dense step s": step, "update / step": ratio}]
+
+
+def tile_products(rounds: int) -> list[dict[str, Any]]:
+    """The three products over active tiles against the dense ones, 2,048 tokens, 1024 x 512."""
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x, gradient, weight = (torch.randn(*shape).to(dtype) for shape in ((2048, 512), (2048, 1024), (1024, 512)))
+        total = torch.zeros_like(weight)
+
+        def dense(x: Tensor = x, dy: Tensor = gradient, w: Tensor = weight, total: Tensor = total) -> None:
+            x @ w.t(), dy @ w, total.addmm_(dy.t(), x)
+
+        for side in (16, 32, 64, 128):
+            for density in (0.7, 0.5, 0.25, 0.125, 0.0625):
+                count = max(1, round(density * 1024 * 512 / side**2))
+                places = tiles.places_of(torch.randperm(1024 * 512 // side**2)[:count].sort().values, 512 // side)
+                values, grad = torch.randn(count, side, side).to(dtype), torch.zeros(count, side, side, dtype=dtype)
+
+                def sparse(
+                    x: Tensor = x, dy: Tensor = gradient, values: Tensor = values, grad: Tensor = grad, places: Any = places
+                ) -> None:
+                    tiles.product(x, values, places, 1024)
+                    tiles.input_gradient(dy, values, places, 512)
+                    tiles.accumulate_weight_gradient(dy, x, places, grad)
+
+                ratio = record.alternate(dense, sparse, rounds=rounds)[2]
+                rows.append({"dtype": str(dtype)[6:], "tile": side, "density": density, "dense / tiles": ratio})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="pairs of each comparison (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tiles", action="store_true", help="only the table of tile products")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.tiles:
+        rows = tile_products(args.rounds)
+        record.show("Three products over active tiles against dense ones", rows)
+        print(record.save("tiles-cpu", rows))
+        return
+    sections = [whole_steps("fp32", args.rounds), whole_steps("bf16_master", args.rounds), optimizer_steps(args.rounds),
+                topology_updates(args.rounds)]  # fmt: skip
+    for rows in sections:
+        record.show(str(rows[0]["what"]), rows)
+    print(f"tile products are used up to these densities: {counts.TILE_BREAK_EVEN}")
+    print(record.save("step-cpu", [row for rows in sections for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
