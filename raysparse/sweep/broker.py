@@ -6,8 +6,8 @@ for work while the broker believes it is busy has died and come back, so its lea
 its own checkpoint. The broker is the only writer of the journal: a trial is finished when its row is there, exactly once.
 
 How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half the micro-batch, then
-`out_of_memory`. An exception: `failed`, with the traceback in `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times:
-`failed`. Its machine went away: `preempted`, not held against it. Not affordable: no row, it waits for a larger budget.
+`out_of_memory`. An exception: `failed`, with the traceback in `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the
+last time with half the micro-batch: `failed`. Its machine went away: `preempted`, not held against it. Not affordable: no row, it waits for a larger budget.
 
 Left out: starting processes (`fleet`), and telling people (`progress`).
 """
@@ -230,6 +230,8 @@ class Broker:
         self._settle(trial_id)
         entry.deaths += status != "preempted"
         if entry.deaths < MAX_DEATHS:
+            if entry.deaths == MAX_DEATHS - 1:  # the system kills for memory without a word, so the last try takes less of it
+                entry.placement = half_micro_batch(entry.spec, self.plan.placement) or entry.placement
             entry.state = State.WAITING
             self._queue.appendleft(trial_id)
         else:

@@ -96,7 +96,7 @@ class Slot(Background):
                 self._fit()
                 return
             except train.TrainingFailedError as error:
-                is_memory = "OutOfMemory" in str(error) or "memory monitor" in str(error)
+                is_memory = "OutOfMemory" in str(error) or "low on memory" in str(error)  # of Ray's memory monitor
                 status, last_line = "out_of_memory" if is_memory else "failed", str(error).strip().splitlines()[-1]
                 ray.get(self.broker.lost.remote(self.slot, status, last_line[:500]))
                 if start == FLEET_STARTS:

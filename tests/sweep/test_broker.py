@@ -74,6 +74,7 @@ def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run
     leases = [broker.take("slot") for _ in range(MAX_DEATHS + 1)]
     assert [lease.spec for lease in leases[:-1]] == [leases[0].spec] * MAX_DEATHS
     assert leases[-1].spec != leases[0].spec
+    assert [lease.placement.micro_batch for lease in leases] == [0, 0, 2, 0], "the last try takes less memory"
     row = rows(broker)[leases[0].spec.trial_id]
     assert row["status"] == "failed"
     assert f"died {MAX_DEATHS} times" in row["reason"]

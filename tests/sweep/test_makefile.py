@@ -1,0 +1,36 @@
+"""The newcomer's commands: torch is installed first and by itself, a second call installs nothing, and CI uses the same targets."""
+
+import os
+import subprocess
+
+from tests.conftest import REPOSITORY
+
+
+def would_run(target: str, environment) -> list[str]:
+    command = ["make", "--dry-run", f"VENV={environment}", target]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+
+def test_torch_comes_first_and_by_itself(tmp_path):
+    commands = would_run("sweep", tmp_path / "venv")
+    installs = [line for line in commands if "pip install" in line]
+    assert [line.split()[-1] for line in installs] == ['"torch==2.13.0"', '".[sweep,analysis]"']
+    assert commands[-1].split()[-1] == "sweeps/grid.py"
+
+
+def test_a_second_call_installs_nothing(tmp_path):
+    environment = tmp_path / "venv"
+    environment.mkdir()
+    for stamp in (".installed", ".installed-for-development"):
+        (environment / stamp).touch()
+    for target in ("sweep", "plan", "test", "lint"):
+        assert not [line for line in would_run(target, environment) if "pip" in line or "venv " in line]
+
+
+def test_ci_runs_the_checks_and_the_tests_in_an_environment_of_its_own():
+    script = REPOSITORY / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert all(f'make VENV="$environment/venv" {target}' in text for target in ("lint", "test"))
