@@ -29,7 +29,8 @@ from raysparse.kernels.triton_adam import signed
 from raysparse.kernels.triton_bits import bits_of, store_bits
 
 COUNTED = 4096  # keys that a program counts
-SCORED = 2048  # weights that a program sums
+SUMMED = 2048  # weights that a program sums
+LEAF = 128  # neighbours that it sums at once, at most
 
 
 @triton.jit
@@ -119,15 +120,16 @@ def _choose(
 
 
 @triton.jit
-def _score(values, scores, blocks, size: tl.constexpr, width: tl.constexpr, levels: tl.constexpr, count: tl.constexpr):
-    block = tl.program_id(0) * count + tl.arange(0, count)
-    entry = tl.arange(0, width)[None, :]
-    inside = (block[:, None] < blocks) & (entry < size)
-    x = tl.abs(tl.load(values + block[:, None] * size + entry, mask=inside, other=0).to(tl.float32))
+def _sum_pairs(values, sums, total, size, parts, width: tl.constexpr, levels: tl.constexpr, count: tl.constexpr):
+    """sums[i] of |values| over part i % parts, `width` = 2 ** levels entries long, of block i // parts."""
+    at = tl.program_id(0) * count + tl.arange(0, count)
+    entry = (at % parts * width)[:, None] + tl.arange(0, width)[None, :]
+    inside = (at[:, None] < total) & (entry < size)
+    x = tl.abs(tl.load(values + (at // parts)[:, None] * size + entry, mask=inside, other=0).to(tl.float32))
     for level in tl.static_range(levels):
         even, odd = tl.split(tl.reshape(x, (count, width >> (level + 1), 2)))
         x = even + odd
-    tl.store(scores + block, tl.reshape(x, (count,)), mask=block < blocks)
+    tl.store(sums + at, tl.reshape(x, (count,)), mask=at < total)
 
 
 def _smallest(
@@ -161,11 +163,21 @@ def pairwise_sums(blocks: Tensor) -> Tensor:
 
 def block_scores(values: Tensor, size: int) -> Tensor:
     """Sum of |w| over each block of `size` weights, float32 (blocks,)."""
-    blocks, width = values.numel() // size, triton.next_power_of_2(size)
-    scores = torch.empty(blocks, dtype=torch.float32, device=values.device)
-    count = max(1, SCORED // width)
-    _score[(triton.cdiv(blocks, count),)](values, scores, blocks, size, width, width.bit_length() - 1, count)
-    return scores
+    blocks = values.numel() // size
+    while True:  # large blocks in two rounds: sums of 128, then sums of those
+        width, levels, count = cut_of(size)
+        parts = triton.cdiv(size, width)
+        sums = torch.empty(blocks * parts, dtype=torch.float32, device=values.device)
+        _sum_pairs[(triton.cdiv(sums.numel(), count),)](values, sums, sums.numel(), size, parts, width, levels, count)
+        if parts == 1:
+            return sums
+        values, size = sums, parts
+
+
+def cut_of(size: int) -> tuple[int, int, int]:
+    """(entries that are added at once, its logarithm, how many such parts a program takes)."""
+    width = min(triton.next_power_of_2(size), LEAF)
+    return width, width.bit_length() - 1, SUMMED // width
 
 
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:

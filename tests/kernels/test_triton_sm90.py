@@ -87,11 +87,11 @@ def test_selection_compiles(rule, source, power):
 
 def test_the_small_kernels_compile():
     compiled(triton_selection._narrow, types={"state": "*i32", "counts": "*i32"})
-    for size in (3, 64, 16**2, 128**2):
-        width = triton.next_power_of_2(size)
+    for size in (3, 64, 16**2):
+        width, levels, count = triton_selection.cut_of(size)
         compiled(
-            triton_selection._score, types={"values": "*bf16", "scores": "*fp32", "blocks": "i32"}, size=size, width=width,
-            levels=width.bit_length() - 1, count=max(1, triton_selection.SCORED // width),
+            triton_selection._sum_pairs, types={"values": "*bf16", "sums": "*fp32", "total": "i32", "size": "i32", "parts": "i32"},
+            width=width, levels=levels, count=count,
         )  # fmt: skip
     compiled(
         triton_bits._count_groups, types={"mask": "*i32", "counts": "*i32", "n_words": "i32"}, groups=triton_bits.GROUPS_AT_ONCE
