@@ -13,39 +13,55 @@ Left out: values and moments (`storage`), choosing blocks (`topology`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from raysparse.counts import Blocks
-from raysparse.kernels import bitmask, philox, reference, selection
+from raysparse.kernels import bitmask, ops, philox
+from raysparse.kernels.tile_lists import TileLists, tile_lists
 from raysparse.spec import LayoutKind
 
 INITIAL_MASK = 1  # what a Philox stream is for; topology.py holds the others
 
 
-@dataclass
 class Layout:
-    """The active blocks of one matrix of (rows, columns)."""
+    """The active blocks of one matrix of (rows, columns).
 
-    kind: LayoutKind
-    block: int
-    shape: Blocks
-    mask: Tensor | None  # int32 words, one bit a block; None when every block is active
+    mask: int32 words, one bit a block, or None when every block is active; bases: what kernels derive ranks from.
+    """
+
+    def __init__(self, kind: LayoutKind, block: int, shape: Blocks, mask: Tensor | None):
+        self.kind, self.block, self.shape = kind, block, shape
+        self.mask = mask
+        self.bases = None if mask is None else ops.bases(mask)
+        self._lists: TileLists | None = None
 
     @classmethod
-    def random(cls, kind: LayoutKind, block: int, shape: Blocks, *, seed: int, matrix: int) -> Layout:
+    def random(
+        cls, kind: LayoutKind, block: int, shape: Blocks, *, seed: int, matrix: int, device: torch.device | str = "cpu"
+    ) -> Layout:
         """Exactly `shape.active` blocks, uniformly at random, a function of (seed, matrix) alone."""
         if shape.active == shape.total:
             return cls(kind, block, shape, None)
-        empty = torch.zeros(bitmask.words(shape.total), dtype=torch.int32)
+        empty = torch.zeros(bitmask.words(shape.total), dtype=torch.int32, device=device)
         key = philox.stream(seed, matrix, INITIAL_MASK)
-        return cls(kind, block, shape, selection.regrow_at_random(empty, shape.total, shape.active, key))
+        return cls(kind, block, shape, ops.regrow_at_random(empty, shape.total, shape.active, key))
 
     @property
     def is_full(self) -> bool:
         return self.mask is None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.mask is None or self.bases is None else self.mask.nbytes + self.bases.nbytes
+
+    def replace(self, mask: Tensor) -> None:
+        """Take other blocks, as many as before."""
+        assert self.mask is not None
+        assert self.bases is not None
+        self.mask.copy_(mask)
+        self.bases.copy_(ops.bases(self.mask))
+        self._lists = None
 
     def positions(self) -> Tensor:
         """Numbers of the active blocks, ascending, int64 (active,)."""
@@ -53,38 +69,39 @@ class Layout:
             return torch.arange(self.shape.total)
         return bitmask.positions(self.mask, self.shape.total, self.shape.active)
 
+    def tiles(self) -> TileLists:
+        """Where the active tiles are, for products that go through them; kept until the layout changes."""
+        assert self.mask is not None
+        if self._lists is None:
+            self._lists = tile_lists(self.mask, self.shape.rows, self.shape.columns, self.block, self.shape.active)
+        return self._lists
+
     def expand(self, values: Tensor, out: Tensor) -> Tensor:
         """Fill the dense matrix `out` (rows, columns) with the active `values` and zeros elsewhere; returns it."""
         if self.mask is None:
             out.view(-1).copy_(values)
-        elif self.kind == "tile":
-            out.zero_()
-            self._tiles(out)[self._tile_places()] = values.view(-1, self.block, self.block).to(out.dtype)
         else:
-            reference.expand(values, self.mask, out.view(self.shape.total, self.shape.size))
+            ops.expand(values, self.mask, self.bases, self._dense_view(out), self._tile)
         return out
 
     def compact_accumulate(self, dense: Tensor, grad: Tensor) -> None:
         """grad += the active weights' entries of the dense matrix (rows, columns)."""
         if self.mask is None:
             grad.add_(dense.view(-1))
-        elif self.kind == "tile":
-            grad.view(-1, self.block, self.block).add_(self._tiles(dense)[self._tile_places()])
         else:
-            reference.compact_accumulate(dense.view(self.shape.total, self.shape.size), self.mask, grad)
+            ops.compact_accumulate(self._dense_view(dense), self.mask, self.bases, grad, self._tile)
 
     def block_sums(self, dense: Tensor) -> Tensor:
         """Sum over every block of a dense matrix, active or not, float32 (total,)."""
         if self.kind == "tile":
-            return self._tiles(dense).sum(dim=(1, 3)).view(-1)
+            b = self.block
+            return dense.view(self.shape.rows // b, b, self.shape.columns // b, b).sum(dim=(1, 3)).view(-1)
         return dense.view(self.shape.total, self.shape.size).sum(dim=1)
 
-    def _tiles(self, dense: Tensor) -> Tensor:
-        """The dense matrix as (tile row, row, tile column, column), a view."""
-        return dense.view(self.shape.rows // self.block, self.block, self.shape.columns // self.block, self.block)
+    @property
+    def _tile(self) -> int:
+        return self.block if self.kind == "tile" else 0
 
-    def _tile_places(self) -> tuple[Tensor, slice, Tensor, slice]:
-        """An index into `_tiles` that picks the active ones, (active, block, block)."""
-        per_row = self.shape.columns // self.block
-        number = self.positions()
-        return number // per_row, slice(None), number % per_row, slice(None)
+    def _dense_view(self, dense: Tensor) -> Tensor:
+        """As the kernels take it: (rows, columns) for tiles, (blocks, size) otherwise."""
+        return dense if self.kind == "tile" else dense.view(self.shape.total, self.shape.size)

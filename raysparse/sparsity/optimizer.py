@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysparse.kernels import philox, reference
+from raysparse.kernels import ops, philox
 from raysparse.sparsity.storage import FROM_THE_START, Arena
 from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
 
@@ -36,7 +36,7 @@ def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
 
 
 def age_tables(optimizer: OptimizerSpec, sparsity: SparsitySpec, *, rate: float, step: int) -> tuple[Tensor, Tensor]:
-    """(step size, correction) of `reference.adam_step` for every stored age 0..255, float32, worked out in float64.
+    """(step size, correction) of `kernels.reference.adam_step` for every stored age 0..255, float32, worked out in float64.
 
     A block regrown k topology updates ago has taken t = k * update_every + (steps since the last update) steps.
     """
@@ -88,10 +88,10 @@ class Smet:
             tables = age_tables(spec, self.spec.sparsity, rate=group_rate, step=step)
             if arena.age is None:  # entry 0 for everything: the run's own step count
                 tables = (tables[0][FROM_THE_START:], tables[1][FROM_THE_START:])
-            reference.adam_step(
+            ops.adam_step(
                 arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
                 tables[0].to(arena.values.device), tables[1].to(arena.values.device),
-                gradient_factor=gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
+                gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
                 decay=group_rate * spec.weight_decay if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from raysparse.counts import block_counts, needs_scratch, uses_tile_products
-from raysparse.kernels import philox, tiles
+from raysparse.kernels import ops, philox
 from raysparse.sparsity.layout import Layout
 from raysparse.spec import Moments, Precision, TrialSpec
 
@@ -108,13 +108,16 @@ class SparseMatrix:
     def product(self, x: Tensor) -> Tensor:
         """x W^T, (tokens, columns) -> (tokens, rows)."""
         if self.tiled:
-            return tiles.product(x, self._tiles(self.values, x.dtype), self._places(), self.shape[0])
+            product: Tensor = ops.tile_product(x, self._tiles(self.values, x.dtype), self.layout.tiles(), self.shape[0])
+            return product
         return x @ self.weight().t()
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """dy W, (tokens, rows) -> (tokens, columns)."""
         if self.tiled:
-            return tiles.input_gradient(gradient, self._tiles(self.values, gradient.dtype), self._places(), self.shape[1])
+            tiles = self._tiles(self.values, gradient.dtype)
+            found: Tensor = ops.tile_input_gradient(gradient, tiles, self.layout.tiles(), self.shape[1])
+            return found
         return gradient @ self.weight()
 
     def accumulate_gradient(self, gradient: Tensor, x: Tensor) -> None:
@@ -129,7 +132,7 @@ class SparseMatrix:
         elif self.tiled and self.dense_gradient is None:
             is_same = self.grad.dtype == x.dtype  # else tiles are summed in the compute dtype first
             target = self.grad if is_same else torch.zeros_like(self.grad, dtype=x.dtype)
-            tiles.accumulate_weight_gradient(gradient, x, self._places(), self._tiles(target, x.dtype))
+            ops.tile_weight_gradient(gradient, x, self.layout.tiles(), self._tiles(target, x.dtype))
             if not is_same:
                 self.grad.add_(target)
         else:
@@ -145,9 +148,6 @@ class SparseMatrix:
 
     def _tiles(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         return state.view(-1, self.layout.block, self.layout.block).to(dtype)
-
-    def _places(self) -> list[tuple[int, int]]:
-        return tiles.places_of(self.layout.positions(), self.shape[1] // self.layout.block)
 
 
 class SparseWeights:
@@ -170,11 +170,10 @@ class SparseWeights:
         self.matrices: dict[str, SparseMatrix] = {}
         start = first_block = 0
         for number, (name, shape) in enumerate(blocks.items()):
-            layout = Layout.random(spec.sparsity.layout, spec.sparsity.block, shape, seed=spec.seed, matrix=number)
+            sparsity = spec.sparsity
+            layout = Layout.random(sparsity.layout, sparsity.block, shape, seed=spec.seed, matrix=number, device=device)
             matrix = SparseMatrix(number, layout, self.arena, start, first_block, scratch=self._scratch, tiled=tiled)
-            layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape), matrix.values)
-            if layout.mask is not None:
-                layout.mask = layout.mask.to(device)
+            layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape).to(device), matrix.values)
             self.matrices[name] = matrix
             start += shape.active_weights
             first_block += shape.active
@@ -193,8 +192,8 @@ class SparseWeights:
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         self.arena.load(state["arena"])
-        for name, mask in self._masks().items():
-            mask.copy_(state["masks"][name])
+        for name, mask in state["masks"].items():
+            self.matrices[name].layout.replace(mask)
 
     def checksum(self) -> int:
         """A number that two ranks share only if they have the same topology (up to a chance of 2^-63)."""
@@ -206,7 +205,7 @@ class SparseWeights:
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `counts.MemoryBytes`."""
-        layout = sum(mask.nbytes for mask in self._masks().values())
+        layout = sum(m.layout.nbytes for m in self.matrices.values())
         return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes}
 
     def _masks(self) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from raysparse.kernels import philox, selection
+from raysparse.kernels import ops, philox
 from raysparse.sparsity.storage import FROM_THE_START, SparseMatrix, SparseWeights
 from raysparse.spec import SparsitySpec, TrialSpec
 
@@ -71,18 +71,21 @@ class Topology:
             return 0
         is_soft = self.spec.sparsity.prune == "soft_magnitude"
         noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
-        pruned = selection.weakest(matrix.values, shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
+        pruned = ops.weakest(matrix.values, shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
         replace_blocks(matrix, pruned, self._regrown(matrix, mask, count, number))
         return count
 
     def _regrown(self, matrix: SparseMatrix, mask: Tensor, count: int, number: int) -> Tensor:
         """A mask of `count` blocks that were inactive before the update."""
-        total = matrix.layout.shape.total
+        total, gradient = matrix.layout.shape.total, matrix.dense_gradient
+        regrown: Tensor
         if not self.spec.sparsity.regrows_by_gradient:
-            return selection.regrow_at_random(mask, total, count, philox.stream(self.spec.seed, matrix.number, number, REGROW))
-        if matrix.dense_gradient is None:
+            regrown = ops.regrow_at_random(mask, total, count, philox.stream(self.spec.seed, matrix.number, number, REGROW))
+        elif gradient is not None:
+            regrown = ops.regrow_largest(mask, matrix.layout.block_sums(gradient.abs_()), count)
+        else:
             raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
-        return selection.regrow_largest(mask, matrix.layout.block_sums(matrix.dense_gradient.abs_()), count)
+        return regrown
 
 
 def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
@@ -93,11 +96,11 @@ def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
 
 def replace_blocks(matrix: SparseMatrix, pruned: Tensor, regrown: Tensor) -> None:
     """Take the active blocks where `pruned` (bool, one an active block) out and those of the mask `regrown` in, in place."""
-    mask, total = matrix.layout.mask, matrix.layout.shape.total
-    assert mask is not None
-    survivors = selection.without(mask, total, pruned)
-    mask.copy_(survivors | regrown)
-    stayed = selection.stayed(survivors, mask, total, matrix.layout.shape.active)
+    layout = matrix.layout
+    assert layout.mask is not None
+    survivors = ops.without(layout.mask, layout.shape.total, pruned)
+    layout.replace(survivors | regrown)
+    stayed = ops.stayed(survivors, layout.mask, layout.shape.total, layout.shape.active)
     for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq, matrix.age):
         if state is not None:
-            selection.move(state, pruned, stayed)
+            ops.move(state, pruned, stayed)
