@@ -7,7 +7,8 @@ its own checkpoint. The broker is the only writer of the journal: a trial is fin
 
 How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half the micro-batch, then
 `out_of_memory`. An exception: `failed`, with the traceback in `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the
-last time with half the micro-batch: `failed`. Its machine went away: `preempted`, not held against it. Not affordable: no row, it waits for a larger budget.
+last time with half the micro-batch: `failed`. Its machine went away: `preempted` if none comes back, and not held against it.
+Not affordable: no row, it waits for a larger budget.
 
 Left out: starting processes (`fleet`), and telling people (`progress`).
 """
