@@ -45,7 +45,7 @@ class Box:
                                  + (" <= 1" if name == "density" else ""))
 
     @classmethod
-    def of(cls, runs: Runs, margin: float = 4.0) -> Box:
+    def of(cls, runs: Runs, margin: float = 2.0) -> Box:
         """The data's own range of density and epochs; N and tokens may go `margin` times beyond."""
         points = runs.points
         return cls((points.active.min() / margin, points.active.max() * margin),

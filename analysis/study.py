@@ -143,8 +143,9 @@ def analyse(runs: Runs, *, law: Law | None = None, budgets: Sequence[float] | No
                             for budget in wanted or (float(spent[runs.points.unique == unique].max()),))
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
-    return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves,
-                 _cautions(runs, fitted, draws, comparison), chosen.rmse if chosen else fitted.rmse, comparison)
+    rmse = chosen.rmse if chosen else fitted.rmse
+    cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse)
+    return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves, cautions, rmse, comparison)
 
 
 def recommend(fitted: Fit, draws: Draws, budget: float, unique: float | None, box: Box,
@@ -229,6 +230,15 @@ def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int
     if len(runs) > LARGE:
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
     return compare(runs, [c.law for c in tried if c.fit is not None], delta=delta, draws=HOLD_OUT_DRAWS, seed=seed)
+
+
+def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:
+    """Where sparsity's advantage is smaller than what the law typically misses by."""
+    gains = [r.dense_loss.value - r.loss.value for r in recommendations if np.isfinite(r.dense_loss.value)]
+    if not gains or max(gains) > rmse:
+        return ()
+    return (f"the advantage of sparsity (at most {max(gains):.3f} nats) is smaller than the law's typical miss "
+            f"({rmse:.3f}): a tie",)
 
 
 def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from analysis.table import Runs
 RESULTS = Path(__file__).parent / "results"
 BOX, BUDGET, UNIQUE, NOISE = Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8, 0.008
 SIZES, DENSITIES, UNIQUES, EPOCHS = (3e7, 1e8, 3e8, 1e9), (1.0, 0.5, 0.25, 0.125), (1.3e8, 5e8, 2e9), (1, 2, 4, 8, 16)
-BATCH, ROUNDS, DRAWS = 24, 10, 150
+BATCH, ROUNDS, DRAWS = 24, 12, 400
 OVERHEAD = 2.5e17  # FLOP a trial, about 5 % of the grid's mean trial: what starting one is worth
 
 

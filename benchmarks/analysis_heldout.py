@@ -38,7 +38,7 @@ def laws() -> list[Law]:
     both = {"factor": PublishedFactor(), "tied": False}
     return [named(name) for name in ("sparse_published", "sparse_untied", "sparse_unique", "sparse_overfit")] + [
         Law("untied + unique", "", saturation=Saturation("quadratic", unique=True), **both),
-        Law("untied + overfit", "", saturation=Saturation("quadratic"), penalty=True, **both),
+        Law("untied + overfit", "", saturation=Saturation("quadratic"), penalty="power", **both),
     ]
 
 

@@ -18,10 +18,13 @@ from analysis.laws import LAWS, Law
 from analysis.points import Array
 from analysis.table import Runs
 
-LADDER = ("sparse_published", "sparse_untied", "sparse_identified", "sparse_identified_untied",
-          "sparse_identified_overfit", "sparse_small", "sparse_small_untied", "sparse_small_overfit",
-          "sparse_single_epoch", "data_constrained_untied", "data_constrained", "repeated", "chinchilla",
-          "chinchilla_tied")
+LADDER = (
+    "sparse_published", "sparse_untied", "sparse_smooth", "sparse_smooth_untied", "sparse_identified",
+    "sparse_identified_untied", "sparse_identified_overfit", "sparse_identified_overfit_linear", "sparse_small",
+    "sparse_small_untied", "sparse_small_overfit", "sparse_small_overfit_linear", "sparse_single_epoch",
+    "data_constrained_untied", "data_constrained", "repeated_overfit_linear", "repeated", "chinchilla",
+    "chinchilla_tied",
+)
 FOLDS = 5
 MULTI = 1.05  # epochs above this count as repetition
 APART = np.log(1.1)  # values nearer than this are one level
@@ -52,7 +55,7 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
         (levels(points.density[sparse]) + int((~sparse).any()), law.factor.levels + 1, "densities"),
     ]
     if saturation:
-        needs.append((levels(points.epochs[multi]), 3 if law.penalty else 2, "epoch counts above 1"))
+        needs.append((levels(points.epochs[multi]), 3 if law.penalty == "power" else 2, "epoch counts above 1"))
         needs.append((levels(points.density[multi & sparse]), saturation.levels, "sparse densities with repeated data"))
         if saturation.unique:
             needs.append((levels(points.unique[multi]), 3, "unique-token budgets with repeated data"))
@@ -60,9 +63,12 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
 
 
 def levels(values: Array) -> int:
-    """How many clearly different values: more than a tenth apart (8 epochs and 7.98 after a dropped tail are one)."""
-    logs = np.sort(np.log(values))
-    return int(len(logs) > 0) + int(np.sum(np.diff(logs) > APART))
+    """How many clearly different values: a tenth apart or more (8 epochs, and 7.98 after a dropped tail, are one)."""
+    found, last = 0, -np.inf
+    for value in np.unique(np.round(np.log(values), 3)):
+        if value - last > APART:
+            found, last = found + 1, value
+    return found
 
 
 def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:

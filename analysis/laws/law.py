@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,11 +28,10 @@ LN_A = Parameter("ln_A", -10.0, 60.0, (0.0, 15.0), "ln nats", "size of the param
 LN_B = Parameter("ln_B", -10.0, 60.0, (0.0, 18.0), "ln nats", "size of the data term")
 ALPHA = Parameter("alpha", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective parameters")
 BETA = Parameter("beta", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective tokens")
-PENALTY = (
-    Parameter("ln_K", -40.0, 10.0, (-14.0, -2.0), "ln nats", "size of the over-fitting penalty"),
-    Parameter("q", 0.2, 5.0, (0.5, 2.0), "1", "power of repetitions in the penalty"),
-    Parameter("r", 0.0, 3.0, (0.0, 1.0), "1", "power of N / U in the penalty"),
-)
+_LN_K = Parameter("ln_K", -40.0, 10.0, (-12.0, -1.0), "ln nats", "size of the over-fitting penalty")
+_Q = Parameter("q", 0.2, 5.0, (0.5, 2.0), "1", "power of repetitions in the penalty")
+_R = Parameter("r", -1.0, 3.0, (-0.2, 1.0), "1", "power of N / U in the penalty")
+PENALTIES: dict[str, tuple[Parameter, ...]] = {"none": (), "linear": (_LN_K, _R), "power": (_LN_K, _Q, _R)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Law:
 
     name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do not matter
     (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1, 0), which can make loss
-    rise with epochs, as the published form cannot.
+    rise with epochs, as the published form cannot; "linear" holds q at 1, for tables with few epoch counts.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Law:
     factor: DensityFactor = field(default_factory=NoFactor)
     saturation: Saturation | None = None
     tied: bool = True
-    penalty: bool = False
+    penalty: Literal["none", "linear", "power"] = "none"
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         exponents = (ALPHA,) if self.tied else (ALPHA, BETA)
         repeated = self.saturation.parameters if self.saturation else ()
-        return (LN_A, LN_B, LN_E, *exponents, *self.factor.parameters, *repeated, *(PENALTY if self.penalty else ()))
+        return (LN_A, LN_B, LN_E, *exponents, *self.factor.parameters, *repeated, *PENALTIES[self.penalty])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Law:
         n, d = ("N_eff", "D_eff") if self.saturation else ("N", "D")
         if self.saturation and not self.saturation.excess:
             n = "N"
-        tail = " + K R_D^q (N/U)^r" if self.penalty else ""
+        tail = {"none": "", "linear": " + K R_D (N/U)^r", "power": " + K R_D^q (N/U)^r"}[self.penalty]
         return f"L = E + {capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}{tail}"
 
     def vector(self, values: Mapping[str, float]) -> Array:
@@ -101,7 +101,7 @@ class Law:
         terms = {"ln_A": np.exp(split["ln_A"] + log_factor - alpha * size.log_value),
                  "ln_B": np.exp(split["ln_B"] - beta * data.log_value),
                  "ln_E": np.exp(split["ln_E"])}
-        if self.penalty:
+        if self.penalty != "none":
             terms["ln_K"] = _penalty(split, points)[0]
         shape = (len(theta), points.shape[-1])
         return {name: np.broadcast_to(term, shape) for name, term in terms.items()}
@@ -150,7 +150,7 @@ class Law:
         floor = np.exp(split["ln_E"])
         total = floor + capacity + tokens
         penalty = None
-        if self.penalty:
+        if self.penalty != "none":
             penalty, penalty_gradient = _penalty(split, points)
             total = total + penalty
         log_loss = np.log(total)
@@ -170,7 +170,7 @@ class Law:
         for name, slope in data.scale_gradient.items():
             rows[name] = -beta * share_d * data.to_scale * slope
         if penalty is not None:
-            rows |= {name: penalty / total * slope for name, slope in penalty_gradient.items()}
+            rows |= {name: penalty / total * slope for name, slope in penalty_gradient.items() if name in split}
         jacobian = np.empty((len(theta), len(self.names), len(points)))
         for column, name in enumerate(self.names):
             jacobian[:, column] = rows[name]
@@ -209,11 +209,11 @@ class _Effective:
 
 
 def _penalty(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-    """K R_D^q (N/U)^r and the derivatives of its logarithm."""
+    """K R_D^q (N/U)^r and the derivatives of its logarithm; q is 1 where it is not a parameter."""
     repetition = np.maximum(points.epochs - 1.0, 0.0)
     log_repetition = np.log(np.where(repetition > 0, repetition, 1.0))
     log_ratio = points.log_active - points.log_unique
-    size = np.exp(np.minimum(split["ln_K"] + split["q"] * log_repetition + split["r"] * log_ratio, 50.0))
+    size = np.exp(np.minimum(split["ln_K"] + split.get("q", 1.0) * log_repetition + split["r"] * log_ratio, 50.0))
     return np.where(repetition > 0, size, 0.0), {
         "ln_K": np.ones_like(size), "q": np.broadcast_to(log_repetition, size.shape),
         "r": np.broadcast_to(log_ratio, size.shape),

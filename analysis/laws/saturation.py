@@ -22,18 +22,20 @@ FLOOR = 1e-3            # R* = R0 * polynomial may go negative far from the data
 SHAPES: dict[str, tuple[str, str]] = {  # names of the sparsity terms for (tokens, parameters)
     "constant": ("", ""),
     "exponential": ("g1", "g2"),
+    "curved": ("g1 h1", "g2 h2"),
     "quadratic": ("l1 s1", "l2 s2"),
 }
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """shape: R* / R0 as a function of sparsity: 1, exp(g s), or 1 + l s + s' s^2 (the published one).
+    """shape: R* / R0 as a function of sparsity: 1, exp(g s), exp(g s + h s^2), or the published 1 + l s + s' s^2.
+    The exponentials stay positive everywhere, which the published polynomial does not.
 
     unique: R* grows as (U / 1e9)^v. excess: excess parameters saturate too (else N_eff = N).
     """
 
-    shape: Literal["constant", "exponential", "quadratic"] = "constant"
+    shape: Literal["constant", "exponential", "curved", "quadratic"] = "constant"
     unique: bool = False
     excess: bool = True
 
@@ -54,7 +56,7 @@ class Saturation:
     @property
     def levels(self) -> int:
         """Sparse density levels needed."""
-        return {"constant": 0, "exponential": 1, "quadratic": 2}[self.shape]
+        return {"constant": 0, "exponential": 1, "curved": 2, "quadratic": 2}[self.shape]
 
     def log_scale(self, side: Literal["D", "N"], theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
         """(starts, n) ln R* of one side and its derivatives by parameter name."""
@@ -63,9 +65,10 @@ class Saturation:
         gradient = {f"ln_R_{side}": ones}
         sparsity = 1.0 - points.density
         names = SHAPES[self.shape][side == "N"].split()
-        if self.shape == "exponential":
-            value = value + theta[names[0]] * sparsity
-            gradient[names[0]] = ones * sparsity
+        if self.shape in ("exponential", "curved"):
+            for power, name in enumerate(names, start=1):
+                value = value + theta[name] * sparsity**power
+                gradient[name] = ones * sparsity**power
         elif self.shape == "quadratic":
             linear, square = names
             polynomial = 1.0 + sparsity * (theta[linear] + theta[square] * sparsity)

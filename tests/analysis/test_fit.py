@@ -15,7 +15,7 @@ from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import bootstrap, percentiles, resample
 from analysis.fit.problem import Problem, huber
 from analysis.fit.profile import profile
-from analysis.fit.select import candidates, choose_law, cross_validate, pick
+from analysis.fit.select import candidates, choose_law, cross_validate, levels, pick
 from analysis.fit.solver import minimise
 from analysis.fit.staged import staged
 from analysis.laws import named, published_vector
@@ -180,6 +180,12 @@ def test_the_ladder_says_what_a_table_lacks_and_takes_the_plainest_law_that_pred
     chosen = pick(tuple(tried.values()))
     assert chosen is not None
     assert chosen.rmse < 1.1 * min(c.rmse for c in tried.values() if c.fit)
+
+
+def test_levels_are_counted_whether_values_are_repeated_nearly_repeated_or_continuous():
+    assert levels(np.array([1.0, 0.94, 7.98, 7.94, 8.0, 16.0])) == 3
+    assert levels(np.geomspace(1, 1000, 5000)) > 50
+    assert levels(np.array([])) == 0
 
 
 def test_cross_validation_keeps_replicates_together(synthetic):
