@@ -296,7 +296,7 @@ class Placement(Record):
     micro_batch: int = 0
     device: str = "cpu"
     threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
-    compile: bool = False  # torch.compile, GPU only
+    compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")

@@ -46,6 +46,7 @@ class _HeadLoss(torch.autograd.Function):
         return hidden_gradient * gradients[0], head_gradient * gradients[0], None
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over portions, with its own backward
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies, nats, float32 scalar. hidden (tokens, width), head (vocabulary, width), targets (tokens,)."""
     if torch.is_grad_enabled():

@@ -29,6 +29,8 @@ class TrainState:
         self.device = torch.device(placement.device)
         self.weights = SparseWeights(spec, device=self.device)
         self.model = Llama(spec, self.weights).to(self.device)
+        if placement.compile:
+            self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
         tables = adopt([self.model.embedding, self.model.head], moments=moments)
         norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments)

@@ -162,3 +162,18 @@ def test_a_layout_of_every_density_starts_from_the_same_dense_matrix():
     for name, matrix in sparse.items():
         weight, mask = matrix.weight().clone(), matrix.layout.expand(torch.ones_like(matrix.values), torch.empty(matrix.shape))
         assert torch.equal(weight, full[name].weight() * mask)
+
+
+def test_compiling_changes_nothing_but_rounding(monkeypatch):
+    """With torch's tracer and without its code generator, which needs a compiler: the graphs are what could go wrong."""
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager"))
+    )
+    spec = small_trial(density=0.3)
+    plain, compiled = TrainState(spec, Placement()), TrainState(spec, Placement(compile=True))
+    rows = tokens(plain)
+    one, two = plain.model(rows), compiled.model(rows)
+    torch.testing.assert_close(two, one)
+    one.backward()
+    two.backward()
+    torch.testing.assert_close(compiled.weights.arena.grad, plain.weights.arena.grad)
