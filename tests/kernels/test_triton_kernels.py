@@ -70,7 +70,7 @@ def test_expand_in_any_pair_of_dtypes(shape, density, dtypes):
     assert torch.equal(mine, reference)
 
 
-@pytest.mark.parametrize("dtypes", [(a, b) for a in DTYPES for b in DTYPES if (a, b) != (torch.float32, torch.bfloat16)], ids=str)
+@pytest.mark.parametrize("dtypes", [(a, b) for a in DTYPES for b in DTYPES], ids=str)
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES + TILED, ids=str)
 def test_compact_accumulate(shape, density, dtypes):
