@@ -117,6 +117,7 @@ def read_table(source: pa.Table | Path | str, columns: Mapping[str, str] | None 
         first = "; ".join(f"{row.row}: {row.reason}" for row in excluded[:5]) or "the table is empty"
         raise ValueError(f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a "
                          f"finite loss")
+    _note_mixtures(table, usable, notes)
     points = Points(*(coordinates[name][usable] for name in ("active", "density", "unique", "tokens")))
     return Runs(
         points, coordinates["loss"][usable], ids[usable],
@@ -237,6 +238,13 @@ def _keep_one_method(table: pa.Table, roles: Mapping[str, str], method: str | No
     if method is not None:
         other = (methods != "dense") & (methods != method) & (reasons == "")
         reasons[other] = f"method is not {method} or dense"
+
+
+def _note_mixtures(table: pa.Table, usable: NDArray[np.int64], notes: list[str]) -> None:
+    """Losses of different texts or tokenizers do not compare; the reader is told, because they may know better."""
+    for column in ("corpus", "tokenizer", "context"):
+        if column in table.column_names and len(np.unique(_codes(table, column)[usable])) > 1:
+            notes.append(f"the table mixes values of {column!r}: their losses may not compare")
 
 
 def _mark_duplicates(table: pa.Table, roles: Mapping[str, str], ids: NDArray[np.object_], loss: Array, keys: Array,

@@ -25,8 +25,8 @@ from analysis.fit.intervals import bootstrap
 from analysis.laws import Law, named, published_vector
 from analysis.optimum import Box, search
 from analysis.points import Array, Points
+from analysis.recommend import Interval
 from analysis.simulate import Tail, grid, simulate
-from analysis.study import Interval
 
 RESULTS = Path(__file__).parent / "results"
 

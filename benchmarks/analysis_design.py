@@ -25,8 +25,8 @@ from analysis.fit.intervals import Draws, bootstrap
 from analysis.laws import Law, named, published_vector
 from analysis.optimum import Box, search
 from analysis.points import Array, Points
+from analysis.recommend import Interval
 from analysis.simulate import grid, simulate
-from analysis.study import Interval
 from analysis.table import Runs
 
 RESULTS = Path(__file__).parent / "results"

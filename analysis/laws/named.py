@@ -55,7 +55,7 @@ _ALL = (
 )
 LAWS: dict[str, Law] = {law.name: law for law in _ALL}
 
-# arXiv 2606.01155, the parameters in the authors' notebook (REFERENCE: R_N0 and R_D0 are given unlogged there).
+# arXiv 2606.01155, the parameters in the authors' notebook; R_N0 and R_D0 are unlogged there.
 PUBLISHED: dict[str, float] = {
     "ln_A": 5.240737178917673, "ln_B": 6.103030891809012, "ln_E": 0.8535501324918354, "alpha": 0.3268217718148829,
     "eps": -0.009680437509279435, "mu": 0.8466179337054532, "P": -0.2728893199074849,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.study import Interval, Recommendation, Study
+from analysis.recommend import Interval, Recommendation
+from analysis.study import Study
 from analysis.units import count
 
 

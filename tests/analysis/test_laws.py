@@ -32,7 +32,7 @@ def test_the_published_law_predicts_the_held_out_runs_to_the_printed_digits(held
 
 
 def test_a_plain_transcription_of_the_reference_formula_agrees():
-    """REFERENCE section 3 written down term by term, for one point at a time."""
+    """The formulas of arXiv 2606.01155 written down term by term, for one point at a time."""
     p = {**PUBLISHED, **{name: np.exp(PUBLISHED[f"ln_{name}"]) for name in "ABE"}}
     for n, d, u, t, got in zip(POINTS.active, POINTS.density, POINTS.unique, POINTS.tokens,
                                PUBLISHED_LAW.predict(published_vector(), POINTS), strict=True):
@@ -48,7 +48,7 @@ def test_a_plain_transcription_of_the_reference_formula_agrees():
 
 
 def test_with_untied_exponents_the_feedable_size_inverts_the_compute_optimum():
-    """D_opt(C) = U is solved for C; N_opt(C) must then be what the law calls feedable (REFERENCE section 3)."""
+    """D_opt(C) = U is solved for C; N_opt(C) must then be what the law calls feedable (arXiv 2606.01155)."""
     law = named("data_constrained_untied")
     theta = law.vector({"ln_A": 6.0, "ln_B": 7.3, "ln_E": 0.6, "alpha": 0.31, "beta": 0.42, "ln_R_D": 2.0, "ln_R_N": 1.0})
     a, b, alpha, beta, unique = np.exp(6.0), np.exp(7.3), 0.31, 0.42, 1e9

@@ -12,8 +12,8 @@ from analysis.laws import Law, Saturation, named, published_vector
 from analysis.laws.density import PublishedFactor
 from analysis.optimum import Box, flags, search
 from analysis.points import Points
+from analysis.recommend import compute_to_match
 from analysis.simulate import grid, simulate
-from analysis.study import compute_to_match
 from analysis.table import read_table
 from tests.analysis.tables import laptop
 
@@ -81,7 +81,7 @@ def test_untied_exponents_or_saturation_in_u_lift_the_invariance(law):
 
 
 def test_compute_to_match_dense_depends_on_where_the_budget_stands():
-    """REFERENCE: the published 8x is the top of a grid; about 2x near one epoch, over 100x far beyond."""
+    """The published 8x is the top of a grid; about 2x near one epoch, over 100x far beyond."""
     unique = 2.6e9
     saving = []
     for ratio in (0.4, 300.0, 1e4):

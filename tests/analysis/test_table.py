@@ -121,6 +121,11 @@ def test_assumptions_are_noted(tmp_path):
                           "no unique-token column: unique tokens are tokens / epochs")
 
 
+def test_a_table_of_two_corpora_is_said_to_mix_them():
+    runs = read(rows(corpus="python"), rows(trial_id="b", corpus="c4"))
+    assert runs.notes == ("the table mixes values of 'corpus': their losses may not compare",)
+
+
 def test_unreadable_sources_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="no table at"):
         read_table(tmp_path / "missing.parquet")
