@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from raysparse.data.store import store_name
@@ -36,7 +36,7 @@ SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger,
 Report = Mapping[str, Any]  # step, steps, tokens, loss, lr, tokens_per_second, validation_loss
 
 
-class NoLease(Enum):
+class NoLease(StrEnum):
     """What a slot is told when there is no trial for it: ask again later, or go home."""
 
     WAIT = "wait"

@@ -21,18 +21,6 @@ from raysparse.files import Folder
 from raysparse.spec import Placement
 from raysparse.sweep.runner import Settings
 
-# Read by Ray when it starts or in its driver; a value that the user has set wins.
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a dead worker is noticed; the default of 2 s delays the end of a sweep
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
-    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
-}
-LOCAL_ENVIRONMENT = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot, for machines that are taken away: this one is not
-    "RAY_worker_maximum_startup_concurrency": "16",  # a dozen small processes on two cores are meant, not a mistake to warn about
-}
 CONNECT_TIMEOUT = 10.0  # seconds
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
 
@@ -61,8 +49,6 @@ def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
 
     Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
     """
-    for key, value in (ENVIRONMENT if settings.address else ENVIRONMENT | LOCAL_ENVIRONMENT).items():
-        os.environ.setdefault(key, value)
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     _start(settings, placement)

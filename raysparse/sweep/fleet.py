@@ -21,6 +21,7 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
 from raysparse.sweep import cluster
+from raysparse.sweep.attempt import attempt
 from raysparse.sweep.broker import Job
 from raysparse.sweep.broker_actor import start_broker
 from raysparse.sweep.progress import Display, Snapshot
@@ -107,7 +108,7 @@ class Slot(Background):
         resources = {"CPU": cluster.worker_cpus(placement), **({"GPU": self.settings.gpus} if self.settings.gpus else {})}
         TorchTrainer(
             serve,
-            train_loop_config={"broker": self.broker, "slot": self.slot},
+            train_loop_config={"broker": self.broker, "slot": self.slot, "attempt": attempt},
             scaling_config=train.ScalingConfig(
                 num_workers=placement.workers, use_gpu=self.settings.gpus > 0, resources_per_worker=resources
             ),

@@ -20,7 +20,7 @@ from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.results import FINAL, TABLE, Results
 from raysparse.spec import Record, TrialSpec, require, require_choice
-from raysparse.sweep import lock
+from raysparse.sweep import lock, ray_settings
 from raysparse.sweep.broker import Job, checkpoint_step, token_folder
 from raysparse.sweep.budget import load_work, price
 from raysparse.sweep.plan import PLAN, Plan
@@ -110,8 +110,13 @@ def _execute(job: Job, settings: Settings, display: Display) -> None:
 
         inline.run(job, display)
     else:
-        from raysparse.sweep import fleet
-
+        ray_settings.apply(joins_a_cluster=bool(settings.address))
+        try:
+            from raysparse.sweep import fleet
+        except ImportError as error:
+            raise ValueError(
+                f"executor 'ray' needs what is missing here ({error}): pip install 'raysparse[sweep]', or --executor inline"
+            ) from error
         fleet.run(job, settings, display)
 
 

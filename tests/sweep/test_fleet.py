@@ -1,7 +1,6 @@
 """Sweeps on a real Ray: killed drivers and killed workers change no number and lose no trial."""
 
 import signal
-import time
 
 import pytest
 
@@ -73,10 +72,9 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
         assert row[2] == pytest.approx(expected[trial_id][2], rel=1e-4), "more workers only change the order of sums"
     assert [line for line in (interrupted + printed).splitlines() if line and not is_ours(line)] == []
 
-    began = time.monotonic()
     printed = runs.finish(plan, tmp_path)
     assert "nothing to do: 4 of 4" in printed
-    assert time.monotonic() - began < 15, "a finished sweep starts no Ray"
+    assert "Ray on this machine" not in printed, "a finished sweep starts no Ray"
 
 
 QUIET = ("Ray on this machine:", "dashboard:", "curves: tensorboard", "running,", "trials are finished", "stopped; finished trials")
