@@ -26,6 +26,7 @@ from analysis.table import Runs
 CONTINUATION = (1e-1, 1e-2)  # Huber thresholds on the way to the wanted one
 EFFORT = 160_000             # starts are chosen so that starts * rows * parameters is about this
 SCREEN = 130_000             # ... and guesses so that guesses * rows is about this
+PROMISING = 1.15             # starts this close to the best after 30 steps are followed to the end
 SKETCH = 128                 # rows that guesses are judged on
 LARGE = 20_000               # rows above which everything but the last descent uses a random subset
 
@@ -120,7 +121,9 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
         smooth = np.concatenate([np.atleast_2d(np.asarray(warm, dtype=float))[:, problem.free], smooth])
     # Continuation finds the best basin; direct descents list the kinked minima beside it.
     direct = choose(sketch, candidates, max(4, wanted // 2), delta)
-    solution = minimise(problem, np.concatenate([descend(problem, smooth).free, direct]), delta)
+    solution = minimise(problem, np.concatenate([descend(problem, smooth).free, direct]), delta, steps=30, tolerance=1e-7)
+    near = solution.objective <= PROMISING * solution.objective.min() + 1e-20
+    solution = minimise(problem, solution.free[near], delta)
     if problem is not whole:
         solution = minimise(whole, solution.free[np.argsort(solution.objective)[:1]], delta, steps=60)
     minima = _distinct(whole, solution)

@@ -26,6 +26,7 @@ LADDER = (
     "chinchilla_tied",
 )
 FOLDS = 5
+STARTS = 32  # descents per contender: fewer than a fit that is asked for by name
 MULTI = 1.05  # epochs above this count as repetition
 APART = np.log(1.1)  # values nearer than this are one level
 
@@ -96,7 +97,7 @@ def candidates(runs: Runs, seed: int = 0, delta: float = DELTA,
         if missing or other:
             tried.append(Candidate(law, missing, other))
             continue
-        fitted = fit(law, runs, delta=delta, seed=seed)
+        fitted = fit(law, runs, delta=delta, starts=STARTS, seed=seed)
         score, error = cross_validate(fitted)
         tried.append(Candidate(law, rmse=score, error=error, fit=fitted))
     return tuple(tried)
