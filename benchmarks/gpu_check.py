@@ -30,6 +30,7 @@ from torch import Tensor
 from benchmarks import gpu_speed, record
 from benchmarks.gpu_speed import Bench, Row
 from raysparse.kernels import bitmask, ops, philox
+from raysparse.kernels.tile_lists import tile_lists
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +44,28 @@ def kernel_tests(bench: Bench) -> Iterator[Row]:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     yield {"what": "tests/kernels/test_triton_kernels.py", "equal": done.returncode == 0, "says": done.stdout[-3000:]}
+
+
+def no_waiting(bench: Bench) -> Iterator[Row]:
+    """A topology update and an optimizer step never make the host wait for the device: torch raises if one of its calls does."""
+    mask, active = bench.mask(60_000, 0.3)
+    values, (m, v) = torch.randn(active, device=bench.device), torch.zeros(2, active, device=bench.device)
+    table, k = torch.ones(256, device=bench.device), active // 5
+    settings: Row = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 7}
+    for is_strict in (False, True):  # once before, to compile
+        if not bench.smoke:
+            torch.cuda.set_sync_debug_mode("error" if is_strict else "default")
+        try:
+            dropped, grown = ops.weakest(values, 1, k), ops.regrow_at_random(mask, 60_000, k, 5)
+            survivors = ops.without(mask, 60_000, dropped)
+            ops.move(values, dropped, ops.stayed(survivors, survivors | grown, 60_000, active))
+            ops.expand(values, mask, ops.bases(mask), torch.empty(60_000, 1, device=bench.device))
+            ops.adam_step(values, values, m, v, None, table, table, table[0], **settings)
+            tile_lists(mask, 200 * 16, 300 * 16, 16, active)
+        finally:
+            if not bench.smoke:
+                torch.cuda.set_sync_debug_mode("default")
+    yield {"what": "no waiting for the device", "equal": True}
 
 
 def both(bench: Bench, operation: Any, *args: Any, mutated: int | None = None, **named: Any) -> tuple[Tensor, Tensor]:
@@ -90,7 +113,7 @@ def real_shapes(bench: Bench) -> Iterator[Row]:
         yield {"what": "adam_step", "shape": [rows, columns], "density": density, "unequal share": share, "equal": share < 1e-3}
 
 
-SECTIONS = {f.__name__: f for f in (kernel_tests, real_shapes, *gpu_speed.SECTIONS)}
+SECTIONS = {f.__name__: f for f in (kernel_tests, no_waiting, real_shapes, *gpu_speed.SECTIONS)}
 
 
 def main() -> int:

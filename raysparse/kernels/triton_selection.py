@@ -69,7 +69,7 @@ def _keys(source, mask, noise, first, total, rule: tl.constexpr, power: tl.const
     return key, allowed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["noise"])
 def _count_digits(
     source, mask, noise, total, state, counts,
     shift: tl.constexpr, rule: tl.constexpr, power: tl.constexpr, count: tl.constexpr,
@@ -94,14 +94,14 @@ def _narrow(state, counts):
     tl.store(counts + digit, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["noise"])
 def _count_ties(source, mask, noise, total, state, ties, rule: tl.constexpr, power: tl.constexpr):
     key, allowed = _keys(source, mask, noise, tl.program_id(0) * 1024, total, rule, power, 1024)
     equal = allowed & (key == tl.load(state).to(tl.uint32))
     tl.store(ties + tl.program_id(0), tl.sum(equal.to(tl.int32)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["noise"])
 def _choose(
     source, mask, noise, total, state, ties, out,
     rule: tl.constexpr, power: tl.constexpr, packed: tl.constexpr,

@@ -18,5 +18,12 @@ def test_smoke_run_writes_a_row_for_every_check_and_measurement(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "gpu_check.json").read_text())
     assert {"date", "command", "device", "torch", "triton"} <= set(written)
-    assert {row["section"] for row in written["rows"]} == {"real_shapes", "adam", "storage", "tile_products", "whole_steps"}
+    assert {row["section"] for row in written["rows"]} == {
+        "no_waiting",
+        "real_shapes",
+        "adam",
+        "storage",
+        "tile_products",
+        "whole_steps",
+    }
     assert all(row.get("equal", True) for row in written["rows"])
