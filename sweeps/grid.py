@@ -41,7 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     question.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
     question.add_argument("--validation-tokens", type=int, default=32_768, help="held out (%(default)s)")
     question.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
-    question.add_argument("--batch-sequences", type=int, default=8, help="sequences a step (%(default)s)")
+    question.add_argument("--batch-sequences", type=int, default=4, help="sequences a step (%(default)s)")
     cli.add_run_arguments(parser, name="grid")
     parser.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
     return parser
@@ -57,6 +57,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         vocab_size=vocab_size(args.tokenizer),
         method=args.method,
         context=args.context,
+        evaluations=4,
         data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
         sparsity=SparsitySpec(update_every=20),
         optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),

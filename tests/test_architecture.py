@@ -12,8 +12,18 @@ REPOSITORY = Path(__file__).parent.parent
 SOURCES = sorted(p for folder in ("raysparse", "analysis", "sweeps") for p in (REPOSITORY / folder).rglob("*.py"))
 
 # Rooms from top to bottom. A file may import from its own room and from rooms below it.
-ROOMS = ["sweeps", "raysparse.__main__", "raysparse.cli", "raysparse.sweep", "raysparse.train", "raysparse.data", "raysparse.model", "raysparse.sparsity",
-         "raysparse.kernels", "raysparse"]  # fmt: skip
+ROOMS = [
+    "sweeps",
+    "raysparse.__main__",
+    "raysparse.cli",
+    "raysparse.sweep",
+    "raysparse.train",
+    "raysparse.data",
+    "raysparse.model",
+    "raysparse.sparsity",
+    "raysparse.kernels",
+    "raysparse",
+]
 # data/ and model/ stand side by side: neither needs the other.
 FORBIDDEN_PAIRS = {
     ("raysparse.data", "raysparse.model"),
