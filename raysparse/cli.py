@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, get_args
 
 if TYPE_CHECKING:
     from raysparse.files import Folder
@@ -174,6 +174,34 @@ def command_train(args: argparse.Namespace) -> int:
     return 1 if summary.unfinished else 0
 
 
+def command_ledger(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from raysparse import ladder
+    from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+    from raysparse.sweep.tables import ledger_table
+
+    density = args.density
+    spec = TrialSpec(
+        model=ladder.model(args.model, vocab_size=args.vocab_size, context=args.context),
+        sparsity=SparsitySpec(
+            method="dense" if density == 1.0 else args.method, density=density, layout=args.layout, block=args.block
+        ),
+        data=DataSpec(unique_tokens=args.context * args.micro_batch + 1),
+        optimizer=OptimizerSpec(batch_sequences=args.micro_batch, moments=args.moments),
+        precision=args.precision,
+    )
+    measured = None
+    if args.measure:
+        from raysparse.train.state import TrainState
+
+        measured = TrainState(spec, Placement(device=args.device)).bytes_by_kind()
+    Console(highlight=False, soft_wrap=True).print(
+        ledger_table(spec, micro_batch=args.micro_batch, device=args.device, measured=measured)
+    )
+    return 0
+
+
 def command_doctor(args: argparse.Namespace) -> int:
     from raysparse.sweep.doctor import examine
 
@@ -200,6 +228,8 @@ def parser() -> argparse.ArgumentParser:
 
     _add_train(verbs)
 
+    _add_ledger(verbs)
+
     doctor = verbs.add_parser("doctor", help="check this machine: versions, devices, memory, storage, Ray")
     doctor.add_argument("--storage", default=STORAGE)
     doctor.set_defaults(command=command_doctor)
@@ -225,6 +255,25 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--storage", default=STORAGE)
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
     train.set_defaults(command=command_train, address="", slots=0, gpus=0.0)
+
+
+def _add_ledger(verbs: Any) -> None:
+    from raysparse.ladder import SHAPES
+    from raysparse.spec import LayoutKind, Method, Moments, Precision
+
+    ledger = verbs.add_parser("ledger", help="bytes of one worker by kind, predicted, and measured with --measure")
+    ledger.add_argument("--model", required=True, choices=sorted(SHAPES), metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    ledger.add_argument("--density", type=float, default=0.1, help="fraction of the weights kept (%(default)s)")
+    for flag, choices, default in (
+        ("--method", Method, "smet"), ("--layout", LayoutKind, "element"), ("--precision", Precision, "bf16"),
+        ("--moments", Moments, "bf16_stochastic"),
+    ):  # fmt: skip
+        ledger.add_argument(flag, choices=get_args(choices), default=default, help="(%(default)s)")
+    for flag, number in (("--block", 1), ("--vocab-size", 32_000), ("--context", 256), ("--micro-batch", 32)):
+        ledger.add_argument(flag, type=int, default=number, help="(%(default)s)")
+    ledger.add_argument("--device", default="cpu", help="where products run, cpu or cuda (%(default)s)")
+    ledger.add_argument("--measure", action="store_true", help="build the model and add up its storages")
+    ledger.set_defaults(command=command_ledger)
 
 
 @guarded

@@ -6,6 +6,7 @@ about a family of trials; the single trials are in plan.json. Left out: the live
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 from rich.console import Group, RenderableType
@@ -83,6 +84,25 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
         )
         notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials, the cheapest ones.")
     return notes
+
+
+def ledger_table(spec: TrialSpec, *, micro_batch: int, device: str, measured: dict[str, int] | None = None) -> RenderableType:
+    """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training of the same model beside it."""
+    method = spec.sparsity.replace(method="dense", density=1.0)
+    predicted, dense = (
+        dataclasses.asdict(counts.memory(s, micro_batch=micro_batch, device=device)) for s in (spec, spec.replace(sparsity=method))
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    columns = ["bytes", "predicted", *(["measured"] if measured else []), "dense"]
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left")
+    for kind, size in predicted.items():
+        cells = [count(size), *([count(measured[kind]) if kind in measured else "-"] if measured else []), count(dense[kind])]
+        table.add_row(kind, *cells)
+    table.add_row("all", count(sum(predicted.values())), *([""] if measured else []), count(sum(dense.values())))
+    params = counts.parameters(spec.model, spec.sparsity)
+    active = f"{count(params.active)} of {count(params.total)} weights are active"
+    return Group(table, "", f"{active}; {micro_batch} sequences of {spec.model.context} tokens.")
 
 
 def status_table(folder: Folder) -> RenderableType:

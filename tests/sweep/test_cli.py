@@ -20,7 +20,7 @@ def test_importing_the_command_line_imports_neither_torch_nor_ray():
     assert python("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", [[], ["plan"], ["sweep"], ["status"], ["train"], ["doctor"]])
+@pytest.mark.parametrize("verb", [[], ["plan"], ["sweep"], ["status"], ["train"], ["ledger"], ["doctor"]])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*verb, "--help"])
@@ -127,3 +127,12 @@ def test_the_grid_script_refuses_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no size 'huge'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_ledger_measures_what_it_predicts(capsys):
+    """The columns agree for everything that is stored; what a step needs besides is only predicted."""
+    assert cli.main(["ledger", "--model", "laptop-m", "--density", "0.25", "--vocab-size", "257", "--measure"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    stored = {line[0]: line[1:3] for line in lines if line[0] in ("weights", "gradients", "moments", "ages", "layout", "scratch")}
+    assert len(stored) == 6
+    assert all(predicted == measured for predicted, measured in stored.values())
