@@ -126,7 +126,7 @@ def _choose(trials: list[Trial]) -> Comparison:
         return Comparison(tuple(trials), {}, None, "no law can be fitted to the rows that a hold-out leaves")
     order = sorted(scores, key=lambda law: (scores[law], len(LAWS[law].names) if law in LAWS else 0))
     best = order[0]
-    why = f"{best} misses held-out runs by {scores[best]:.2f} of the median law, over {len(relative[best])} splits"
+    why = f"{best} misses held-out runs by {scores[best]:.2f} of the median law, over {len(relative[best])} of {len(errors)} splits"
     if len(order) > 1:
         why += f"; next is {order[1]} with {scores[order[1]]:.2f}"
     return Comparison(tuple(trials), scores, best, why)

@@ -31,6 +31,7 @@ CURVE_DRAWS = 80   # draws that the bands of the curve use
 HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
 SAMPLE = 4096      # rows of a large table that hold-outs use
 SHOWN = 5000       # rows that pictures show at most
+CLEARLY = 0.9      # hold-outs contradict the choice if another law's error is below this share of its own
 FEW = 30           # fewer runs than this is said aloud
 STUDY_DELTA = 1e-2  # near the noise between seeds: a fifth narrower intervals than the published 1e-3, same coverage
 
@@ -162,7 +163,8 @@ def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | No
     if not fitted.r2 > 0.5:
         found.append(f"the law explains {100 * fitted.r2:.0f} % of the variance of the loss: do not act on it"
                      if np.isfinite(fitted.r2) else "every loss is the same: there is nothing to learn from")
-    if comparison is not None and comparison.chosen not in (None, fitted.law.name):
+    scores = comparison.scores if comparison is not None else {}
+    if comparison and comparison.chosen and scores[comparison.chosen] < CLEARLY * scores.get(fitted.law.name, np.inf):
         found.append(f"beyond its rows the chosen law is not the best: {comparison.why}")
     found += fit_flags(fitted, draws)
     return tuple(found)

@@ -117,7 +117,7 @@ def read_table(source: pa.Table | Path | str, columns: Mapping[str, str] | None 
         first = "; ".join(f"{row.row}: {row.reason}" for row in excluded[:5]) or "the table is empty"
         raise ValueError(f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a "
                          f"finite loss")
-    _note_mixtures(table, usable, notes)
+    _note_mixtures(table, usable, coordinates["density"], notes)
     points = Points(*(coordinates[name][usable] for name in ("active", "density", "unique", "tokens")))
     return Runs(
         points, coordinates["loss"][usable], ids[usable],
@@ -233,17 +233,19 @@ def _keep_one_method(table: pa.Table, roles: Mapping[str, str], method: str | No
     if method is not None and method not in sparse and method != "dense":
         raise ValueError(f"no usable row has method {method!r}; the table has {', '.join(sparse) or 'dense'}")
     if method is None and len(sparse) > 1:
-        method = str(sparse[np.argmax(frequency)])
+        method = str(min(zip(-frequency, sparse != "smet", sparse, strict=True))[2])  # of equals, the project's own
         notes.append(f"the table mixes sparse methods ({', '.join(sparse)}); the law is {method!r}'s")
     if method is not None:
         other = (methods != "dense") & (methods != method) & (reasons == "")
         reasons[other] = f"method is not {method} or dense"
 
 
-def _note_mixtures(table: pa.Table, usable: NDArray[np.int64], notes: list[str]) -> None:
-    """Losses of different texts or tokenizers do not compare; the reader is told, because they may know better."""
-    for column in ("corpus", "tokenizer", "context"):
-        if column in table.column_names and len(np.unique(_codes(table, column)[usable])) > 1:
+def _note_mixtures(table: pa.Table, usable: NDArray[np.int64], density: Array, notes: list[str]) -> None:
+    """Losses of different texts, tokenizers or ways to train do not compare; the reader is told, and may know better."""
+    sparse = usable[density[usable] < 1]  # how sparsity is done says nothing of a dense run
+    for column, rows in (("corpus", usable), ("tokenizer", usable), ("context", usable), ("precision", usable),
+                         ("lr_scaling", sparse), ("layout", sparse), ("block", sparse)):
+        if column in table.column_names and len(np.unique(_codes(table, column)[rows])) > 1:
             notes.append(f"the table mixes values of {column!r}: their losses may not compare")
 
 

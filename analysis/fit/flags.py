@@ -19,31 +19,31 @@ MOVED = 0.5           # ... if a parameter differs there by this share of its st
 
 def fit_flags(fit: Fit, draws: Draws | None = None) -> tuple[str, ...]:
     """Flags of a fit, and of its bootstrap draws if given."""
-    found = [*_bounds(fit), *_infinite(fit), *_rivals(fit)]
-    if draws is not None:
-        low, high = percentiles(draws.theta)
-        for index, parameter in enumerate(fit.law.parameters):
-            if parameter.name not in fit.fixed:
-                found += _identified(parameter, float(low[index]), float(high[index]))
+    infinite = _infinite(fit)
+    found = [*infinite.values(), *_rivals(fit)]
+    low, high = percentiles(draws.theta) if draws is not None else (None, None)
+    for index, parameter in enumerate(fit.law.parameters):
+        if parameter.name in fit.fixed or parameter.name in infinite:
+            continue  # a parameter is flagged once, by the strongest word
+        value = fit.theta[index]
+        if value <= parameter.low + 1e-9 or value >= parameter.high - 1e-9:
+            found.append(f"{parameter.name} sits on its bound {value:.4g}")
+        elif low is not None and high is not None:
+            found += _identified(parameter, float(low[index]), float(high[index]))
     return tuple(found)
 
 
-def _bounds(fit: Fit) -> list[str]:
-    return [f"{p.name} sits on its bound {value:.4g}" for p, value in zip(fit.law.parameters, fit.theta, strict=True)
-            if p.name not in fit.fixed and (value <= p.low + 1e-9 or value >= p.high - 1e-9)]
-
-
-def _infinite(fit: Fit) -> list[str]:
-    """R* beyond what the table's repetition (or excess) can tell from no saturation at all."""
-    stored, points, found = fit.stored, fit.runs.points, []
+def _infinite(fit: Fit) -> dict[str, str]:
+    """R* beyond what the table's repetition (or excess) can tell from no saturation at all, by parameter."""
+    stored, points, found = fit.stored, fit.runs.points, {}
     reach = {"ln_R_D": float(points.epochs.max() - 1.0)}
     if "ln_R_N" in stored:
         excess = points.log_active - fit.law.log_feedable(fit.theta[None], points)[0]
         reach["ln_R_N"] = float(np.expm1(max(0.0, excess.max())))
     for name, most in reach.items():
         if name in stored and name not in fit.fixed and np.exp(stored[name]) > BLIND * max(most, 1e-9):
-            found.append(f"{name.removeprefix('ln_')}* = {np.exp(stored[name]):.3g} is practically infinite: the table "
-                         f"reaches only {most:.3g}")
+            found[name] = (f"{name.removeprefix('ln_')}* = {np.exp(stored[name]):.3g} is practically infinite: the "
+                           f"table reaches only {most:.3g}")
     return found
 
 
