@@ -34,6 +34,10 @@ class Excluded:
     reason: str
 
 
+class NoUsableRowError(ValueError):
+    """Every row of a table was excluded; the message lists the first reasons."""
+
+
 @dataclass(frozen=True)
 class Runs:
     """The usable rows of a table: n points with their loss (nats per token).
@@ -96,7 +100,7 @@ def read_table(source: pa.Table | Path | str, columns: Mapping[str, str] | None 
     `columns.DEFAULTS`. count: which parameter count is N (a key of `columns.COUNTS`) for tables that store counts
     by kind. method: the sparse method to keep beside the dense rows; None keeps the most frequent one.
 
-    Raises ValueError for an unreadable source, wrong column names, or no usable row at all (reasons are listed).
+    Raises ValueError for an unreadable source or wrong column names, NoUsableRowError (a ValueError) if no row is usable.
     """
     table = _load(source)
     roles = resolve(table.column_names, columns or {})
@@ -115,8 +119,8 @@ def read_table(source: pa.Table | Path | str, columns: Mapping[str, str] | None 
     excluded = tuple(Excluded(str(ids[i]), str(reasons[i])) for i in np.flatnonzero(reasons != ""))
     if not len(usable):
         first = "; ".join(f"{row.row}: {row.reason}" for row in excluded[:5]) or "the table is empty"
-        raise ValueError(f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a "
-                         f"finite loss")
+        raise NoUsableRowError(f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a "
+                          f"finite loss")
     _note_mixtures(table, usable, coordinates["density"], notes)
     points = Points(*(coordinates[name][usable] for name in ("active", "density", "unique", "tokens")))
     return Runs(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from analysis.files import write_bytes, write_json
 from analysis.study import Study, analyse
-from analysis.table import read_table
+from analysis.table import NoUsableRowError, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """summary: plain text for a terminal. paths: files written, report.html first. study: the numbers."""
+    """summary: plain text for a terminal. paths: files written, report.html first. study: the numbers, absent if no
+    row of the table was usable."""
 
     summary: str
     paths: tuple[Path, ...]
-    study: Study
+    study: Study | None
 
 
 def write_report(results: Path | str | pa.Table, folder: Path | str, *, title: str,
@@ -33,11 +34,24 @@ def write_report(results: Path | str | pa.Table, folder: Path | str, *, title: s
     """Analyse a results table and write report.html, report.json and the pictures into `folder`.
 
     results: see `table.read_table`. budgets: active FLOPs (6 N D) to recommend for; None is the largest run's.
-    Raises ValueError if the table is unreadable or has no usable row; a table too small for any law still gets a
-    report, which says what is missing.
+    Raises ValueError if the table is unreadable. A table too small for any law, or without a usable row, still gets
+    a report, which says what is missing.
     """
-    study = analyse(read_table(results), budgets=budgets, seed=seed, bootstraps=bootstraps)
-    return write_study(study, Path(folder), title)
+    try:
+        runs = read_table(results)
+    except NoUsableRowError as error:
+        return _empty(str(error), Path(folder), title)
+    return write_study(analyse(runs, budgets=budgets, seed=seed, bootstraps=bootstraps), Path(folder), title)
+
+
+def _empty(reason: str, folder: Path, title: str) -> Report:
+    """The report of a table in which nothing completed: why, and nothing else."""
+    from analysis.report.page import plain_page
+
+    text = "\n".join([title, "=" * len(title), "", "No recommendation:", f"  - {reason}"])
+    paths = (write_bytes(folder / "report.html", plain_page(title, text).encode()),
+             write_json(folder / "report.json", {"title": title, "rows": 0, "cautions": [reason]}))
+    return Report(text, paths, None)
 
 
 def write_study(study: Study, folder: Path, title: str) -> Report:

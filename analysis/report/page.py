@@ -48,8 +48,17 @@ def page(study: Study, title: str, text: str, pictures: Mapping[str, tuple[bytes
         more = len(study.runs.excluded) - len(rows)
         parts += ["<h2>Excluded rows</h2>", _table(("row", "reason"), rows)]
         parts += [f"<p>and {more} more, all in report.json</p>"] if more else []
+    return _document(title, "".join(parts))
+
+
+def plain_page(title: str, text: str) -> str:
+    """A page with the summary only."""
+    return _document(title, f"<h1>{escape(title)}</h1><pre>{escape(text)}</pre>")
+
+
+def _document(title: str, body: str) -> str:
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n")
+            f"<style>{STYLE}</style></head><body>{body}</body></html>\n")
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -62,3 +62,12 @@ def test_a_table_that_carries_no_law_says_which_law_is_nearest_and_what_it_needs
     report = write_report(laptop().slice(0, 3), tmp_path, title="three rows")
     assert "different runs needed, 3 there" in report.summary
     assert "the best measured run at density 1 is t002" in report.summary
+
+
+def test_a_sweep_in_which_nothing_completed_still_gets_a_report(tmp_path):
+    table = laptop().slice(0, 2)
+    failed = table.set_column(table.column_names.index("status"), "status", pa.array(["failed", "out_of_memory"]))
+    report = write_report(failed, tmp_path, title="all failed")
+    assert report.study is None
+    assert "t000: status is failed; t001: status is out_of_memory" in report.summary
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json"}
