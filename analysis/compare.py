@@ -17,7 +17,7 @@ from analysis.costs import ACTIVE, Cost
 from analysis.fit.intervals import bootstrap
 from analysis.fit.joint import fit
 from analysis.fit.problem import DELTA, Prior
-from analysis.fit.select import LADDER, lacking, levels, unsuited
+from analysis.fit.select import LADDER, density_class, lacking, levels, unsuited
 from analysis.laws import LAWS, Law
 from analysis.points import Array
 from analysis.table import Runs
@@ -64,13 +64,14 @@ def splits(runs: Runs, cost: Cost = ACTIVE) -> dict[str, Array]:
     points = runs.points
     spent = cost.of(points)
     largest = np.zeros(len(runs), dtype=bool)
-    for density in np.unique(points.density):
-        at = points.density == density
+    alike = density_class(points)
+    for density in np.unique(alike):
+        at = alike == density
         largest |= at & (points.active >= points.active[at].max() * (1 - 1e-9))
     masks = {
         "compute": spent > np.quantile(spent, 1 - SHARE),
         "epochs": points.epochs >= points.epochs.max() / 1.1,  # 7.94 and 7.98 are both eight
-        "sparsity": points.density <= points.density.min() * (1 + 1e-9),
+        "sparsity": alike == alike.min(),
         "size": largest,
     }
     constant = {"epochs": levels(points.epochs) == 1, "sparsity": levels(points.density) == 1}

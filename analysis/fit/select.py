@@ -15,7 +15,7 @@ from analysis.fit.joint import LARGE, Fit, fit
 from analysis.fit.problem import DELTA, Problem
 from analysis.fit.solver import minimise
 from analysis.laws import LAWS, Law
-from analysis.points import Array
+from analysis.points import Array, Points
 from analysis.table import Runs
 
 LADDER = (
@@ -46,12 +46,12 @@ class Candidate:
 
 def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
     """What `runs` lacks to carry `law`, in words; empty if nothing."""
-    points, saturation = runs.points, law.saturation
+    points, saturation, alike = runs.points, law.saturation, density_class(runs.points)
     multi = points.epochs > MULTI
     sparse = points.density < 1
     needs = [
         (len(np.unique(runs.group)), max(len(law.names) + 2, int(1.5 * len(law.names))), "different runs"),
-        (max(levels(points.active[points.density == d]) for d in np.unique(points.density)), 3, "sizes at one density"),
+        (max(levels(points.active[alike == d]) for d in np.unique(alike)), 3, "sizes at one density"),
         (levels(points.tokens), 3, "token counts"),
         (levels(points.density[sparse]) + int((~sparse).any()), law.factor.levels + 1, "densities"),
     ]
@@ -70,6 +70,11 @@ def levels(values: Array) -> int:
         if value - last > APART:
             found, last = found + 1, value
     return found
+
+
+def density_class(points: Points) -> Array:
+    """(n,) numbers that are equal for densities about a tenth apart or less: 0.1428 and 0.1429 are one density."""
+    return np.asarray(np.round(points.log_density / APART))
 
 
 def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
