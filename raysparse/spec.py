@@ -296,9 +296,11 @@ class Placement(Record):
     micro_batch: int = 0
     device: str = "cpu"
     threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
+    checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
     compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
         require(self.micro_batch >= 0, "placement.micro_batch", self.micro_batch, "0 (whole share) or more")
         require(self.threads >= 1, "placement.threads", self.threads, "at least 1")
+        require(self.checkpoint_seconds >= 0, "placement.checkpoint_seconds", self.checkpoint_seconds, "0 (every step) or more")

@@ -80,13 +80,16 @@ def adam_step(
 
 
 def _store(stored: list[Tensor], results: list[Tensor], noise: int, part: slice) -> None:
-    """Put results back where storage is not float32, each rounded with its own 16 of a weight's random bits."""
+    """Put results back where storage is not float32, each rounded with its own 16 of a weight's 64 random bits."""
     if all(t.dtype == torch.float32 for t in stored):
         return
-    bits = philox.quadruples(noise, part.start, part.stop, device=results[0].device)
-    for lane, (target, result) in enumerate(zip(stored, results, strict=True)):
+    first = part.start // 2  # a counter serves two weights
+    pairs = philox.quadruples(noise, first, -(-part.stop // 2), device=results[0].device).view(-1, 2)
+    words = pairs[part.start - 2 * first : part.stop - 2 * first]
+    rounding = (words[:, 0], (words[:, 0] << 16) & 0xFFFFFFFF, words[:, 1])
+    for word, target, result in zip(rounding, stored, results, strict=True):
         if target.dtype != torch.float32:
-            target.copy_(round_stochastically(result, bits[:, lane].view_as(result)))
+            target.copy_(round_stochastically(result, word.view_as(result)))
 
 
 def round_stochastically(x: Tensor, word: Tensor) -> Tensor:

@@ -69,6 +69,16 @@ def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
     return prefix, k
 
 
+def pairwise_sums(blocks: Tensor) -> Tensor:
+    """The sum of every row, float32: neighbours first, then pairs of pairs, so that every device adds in the same order."""
+    x = blocks.float()
+    width = 1 << (x.shape[1] - 1).bit_length()
+    x = torch.nn.functional.pad(x, (0, width - x.shape[1]))
+    while x.shape[1] > 1:
+        x = x[:, 0::2] + x[:, 1::2]
+    return x[:, 0]
+
+
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
     """The k active blocks with the smallest sum of |w|, bool (active,).
 
@@ -77,10 +87,10 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
     blocks = values.view(-1, size)
 
     def keys(start: int, stop: int) -> Tensor:
-        scores = blocks[start:stop].float().abs().sum(dim=1)
+        scores = pairwise_sums(blocks[start:stop].abs())
         if noise is not None:  # exp(exponent * log(score) + Gumbel), written as a quotient so that it stays non-negative
             uniform = philox.uniform(philox.words(noise, start, stop, device=values.device))
-            scores = scores**exponent / -uniform.log()
+            scores = scores**exponent / -uniform.double().log().float()  # in float64, so that devices agree
         return order_bits(scores)
 
     dropped = torch.empty(len(blocks), dtype=torch.bool, device=values.device)

@@ -42,6 +42,12 @@ def _store(pointer, x, word, inside):
     tl.store(pointer, cast(x, pointer.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _two_words(noise, counter, count: tl.constexpr):
+    a, b, c, d = tl.randint4x(noise, counter + tl.arange(0, count // 2))
+    return tl.reshape(tl.join(a, c), (count,)), tl.reshape(tl.join(b, d), (count,))
+
+
 @triton.jit(do_not_specialize=["noise"])
 def _adam_step(
     values, grad, exp_avg, exp_avg_sq, age, step_size, correction, gradient_factor, total,
@@ -62,10 +68,10 @@ def _adam_step(
     m += weight1 * (g - m)
     v = v * beta2 + weight2 * g * g
     w = w * keep - m / (tl.sqrt(v) * unbias + eps) * rate
-    word0, word1, word2, _ = tl.randint4x(noise, at)  # removed by the compiler where all storage is float32
-    _store(values + at, w, word0, inside)
-    _store(exp_avg + at, m, word1, inside)
-    _store(exp_avg_sq + at, v, word2, inside)
+    first, second = _two_words(noise, tl.program_id(0).to(tl.int64) * (portion // 2), portion)
+    _store(values + at, w, first, inside)
+    _store(exp_avg + at, m, first << 16, inside)
+    _store(exp_avg_sq + at, v, second, inside)
 
 
 def adam_step(

@@ -9,8 +9,8 @@ The decision that shaped this file: keys are made again in every pass and never 
 mask alone: random words are functions of the block's number), so a choice needs a few counts of groups beside its answer.
 
 Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of several weights are float32 sums
-of |w| over neighbouring pairs, then pairs of pairs, and so on, with zeros up to a power of two: `pairwise_sums` says the same
-in torch. `selection.weakest` sums in the order of torch's kernel, and can disagree where two scores differ by a rounding error.
+of |w| over neighbouring pairs, then pairs of pairs, and so on, with zeros up to a power of two: `selection.pairwise_sums`
+says the same in torch.
 The soft rule takes the logarithm in float64 and rounds it, so that devices disagree on one key in some 2^28 only.
 """
 
@@ -151,14 +151,6 @@ def _smallest(
     out = torch.empty(words(total) if packed else total, dtype=torch.int32 if packed else torch.uint8, device=device)
     _choose[grid](source, mask, key, total, state, triton_bits.before(ties), out, rule, power, packed)
     return out if packed else out.view(torch.bool)
-
-
-def pairwise_sums(blocks: Tensor) -> Tensor:
-    """The sum of every row, float32, in the order in which `block_scores` adds: the definition, in torch, on any device."""
-    x = torch.nn.functional.pad(blocks.float(), (0, triton.next_power_of_2(blocks.shape[1]) - blocks.shape[1]))
-    while x.shape[1] > 1:
-        x = x[:, 0::2] + x[:, 1::2]
-    return x[:, 0]
 
 
 def block_scores(values: Tensor, size: int) -> Tensor:

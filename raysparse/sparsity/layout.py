@@ -18,6 +18,7 @@ from torch import Tensor
 
 from raysparse.counts import Blocks
 from raysparse.kernels import bitmask, ops, philox
+from raysparse.kernels.selection import pairwise_sums
 from raysparse.kernels.tile_lists import TileLists, tile_lists
 from raysparse.spec import LayoutKind
 
@@ -95,8 +96,9 @@ class Layout:
         """Sum over every block of a dense matrix, active or not, float32 (total,)."""
         if self.kind == "tile":
             b = self.block
-            return dense.view(self.shape.rows // b, b, self.shape.columns // b, b).sum(dim=(1, 3)).view(-1)
-        return dense.view(self.shape.total, self.shape.size).sum(dim=1)
+            tiles = dense.view(self.shape.rows // b, b, self.shape.columns // b, b).transpose(1, 2)
+            return pairwise_sums(tiles.reshape(self.shape.total, self.shape.size))
+        return pairwise_sums(dense.view(self.shape.total, self.shape.size))
 
     @property
     def _tile(self) -> int:

@@ -157,15 +157,14 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds and at the end of the run."""
 
-    def __init__(self, folder: Folder, every_seconds: float = 30.0, every_steps: int = 0):
-        self.folder, self.every_seconds, self.every_steps = folder, every_seconds, every_steps
+    def __init__(self, folder: Folder, every_seconds: float):
+        self.folder, self.every_seconds = folder, every_seconds
 
     def start(self, state: TrainState) -> None:
         self.written = time.monotonic()
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
-        is_turn = self.every_steps and record.step % self.every_steps == 0
-        if is_turn or state.is_done or time.monotonic() - self.written > self.every_seconds:
+        if state.is_done or time.monotonic() - self.written >= self.every_seconds:
             checkpoint.save(self.folder, state)
             self.written = time.monotonic()
 

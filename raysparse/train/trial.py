@@ -39,7 +39,6 @@ def run(
     *,
     placement: Placement | None = None,
     hooks: Sequence[Hook] = (),
-    checkpoint_every_steps: int = 0,
 ) -> Outcome:
     """Train `spec` on the tokens of `store`, keeping spec.json, metrics.jsonl, checkpoint/ and tensorboard/ in `folder`.
 
@@ -49,13 +48,15 @@ def run(
     started = time.perf_counter()
     placement = placement or Placement()
     torch.set_num_threads(placement.threads)
+    if placement.device.startswith("cuda"):
+        torch.cuda.set_device(placement.device)  # kernels launch on the current device
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
     checkpoint.load(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json("spec.json", spec.to_dict())
-        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, every_steps=checkpoint_every_steps)]
+        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds)]
     status, reason = _train(state, batches, everyone)
     loss = state.evaluations[-1].loss if state.evaluations else None
     return Outcome(

@@ -43,4 +43,4 @@ def small_plan(
         optimizer=OptimizerSpec(batch_sequences=4),
         evaluations=4,
     )
-    return Plan(specs=specs, placement=Placement(workers=workers), budget=budget or Budget())
+    return Plan(specs=specs, placement=Placement(workers=workers, checkpoint_seconds=0.2), budget=budget or Budget())

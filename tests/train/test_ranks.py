@@ -13,7 +13,7 @@ from raysparse.spec import Placement
 from raysparse.train import reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
-from tests.train.test_trial import BREAKS, Interrupt, assert_same, final_state
+from tests.train.test_trial import BREAKS, EVERY_STEP, Interrupt, assert_same, final_state
 
 METHODS = ["dense", "static", "set", "rigl", "smet", "smet_grad"]
 
@@ -40,7 +40,7 @@ def work(rank: int, folder: Path, tokens: str) -> None:
         torch.save(record.seen, folder / method / f"topologies-{rank}.pt")
         for step in BREAKS.values():
             with pytest.raises(KeyboardInterrupt):
-                trial.run(spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], checkpoint_every_steps=1)
+                trial.run(spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP)
             dist.barrier()  # rank 0 has written its checkpoint before the other reads it
         trial.run(spec, store, Folder(folder / method / "broken"))
     _stop_one_rank(rank, store, folder)

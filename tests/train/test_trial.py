@@ -19,6 +19,7 @@ from tests.conftest import small_trial
 from tests.model.test_llama import plain_copy
 
 METHODS = ["dense", "static", "set", "rigl", "smet", "smet_grad"]
+EVERY_STEP = Placement(checkpoint_seconds=0.0)
 
 
 class Interrupt(Hook):
@@ -77,7 +78,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
     broken = Folder(tmp_path / "broken")
     for step in BREAKS.values():
         with pytest.raises(KeyboardInterrupt):
-            trial.run(spec, store, broken, hooks=[Interrupt(step)], checkpoint_every_steps=1)
+            trial.run(spec, store, broken, hooks=[Interrupt(step)], placement=EVERY_STEP)
     resumed = trial.run(spec, store, broken)
     assert resumed.evaluations == undisturbed.evaluations
     assert (resumed.train_loss, resumed.validation_loss) == (undisturbed.train_loss, undisturbed.validation_loss)
@@ -98,7 +99,7 @@ def test_resuming_is_exact_in_every_dtype_and_layout(change, store, tmp_path):
     spec = small_trial(**change)
     trial.run(spec, store, Folder(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        trial.run(spec, store, Folder(tmp_path / "broken"), hooks=[Interrupt(20)], checkpoint_every_steps=3)
+        trial.run(spec, store, Folder(tmp_path / "broken"), hooks=[Interrupt(20)], placement=EVERY_STEP)
     trial.run(spec, store, Folder(tmp_path / "broken"), placement=Placement())
     assert_same(final_state(Folder(tmp_path / "broken")), final_state(Folder(tmp_path / "whole")))
 
@@ -173,7 +174,7 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_state(store, tmp_path):
     """At an absurd rate the loss leaves the numbers; the step that would spoil the weights is refused."""
     spec = small_trial("dense", optimizer={"lr": 1e30, "clip": 0.0, "warmup_fraction": 0.0})
     folder = Folder(tmp_path)
-    outcome = trial.run(spec, store, folder, checkpoint_every_steps=1)
+    outcome = trial.run(spec, store, folder, placement=EVERY_STEP)
     assert outcome.status == "diverged"
     assert "gradient norm" in outcome.reason
     assert 0 < outcome.steps < spec.steps
