@@ -39,7 +39,7 @@ def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
     preserved (REFERENCE section 1); `uniform` gives all the same.
     """
     sparsity.check_blocks(model.projections)
-    size = {"element": 1, "run": sparsity.block, "tile": sparsity.block**2}[sparsity.layout]
+    size = sparsity.block_size
     densities = _densities(model.projections, sparsity)
     found = {}
     for name, (rows, columns) in model.projections.items():

@@ -152,19 +152,24 @@ class SparsitySpec(Record):
                 self.update_ratio_final, "a fraction in [0, update_ratio]")  # fmt: skip
         require(self.regrowth_warmup >= 0, "sparsity.regrowth_warmup", self.regrowth_warmup, "0 (off) or more steps")
 
+    @property
+    def block_size(self) -> int:
+        """Weights in one block."""
+        return {"element": 1, "run": self.block, "tile": self.block**2}[self.layout]
+
     def check_blocks(self, shapes: dict[str, tuple[int, int]]) -> None:
-        """Raise ValueError when blocks do not divide a matrix of (rows, columns)."""
+        """Raise ValueError when blocks do not divide a matrix of (rows, columns), or are too large for the density."""
         for name, (rows, columns) in shapes.items():
-            divided = {
-                "element": True,
-                "run": rows * columns % self.block == 0,
-                "tile": rows % self.block == 0 and columns % self.block == 0,
-            }[self.layout]
-            if not divided:
-                side = math.gcd(rows, columns) if self.layout == "tile" else math.gcd(rows * columns, 1 << 30)
+            sides = {"element": [], "run": [rows * columns], "tile": [rows, columns]}[self.layout]
+            if any(side % self.block for side in sides):
                 raise ValueError(
                     f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x {columns}; "
-                    f"choose a block that divides {side}, or change the model's shape"
+                    f"choose a block that divides {math.gcd(*sides)}, or change the model's shape"
+                )
+            if self.density * (total := rows * columns // self.block_size) < 0.5:
+                raise ValueError(
+                    f"sparsity.density {self.density:g} is less than half a block of the {total} in {name} of {rows} x {columns}; "
+                    f"choose a block smaller than {self.block} or a density of at least {0.5 / total:.2g}"
                 )
 
     @property

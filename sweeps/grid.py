@@ -20,7 +20,7 @@ from raysparse.sweep.plan import Plan, grid
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
 DENSITIES = [1.0, 0.5, 0.25]
-UNIQUE_TOKENS = [65_536, 196_608]
+UNIQUE_TOKENS = [50_000, 150_000]
 EPOCHS = [1, 3, 9]  # laptop-m is at its best after 4 to 8 passes over either, and worse after more
 
 

@@ -71,6 +71,8 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: small_trial(data={"unique_tokens": 10}), "less than one sequence"),
         (lambda: small_trial(optimizer={"batch_sequences": 4096}), "do not fill one batch"),
         (lambda: small_trial(sparsity={"layout": "tile", "block": 5}), "choose a block that divides 16"),
+        (lambda: small_trial(sparsity={"layout": "run", "block": 7}), "choose a block that divides 256"),
+        (lambda: small_trial(density=0.1, sparsity={"layout": "tile", "block": 8}), "choose a block smaller than 8"),
         (lambda: ladder.model("dc-61m"), "known sizes: laptop-xs"),
         (lambda: Placement(workers=0), r"placement\.workers is 0"),
     ],
