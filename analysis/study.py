@@ -17,7 +17,7 @@ from analysis.compare import Comparison, compare
 from analysis.costs import ACTIVE, Cost
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import Draws, bootstrap
-from analysis.fit.joint import LARGE, Fit, fit
+from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
 from analysis.fit.select import Candidate, candidates, nearest_law, pick
 from analysis.laws import Law
 from analysis.optimum import Box, search
@@ -29,7 +29,6 @@ CURVE = 25         # budgets along the optimal-sparsity curve
 BEYOND = 4.0       # the curve ends at this multiple of the largest run's cost
 CURVE_DRAWS = 80   # draws that the bands of the curve use
 HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
-SAMPLE = 4096      # rows of a large table that hold-outs use
 SHOWN = 5000       # rows that pictures show at most
 CLEARLY = 0.9      # hold-outs contradict the choice if another law's error is below this share of its own
 FEW = 30           # fewer runs than this is said aloud

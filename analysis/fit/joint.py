@@ -28,7 +28,8 @@ EFFORT = 160_000             # starts are chosen so that starts * rows * paramet
 SCREEN = 130_000             # ... and guesses so that guesses * rows is about this
 PROMISING = 1.15             # starts this close to the best after 30 steps are followed to the end
 SKETCH = 128                 # rows that guesses are judged on
-LARGE = 20_000               # rows above which everything but the last descent uses a random subset
+LARGE = 20_000               # rows above which everything but the last descent uses a random subset ...
+SAMPLE = 2048                # ... of this size
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
                          f"{_smaller(law, distinct)}")
     whole = problem
     if len(runs) > LARGE:
-        rows = np.sort(np.random.default_rng(seed).choice(len(runs), 4096, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False))
         problem = Problem(law, runs.points.take(rows), runs.log_loss[rows], problem.fixed, prior, delta)
     wanted = starts or int(np.clip(EFFORT // (len(problem.points) * free), 8, 64))
     sketch = _sketch(problem)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fit.joint import LARGE, Fit, fit
+from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
 from analysis.fit.problem import DELTA, Problem
 from analysis.fit.solver import minimise
 from analysis.laws import LAWS, Law
@@ -95,7 +95,7 @@ def candidates(runs: Runs, seed: int = 0, delta: float = DELTA,
     """
     tried = []
     if len(runs) > LARGE:  # which law is decided on a sample; the caller fits it to all rows
-        runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), 4096, replace=False)))
+        runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
     for name in names:
         law = LAWS[name]
         missing, other = lacking(law, runs), unsuited(law, runs)
