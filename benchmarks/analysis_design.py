@@ -102,10 +102,13 @@ def study(number: int, wanted: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=50)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first study, which seeds it: fresh ones confirm a setting"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "analysis_design.json")
     arguments = parser.parse_args()
     start = time.process_time()
-    rows = [uniform(number) for number in range(arguments.studies)]
+    rows = [uniform(number) for number in range(arguments.first, arguments.first + arguments.studies)]
     wanted = float(np.median([row["grid_width"] for row in rows]))
     for row in rows:
         row |= study(int(row["study"]), wanted)
@@ -121,7 +124,8 @@ def main() -> None:
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "noise": NOISE,
-                "batch": BATCH, "overhead": OVERHEAD,
+                "batch": BATCH,
+                "overhead": OVERHEAD,
                 "target_width_ln_density": wanted,
                 "grid_trials": len(grid(SIZES, DENSITIES, UNIQUES, EPOCHS)),
                 "median_share_of_grid_flops": {name: float(np.median(values)) for name, values in shares.items()},
