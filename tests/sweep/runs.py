@@ -26,7 +26,14 @@ def start(plan: Plan, storage: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "raysparse", "sweep", str(file), "--storage", str(storage), "--name", "run", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with open(storage / "log.txt", "a") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment)
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment, preexec_fn=hear_ctrl_c
+        )  # fmt: skip
+
+
+def hear_ctrl_c() -> None:
+    """A shell that runs the tests in the background makes their processes deaf to SIGINT; a user's are not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(plan: Plan, storage: Path, *arguments: str) -> str:

@@ -1,6 +1,7 @@
 """Sweeps on a real Ray: killed drivers and killed workers change no number and lose no trial."""
 
 import signal
+import time
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_kill_the_driver_then_a_worker_and_every_loss_is_the_undisturbed_one(cor
     plan = disturbed_plan(corpus)
     driver = runs.start(plan, tmp_path)
     runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 1, driver, tmp_path)
-    ray_processes = set(runs.descendants(driver.pid))
+    ray_processes = runs.descendants(driver.pid)
     runs.kill(driver.pid)
     driver.wait()
     finished_first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "journal").glob("*.json")}
@@ -43,7 +44,10 @@ def test_kill_the_driver_then_a_worker_and_every_loss_is_the_undisturbed_one(cor
 
     assert runs.losses(tmp_path) == undisturbed
     assert {path: path.stat().st_mtime_ns for path in finished_first} == finished_first, "a finished trial was run again"
-    assert not [pid for pid in ray_processes if is_alive(pid)], "the killed driver left its Ray behind"
+    end = time.monotonic() + runs.PATIENCE  # the dashboard's agent looks for its parent only now and then
+    while left := {pid: name for pid, name in ray_processes.items() if is_alive(pid)}:
+        assert time.monotonic() < end, f"the killed driver left its Ray behind: {left}"
+        time.sleep(0.5)
 
 
 def is_alive(pid: int) -> bool:
