@@ -1,13 +1,14 @@
 """Bytes per weight of the sparse matrices, by design and density, and the peak of what a step and an update need besides.
 
-Run it: `python benchmarks/memory.py`. Ours is measured: the sizes of the storages that a model really holds. The two designs it is
-compared with are models: dense Adam (values, gradient and two moments of every weight), and the storage of the released SMET code
-at block size 1 as read from it: a dense bf16 weight, and for each active weight a 2-byte gradient, two 2-byte moments, a 4-byte
-index, a 2-byte age and a second 4-byte index for its gradient hook.
+Run it: `python -m benchmarks.memory`, with `--transients` for the second part (minutes). Ours is measured: the sizes of the storages
+that a model really holds. The two designs it is compared with are models: dense Adam (values, gradient and two moments of every
+weight), and the storage of the released SMET code at block size 1 as read from it: a dense bf16 weight, and for each active weight
+a 2-byte gradient, two 2-byte moments, a 4-byte index, a 2-byte age and a second 4-byte index for its gradient hook.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -115,8 +116,9 @@ def main() -> None:
     ]
     record.show("Bytes per weight of the sparse matrices", rows)
     print(f"of which the layout of single weights: {layout_alone(0.25):.4f}")
-    transients = [transient_bytes(d) for d in (0.25, 0.0625)]
-    record.show("Peak memory besides", transients)
+    transients = [transient_bytes(d) for d in (0.25, 0.0625)] if "--transients" in sys.argv else []
+    if transients:
+        record.show("Peak memory besides", transients)
     print(record.save("memory", [*rows, *transients]))
 
 
