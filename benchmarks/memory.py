@@ -1,6 +1,6 @@
 """Bytes per weight of the sparse matrices, by design and density, and the peak of what a step and an update need besides.
 
-Run it: `python -m benchmarks.memory`, with `--transients` for the second part (minutes). Ours is measured: the sizes of the storages
+Run it: `python -m benchmarks.memory`, with `--transients` for its second part (minutes). Ours is measured: sizes of the storages
 that a model really holds. The two designs it is compared with are models: dense Adam (values, gradient and two moments of every
 weight), and the storage of the released SMET code at block size 1 as read from it: a dense bf16 weight, and for each active weight
 a 2-byte gradient, two 2-byte moments, a 4-byte index, a 2-byte age and a second 4-byte index for its gradient hook.
