@@ -33,7 +33,7 @@ class Blocks:
 
 
 def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
-    """Active blocks of every projection; each within half a block of its density, never fewer than one.
+    """Active blocks of every projection; each within half a block of its density, never fewer than one (of each row's, balanced).
 
     `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1, with the total
     preserved (REFERENCE section 1); `uniform` gives all the same.
@@ -44,7 +44,8 @@ def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
     found = {}
     for name, (rows, columns) in model.projections.items():
         total = rows * columns // size
-        found[name] = Blocks(rows, columns, size, total, max(1, round(densities[name] * total)))
+        parts = rows // sparsity.block if sparsity.balanced else 1
+        found[name] = Blocks(rows, columns, size, total, parts * max(1, round(densities[name] * total / parts)))
     return found
 
 
@@ -154,7 +155,8 @@ class MemoryBytes:
     moments: int
     ages: int
     layout: int
-    scratch: int
+    scratch: int  # one dense matrix that all share
+    resident: int  # dense weights kept from product to product, if the placement says so
     activations: int
     logits: int
 
@@ -163,8 +165,13 @@ class MemoryBytes:
         return sum(dataclasses.astuple(self))
 
 
-# Logits exist only for this many elements at a time (model/llama.py).
 LOGIT_CHUNK_ELEMENTS = 1 << 22
+
+
+def logit_elements(tokens: int, vocabulary: int, hidden: int) -> int:
+    """How many logits exist at a time (model/loss.py): as many numbers as the hidden states have, and at least 4 million, so that
+    products stay large and the head's gradient is not added to more often than needed."""
+    return min(tokens * vocabulary, max(LOGIT_CHUNK_ELEMENTS, tokens * hidden))
 
 
 def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
@@ -174,7 +181,14 @@ def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
     return not uses_tile_products(spec.sparsity, spec.precision, device) or spec.sparsity.regrows_by_gradient
 
 
-def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu") -> MemoryBytes:
+def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:
+    """Whether products with this matrix need its weights put into dense memory, or cast, first."""
+    if shape.active == shape.total:
+        return spec.precision == "bf16_master"
+    return not uses_tile_products(spec.sparsity, spec.precision, device)
+
+
+def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: bool = False) -> MemoryBytes:
     """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are the tensors that the
     backward pass keeps (about 14 of hidden width and 4 of MLP width a layer and token), good to some tens of percent."""
     model, counts = spec.model, parameters(spec.model, spec.sparsity)
@@ -184,7 +198,8 @@ def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu") -> MemoryB
     moment = 8 if spec.optimizer.moments == "fp32" else 4
     active_blocks = sum(b.active for b in blocks.values())
     tokens = micro_batch * model.context
-    chunk = min(tokens * model.vocab_size, LOGIT_CHUNK_ELEMENTS)
+    head = model.vocab_size * model.hidden
+    chunk = logit_elements(tokens, model.vocab_size, model.hidden)
     return MemoryBytes(
         weights=value * counts.active,
         gradients=value * counts.active,
@@ -192,6 +207,7 @@ def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu") -> MemoryB
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
         layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
         scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
+        resident=compute * sum(b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device)) if resident else 0,
         activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
-        logits=chunk * (compute + 4 + 4),
+        logits=chunk * (compute + 8) + head * (4 if compute == 4 else 4 + compute) + tokens * model.hidden * compute,
     )

@@ -122,6 +122,7 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
     params = counts.parameters(spec.model, spec.sparsity)
     per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
     micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
+    predicted = counts.memory(spec, micro_batch=micro_batch, device=placement.device, resident=placement.resident)
     everything: dict[str, Any] = {
         **spec.model.to_dict(), **spec.sparsity.to_dict(), **spec.data.to_dict(), **spec.optimizer.to_dict(),
         **spec.to_dict(), **outcome.to_dict(),
@@ -132,7 +133,7 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
         "params_active_non_embedding": params.active_non_embedding,
         "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
-        "bytes_predicted": dataclasses.asdict(counts.memory(spec, micro_batch=micro_batch, device=placement.device)),
+        "bytes_predicted": dataclasses.asdict(predicted),
         "spec": spec.to_dict(),
     }  # fmt: skip
     row = {name: everything[name] for name in COLUMNS}

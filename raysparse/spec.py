@@ -34,6 +34,11 @@ def label(default: str = "") -> Any:
     return field(default=default, metadata={"identity": False})
 
 
+def added(default: Any) -> Any:
+    """A field that came later: at its default it is left out of the trial id, so that ids from before it stay what they were."""
+    return field(default=default, metadata={"identity_unless": default})
+
+
 def require(holds: bool, what: str, value: object, expected: str) -> None:
     """Raise ValueError with one wording for every record: the field, the value, what was expected."""
     if not holds:
@@ -58,8 +63,8 @@ class Record:
         """The nested dictionary of fields that change the result."""
         found: dict[str, Any] = {}
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            if f.metadata.get("identity", True):
-                value = getattr(self, f.name)
+            value = getattr(self, f.name)
+            if f.metadata.get("identity", True) and f.metadata.get("identity_unless", ...) != value:
                 found[f.name] = value.identity() if isinstance(value, Record) else value
         return found
 
@@ -133,6 +138,7 @@ class SparsitySpec(Record):
     lr_scaling: LearningRateScaling = "rsqrt"
     distribution: Distribution = "uniform"
     prune: PruneRule = "magnitude"
+    balanced: bool = added(default=False)  # tiles only: as many active in every row of tiles, so that no row's product is longer
 
     def __post_init__(self) -> None:
         require_choice("sparsity.method", self.method, Method)
@@ -146,6 +152,8 @@ class SparsitySpec(Record):
         require(self.block >= 1, "sparsity.block", self.block, "a positive whole number")
         if self.layout == "element" and self.block != 1:
             raise ValueError(f"sparsity.block is {self.block} but layout 'element' has blocks of 1; use 'run' or 'tile'")
+        if self.balanced and self.layout != "tile":
+            raise ValueError(f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case")
         require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
         require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
         require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
@@ -166,9 +174,12 @@ class SparsitySpec(Record):
                     f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x {columns}; "
                     f"choose a block that divides {math.gcd(*sides)}, or change the model's shape"
                 )
-            if self.density * (total := rows * columns // self.block_size) < 0.5:
+            total, where = rows * columns // self.block_size, f"{name} of {rows} x {columns}"
+            if self.balanced:
+                total, where = columns // self.block, f"a row of {where}"
+            if self.density * total < 0.5:
                 raise ValueError(
-                    f"sparsity.density {self.density:g} is less than half a block of the {total} in {name} of {rows} x {columns}; "
+                    f"sparsity.density {self.density:g} is less than half a block of the {total} in {where}; "
                     f"choose a block smaller than {self.block} or a density of at least {0.5 / total:.2g}"
                 )
 
@@ -303,6 +314,7 @@ class Placement(Record):
     threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
     checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
     compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
+    resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")

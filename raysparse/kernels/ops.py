@@ -129,6 +129,14 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
     return (_triton(mask, "selection") or selection).regrow_largest(mask, scores, k)  # type: ignore[no-any-return]
 
 
+@_operation(fake=lambda mask, survivors, total, rows, per_row, key, scores=None: torch.empty_like(mask))
+def regrow_in_rows(
+    mask: Tensor, survivors: Tensor, total: int, rows: int, per_row: int, key: int, scores: Tensor | None = None
+) -> Tensor:
+    """As many new blocks in every row of blocks as it is short of. See `selection.regrow_in_rows`; one code for all devices."""
+    return selection.regrow_in_rows(mask, survivors, total, rows, per_row, key, scores)
+
+
 @_operation(mutates=("state",))
 def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
     """Blocks that were `dropped` go, survivors take the places of `stayed`, others are 0; in place."""

@@ -35,10 +35,9 @@ def stream(seed: int, *purpose: int) -> int:
 
 
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of constant * word, for word in [0, 2**32): by halves, because int64 cannot hold 64 unsigned bits."""
-    low = constant * (word & 0xFFFF)
-    high = constant * (word >> 16) + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+    """High and low 32 bits of constant * word, for word in [0, 2**32). The signed product wraps around: its bits are right."""
+    product = constant * word
+    return (product >> 32) & _MASK, product & _MASK
 
 
 def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ are taken in ascending order of their block, so the choice is unique and the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -100,13 +101,34 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
 
 
 def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
-    """k of the inactive blocks, uniformly: those with the smallest random words of the stream `key`. A mask of int32 words."""
+    """k of the inactive blocks, uniformly: those with the smallest random words of the stream `key`. A mask of int32 words.
 
-    def keys(start: int, stop: int) -> Tensor:
-        word = philox.words(key, start, stop, device=mask.device)
-        return word.masked_fill_(_bits(mask, start, stop), _NEVER)
+    Random words cost more than all else, so they are made once: those below a bound that k of them are sure to reach, 8 standard
+    deviations above where the k-th is expected, are kept and chosen from.
+    """
+    inactive = total - sum(int(_bits(mask, start, stop).sum()) for start, stop in portions(total))
+    share = k / max(inactive, 1)
+    bound = share + (8 * math.sqrt(share * (1 - share) * inactive) + 64) / max(inactive, 1)
+    block, word = _words_below(min(round(bound * _NEVER), _NEVER), mask, total, key)
+    if len(block) < k:  # has never been seen
+        block, word = _words_below(_NEVER, mask, total, key)
+    found = torch.zeros_like(mask)
+    chosen = smallest(lambda start, stop: word[start:stop].long() & 0xFFFFFFFF, len(block), k)
+    for (start, stop), flags in zip(portions(len(block)), chosen, strict=True):
+        mine = block[start:stop][flags]
+        found.scatter_add_(0, (mine // WORD).long(), torch.ones_like(mine) << mine % WORD)
+    return found
 
-    return _packed(smallest(keys, total, k))
+
+def _words_below(bound: int, mask: Tensor, total: int, key: int) -> tuple[Tensor, Tensor]:
+    """(numbers of the inactive blocks with a random word below the bound, these words), both int32, words as signed numbers."""
+    blocks, words = [], []
+    for start, stop in portions(total):
+        word = philox.words(key, start, stop, device=mask.device).masked_fill_(_bits(mask, start, stop), _NEVER)
+        near = (word < bound).nonzero().view(-1)
+        blocks.append((near + start).to(torch.int32))
+        words.append(word[near].to(torch.int32))
+    return torch.cat(blocks), torch.cat(words)
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -116,6 +138,24 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
         return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(_bits(mask, start, stop), _NEVER)
 
     return _packed(smallest(keys, len(scores), k))
+
+
+def regrow_in_rows(
+    mask: Tensor, survivors: Tensor, total: int, rows: int, per_row: int, key: int, scores: Tensor | None = None
+) -> Tensor:
+    """In each of `rows` equal rows of blocks, as many new ones as its `survivors` are short of `per_row`. A mask of int32 words.
+
+    Taken are the inactive blocks of `mask` with the largest `scores`, float32 (total,), or without scores those with the smallest
+    random words of the stream `key`; blocks that were active and do not survive only when a row has no others. Keys of all blocks
+    are made at once: it is for tiles, of which there are few.
+    """
+    keys = philox.words(key, 0, total, device=mask.device) if scores is None else 0x7FFFFFFF - order_bits(scores)
+    kept = _bits(survivors, 0, total)
+    keys = keys.masked_fill(_bits(mask, 0, total), _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
+    order = keys.argsort(dim=1, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=mask.device).expand_as(order))
+    missing = per_row - kept.view(rows, -1).sum(dim=1, keepdim=True)
+    return pack((rank < missing).flatten())
 
 
 def without(mask: Tensor, total: int, dropped: Tensor) -> Tensor:

@@ -115,5 +115,5 @@ class Llama(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Sum of next-token cross-entropies in nats, float32 scalar, over tokens (b, t + 1)."""
         hidden = self.hidden(tokens[:, :-1])
-        loss: Tensor = head_loss(hidden.flatten(0, 1), self.head.to(self.compute_dtype), tokens[:, 1:].flatten())
+        loss: Tensor = head_loss(hidden.flatten(0, 1), self.head, tokens[:, 1:].flatten())
         return loss

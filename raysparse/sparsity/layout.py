@@ -39,14 +39,18 @@ class Layout:
 
     @classmethod
     def random(
-        cls, kind: LayoutKind, block: int, shape: Blocks, *, seed: int, matrix: int, device: torch.device | str = "cpu"
-    ) -> Layout:
-        """Exactly `shape.active` blocks, uniformly at random, a function of (seed, matrix) alone."""
+        cls, kind: LayoutKind, block: int, shape: Blocks, *, seed: int, matrix: int, device: torch.device | str = "cpu",
+        balanced: bool = False,
+    ) -> Layout:  # fmt: skip
+        """Exactly `shape.active` blocks, uniformly at random, a function of (seed, matrix) alone; balanced: as many in each row."""
         if shape.active == shape.total:
             return cls(kind, block, shape, None)
         empty = torch.zeros(bitmask.words(shape.total), dtype=torch.int32, device=device)
         key = philox.stream(seed, matrix, INITIAL_MASK)
-        return cls(kind, block, shape, ops.regrow_at_random(empty, shape.total, shape.active, key))
+        layout = cls(kind, block, shape, empty)
+        mask = layout.regrown_in_rows(empty, key) if balanced else ops.regrow_at_random(empty, shape.total, shape.active, key)
+        layout.replace(mask)
+        return layout
 
     @property
     def is_full(self) -> bool:
@@ -63,6 +67,13 @@ class Layout:
         self.mask.copy_(mask)
         self.bases.copy_(ops.bases(self.mask))
         self._lists = None
+
+    def regrown_in_rows(self, survivors: Tensor, key: int, scores: Tensor | None = None) -> Tensor:
+        """For balanced tiles: a mask of as many new blocks in every row as the `survivors` there are short of."""
+        assert self.mask is not None
+        rows = self.shape.rows // self.block
+        per_row = self.shape.active // rows
+        return ops.regrow_in_rows(self.mask, survivors, self.shape.total, rows, per_row, key, scores)  # type: ignore[no-any-return]
 
     def positions(self) -> Tensor:
         """Numbers of the active blocks, ascending, int64 (active,)."""

@@ -95,5 +95,6 @@ class Smet:
                 decay=group_rate * spec.weight_decay if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip
+            arena.revision += 1
             arena.grad.zero_()
         return rate

@@ -4,6 +4,7 @@ The decision that shaped this file: all weights of a kind live in one flat tenso
 it. The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of the model, and memory is
 what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch matrix that all of them share, filled
 right before the product that needs it (and reused for that product's weight gradient); tiles that pay off need not even that.
+Who has memory to spare can keep the dense weights instead (`resident`): they are then made once a step.
 
 Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255 means "since the start of
 training, or so long ago that it makes no difference" (`FROM_THE_START`).
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from raysparse.counts import block_counts, needs_scratch, uses_tile_products
+from raysparse.counts import Blocks, block_counts, made_dense, needs_scratch, uses_tile_products
 from raysparse.kernels import ops, philox
 from raysparse.sparsity.layout import Layout
 from raysparse.spec import Moments, Precision, TrialSpec
@@ -40,6 +41,7 @@ class Arena:
         self.grad = torch.zeros(count, dtype=dtype, device=device)
         self.exp_avg = torch.zeros(count, dtype=moments, device=device)
         self.exp_avg_sq = torch.zeros(count, dtype=moments, device=device)
+        self.revision = 0  # raised by whoever changes the values
         self.age = torch.full((ages,), FROM_THE_START, dtype=torch.uint8, device=device) if ages else None
 
     def states(self) -> dict[str, Tensor]:
@@ -50,6 +52,7 @@ class Arena:
     def load(self, states: dict[str, Tensor]) -> None:
         for name, tensor in self.states().items():
             tensor.copy_(states[name])
+        self.revision += 1
 
     def bytes_by_kind(self) -> dict[str, int]:
         return {
@@ -79,13 +82,16 @@ def adopt(parameters: Iterable[nn.Parameter], *, moments: torch.dtype) -> Arena:
 class SparseMatrix:
     """One projection matrix of (rows, columns): a layout, views of the arena for its active weights, and its three products.
 
-    A product either multiplies the active tiles (`tiled`), or puts the weights into the shared scratch and multiplies that.
+    A product either multiplies the active tiles (`tiled`), or puts the weights into dense memory and multiplies that: the shared
+    `scratch`, or `resident`, which is the matrix's own and stays valid until the values change.
     """
 
     def __init__(
-        self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, *, scratch: Tensor, tiled: bool = False
-    ):
+        self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, *, scratch: Tensor, tiled: bool = False,
+        resident: Tensor | None = None,
+    ):  # fmt: skip
         self.number, self.layout = number, layout
+        self._arena, self._resident, self._revision = arena, resident, -1
         part = slice(start, start + layout.shape.active_weights)
         self.values, self.grad = arena.values[part], arena.grad[part]
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
@@ -103,7 +109,12 @@ class SparseMatrix:
         """The dense matrix in the compute dtype, valid until the scratch is used again: use it at once, do not keep it."""
         if self.layout.is_full and self.values.dtype == self._scratch.dtype:
             return self.values.view(self.shape)
-        return self.layout.expand(self.values, self._scratch_matrix())
+        if self._resident is None:
+            return self.layout.expand(self.values, self._scratch_matrix())
+        if self._revision != self._arena.revision:
+            self.layout.expand(self.values, self._resident)
+            self._revision = self._arena.revision
+        return self._resident
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T, (tokens, columns) -> (tokens, rows)."""
@@ -153,7 +164,7 @@ class SparseMatrix:
 class SparseWeights:
     """All projection matrices of a model. Initial values and masks are functions of the seed and the matrix's number alone."""
 
-    def __init__(self, spec: TrialSpec, *, device: torch.device | str = "cpu"):
+    def __init__(self, spec: TrialSpec, *, device: torch.device | str = "cpu", resident: bool = False):
         blocks = block_counts(spec.model, spec.sparsity)
         ages = sum(b.active for b in blocks.values()) if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0
         self.arena = Arena(
@@ -165,14 +176,21 @@ class SparseWeights:
         )
         place = torch.device(device).type
         largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, place) else 0
-        self._scratch = torch.empty(largest, dtype=COMPUTE_DTYPE[spec.precision], device=device)
+        compute = COMPUTE_DTYPE[spec.precision]
+        self._scratch = torch.empty(largest, dtype=compute, device=device)
         tiled = uses_tile_products(spec.sparsity, spec.precision, place)
+        self._resident = 0  # bytes
         self.matrices: dict[str, SparseMatrix] = {}
         start = first_block = 0
         for number, (name, shape) in enumerate(blocks.items()):
-            sparsity = spec.sparsity
-            layout = Layout.random(sparsity.layout, sparsity.block, shape, seed=spec.seed, matrix=number, device=device)
-            matrix = SparseMatrix(number, layout, self.arena, start, first_block, scratch=self._scratch, tiled=tiled)
+            layout = _first_layout(spec, number, shape, device)
+            own = None
+            if resident and made_dense(spec, shape, place):
+                own = torch.empty(shape.rows, shape.columns, dtype=compute, device=device)
+                self._resident += own.nbytes
+            matrix = SparseMatrix(
+                number, layout, self.arena, start, first_block, scratch=self._scratch, tiled=tiled, resident=own
+            )  # fmt: skip
             layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape).to(device), matrix.values)
             self.matrices[name] = matrix
             start += shape.active_weights
@@ -206,10 +224,17 @@ class SparseWeights:
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `counts.MemoryBytes`."""
         layout = sum(m.layout.nbytes for m in self.matrices.values())
-        return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes}
+        return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes, "resident": self._resident}
 
     def _masks(self) -> dict[str, Tensor]:
         return {name: m.layout.mask for name, m in self.matrices.items() if m.layout.mask is not None}
+
+
+def _first_layout(spec: TrialSpec, number: int, shape: Blocks, device: torch.device | str) -> Layout:
+    rule = spec.sparsity
+    return Layout.random(
+        rule.layout, rule.block, shape, seed=spec.seed, matrix=number, device=device, balanced=rule.balanced
+    )  # fmt: skip
 
 
 def _initial_values(seed: int, number: int, shape: tuple[int, int]) -> Tensor:

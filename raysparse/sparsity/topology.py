@@ -6,7 +6,8 @@ regrown blocks are put back in ascending order inside it. A regrown block starts
 pruned cannot be regrown in the same update (as in the released SMET code).
 
 Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3 (Gumbel keys); regrow uniformly at
-random, or by the largest |gradient| (rigl, smet_grad). The share that changes falls along a cosine over the run.
+random, or by the largest |gradient| (rigl, smet_grad). Balanced tiles are pruned as all are, and every row then regrows as many as it
+lost (of those just pruned only where nothing else is left in the row). The share that changes falls along a cosine over the run.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Topology:
         for matrix in weights.matrices.values():
             regrown += self._update_matrix(matrix, ratio, number)
             active += matrix.layout.shape.active
+        weights.arena.revision += 1
         return Change(number, regrown, active)
 
     def _update_matrix(self, matrix: SparseMatrix, ratio: float, number: int) -> int:
@@ -72,19 +74,26 @@ class Topology:
         is_soft = self.spec.sparsity.prune == "soft_magnitude"
         noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
         pruned = ops.weakest(matrix.values, shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
-        replace_blocks(matrix, pruned, self._regrown(matrix, mask, count, number))
+        survivors = ops.without(mask, shape.total, pruned)
+        replace_blocks(matrix, pruned, survivors, self._regrown(matrix, mask, survivors, count, number))
         return count
 
-    def _regrown(self, matrix: SparseMatrix, mask: Tensor, count: int, number: int) -> Tensor:
-        """A mask of `count` blocks that were inactive before the update."""
-        total, gradient = matrix.layout.shape.total, matrix.dense_gradient
+    def _regrown(self, matrix: SparseMatrix, mask: Tensor, survivors: Tensor, count: int, number: int) -> Tensor:
+        """A mask of the `count` blocks to be active next to the survivors."""
+        layout, gradient = matrix.layout, matrix.dense_gradient
+        key = philox.stream(self.spec.seed, matrix.number, number, REGROW)
+        scores: Tensor | None = None
+        if self.spec.sparsity.regrows_by_gradient:
+            if gradient is None:
+                raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
+            scores = layout.block_sums(gradient.abs_())
         regrown: Tensor
-        if not self.spec.sparsity.regrows_by_gradient:
-            regrown = ops.regrow_at_random(mask, total, count, philox.stream(self.spec.seed, matrix.number, number, REGROW))
-        elif gradient is not None:
-            regrown = ops.regrow_largest(mask, matrix.layout.block_sums(gradient.abs_()), count)
+        if self.spec.sparsity.balanced:
+            regrown = layout.regrown_in_rows(survivors, key, scores)
+        elif scores is not None:
+            regrown = ops.regrow_largest(mask, scores, count)
         else:
-            raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
+            regrown = ops.regrow_at_random(mask, layout.shape.total, count, key)
         return regrown
 
 
@@ -94,11 +103,11 @@ def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
     return sparsity.update_ratio_final + (sparsity.update_ratio - sparsity.update_ratio_final) * cosine
 
 
-def replace_blocks(matrix: SparseMatrix, pruned: Tensor, regrown: Tensor) -> None:
-    """Take the active blocks where `pruned` (bool, one an active block) out and those of the mask `regrown` in, in place."""
+def replace_blocks(matrix: SparseMatrix, pruned: Tensor, survivors: Tensor, regrown: Tensor) -> None:
+    """Take the active blocks where `pruned` (bool, one an active block) out, which leaves the mask `survivors`, and those of the
+    mask `regrown` in, in place."""
     layout = matrix.layout
     assert layout.mask is not None
-    survivors = ops.without(layout.mask, layout.shape.total, pruned)
     layout.replace(survivors | regrown)
     stayed = ops.stayed(survivors, layout.mask, layout.shape.total, layout.shape.active)
     for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq, matrix.age):

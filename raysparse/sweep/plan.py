@@ -88,8 +88,9 @@ class Plan(Record):
 
     def cost(self, spec: TrialSpec) -> Cost:
         micro_batch = self.placement.micro_batch or -(-spec.optimizer.batch_sequences // self.placement.workers)
-        active, executed = counts.flops(spec)
-        peak = counts.memory(spec, micro_batch=micro_batch).total
+        device, resident = self.placement.device, self.placement.resident
+        active, executed = counts.flops(spec, device=device)
+        peak = counts.memory(spec, micro_batch=micro_batch, device=device, resident=resident).total
         return Cost(1, spec.tokens, active, executed, self.throughput.seconds(spec) * self.placement.workers, peak)
 
     def total(self, specs: Sequence[TrialSpec] | None = None) -> Cost:
