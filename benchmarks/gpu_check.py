@@ -57,8 +57,11 @@ def no_waiting(bench: Bench) -> Iterator[Row]:
             torch.cuda.set_sync_debug_mode("error" if is_strict else "default")
         try:
             dropped, grown = ops.weakest(values, 1, k), ops.regrow_at_random(mask, 60_000, k, 5)
-            survivors = ops.without(mask, 60_000, dropped)
-            ops.move(values, dropped, ops.stayed(survivors, survivors | grown, 60_000, active))
+            new = mask.clone()
+            ops.remove(new, 60_000, dropped)
+            new.bitwise_or_(grown)
+            ops.close_up(values, dropped)
+            ops.spread(values, ops.stayed(grown, new, 60_000, active))
             ops.expand(values, mask, ops.bases(mask), torch.empty(60_000, 1, device=bench.device))
             ops.adam_step(values, values, m, v, None, table, table, table[0], **settings)
             tile_lists(mask, 200 * 16, 300 * 16, 16, active)
@@ -99,10 +102,11 @@ def real_shapes(bench: Bench) -> Iterator[Row]:
             "regrow_largest": both(bench, ops.regrow_largest, mask, dense.float().abs().view(-1), k),
         }
         dropped, grown = pairs["weakest"][1], pairs["regrow_at_random"][1]
-        pairs["without"] = both(bench, ops.without, mask, blocks, dropped)
-        survivors = pairs["without"][1]
-        pairs["stayed"] = both(bench, ops.stayed, survivors, survivors | grown, blocks, active)
-        pairs["move"] = both(bench, ops.move, values, dropped, pairs["stayed"][1], mutated=0)
+        pairs["remove"] = both(bench, ops.remove, mask, blocks, dropped, mutated=0)
+        pairs["stayed"] = both(bench, ops.stayed, grown, pairs["remove"][1] | grown, blocks, active)
+        closed, reference = both(bench, ops.close_up, values, dropped, mutated=0)
+        pairs["close_up"] = closed[: active - k], reference[: active - k]
+        pairs["spread"] = both(bench, ops.spread, reference, pairs["stayed"][1], mutated=0)
         for name, (mine, reference) in pairs.items():
             yield {"what": name, "shape": [rows, columns], "density": density, "equal": torch.equal(mine, reference)}
         mine, reference = both(

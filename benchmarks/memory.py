@@ -9,6 +9,9 @@ a 2-byte gradient, two 2-byte moments, a 4-byte index, a 2-byte age and a second
 from __future__ import annotations
 
 import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,8 +64,6 @@ class PeakBytes(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        import weakref
-
         result = func(*args, **(kwargs or {}))
         inputs = {
             t.untyped_storage().data_ptr() for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)
@@ -77,25 +78,28 @@ class PeakBytes(TorchDispatchMode):
         return result
 
 
-def transient_bytes(density: float) -> dict[str, Any]:
+def transient_bytes(density: float, precision: str, moments: str) -> dict[str, Any]:
     """Peak bytes that the optimizer step and a topology update need, per active weight of the largest layer (of LLaMA-1B)."""
-    import tracemalloc
-
-    spec = trial(density, precision="fp32", moments="fp32", model=ModelSpec(hidden=2048, intermediate=5461, layers=1, heads=32))
+    model = ModelSpec(hidden=2048, intermediate=5461, layers=1, heads=32)
+    spec = trial(density, precision=precision, moments=moments, model=model)
     weights = SparseWeights(spec)
     weights.arena.grad.normal_()
     largest = max(m.layout.shape.active_weights for m in weights.matrices.values())
-    found: dict[str, Any] = {"density": density, "active weights of the largest layer": largest}
-    work = {
-        "optimizer step": lambda: Smet(spec, [Group(weights.arena)]).step(11, torch.tensor(1.0)),
-        "topology update": lambda: Topology(spec).update(weights, 10),
+    found: dict[str, Any] = {"values": precision, "moments": moments, "density": density, "active weights of the largest layer": largest}
+    work: dict[str, Callable[[int], Any]] = {
+        "optimizer step": lambda step: Smet(spec, [Group(weights.arena)]).step(step, torch.tensor(1.0)),
+        "topology update": lambda step: Topology(spec).update(weights, step),
     }
     for name, call in work.items():
-        tracemalloc.start()  # sees what numpy allocates
-        with PeakBytes() as torch_memory:
-            call()
-        found[f"{name}, bytes per active"] = (torch_memory.peak + tracemalloc.get_traced_memory()[1]) / largest
+        with PeakBytes():
+            call(10)  # what is imported at the first call is not counted
+        with PeakBytes() as of_torch:
+            call(20)
+        tracemalloc.start()  # on its own, or it would count what PeakBytes keeps
+        call(30)
+        of_numpy = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+        found[f"{name}, bytes per active"] = (of_torch.peak + of_numpy) / largest  # as if both peaked at the same time
     return found
 
 
@@ -116,7 +120,8 @@ def main() -> None:
     ]
     record.show("Bytes per weight of the sparse matrices", rows)
     print(f"of which the layout of single weights: {layout_alone(0.25):.4f}")
-    transients = [transient_bytes(d) for d in (0.25, 0.0625)] if "--transients" in sys.argv else []
+    kinds = [("fp32", "fp32"), ("bf16", "bf16_stochastic")] if "--transients" in sys.argv else []
+    transients = [transient_bytes(d, *kind) for kind in kinds for d in DENSITIES]
     if transients:
         record.show("Peak memory besides", transients)
     print(record.save("memory", [*rows, *transients]))

@@ -50,10 +50,9 @@ def positions(mask: Tensor, blocks: int, active: int) -> Tensor:
 
 def bases(mask: Tensor) -> Tensor:
     """Active blocks before every group of 1,024, int32 (groups,)."""
-    padded = torch.nn.functional.pad(mask, (0, -mask.numel() % (GROUP // WORD))).view(-1, GROUP // WORD)
-    v = padded.long() & 0xFFFFFFFF  # counting bits by halves, as there is no popcount in torch
-    v = v - ((v >> 1) & 0x55555555)
-    v = (v & 0x33333333) + ((v >> 2) & 0x33333333)
-    v = (((v + (v >> 4)) & 0x0F0F0F0F) * 0x01010101 & 0xFFFFFFFF) >> 24
-    counts = v.sum(dim=1)
+    groups = []
+    for part in mask.split(GROUP):  # 32 groups at a time, so that the bits never lie in memory as bytes all at once
+        part = torch.nn.functional.pad(part, (0, -part.numel() % (GROUP // WORD)))
+        groups.append(unpack(part, part.numel() * WORD).view(-1, GROUP).sum(dim=1))
+    counts = torch.cat(groups)
     return (counts.cumsum(0) - counts).to(torch.int32)

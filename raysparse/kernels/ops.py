@@ -97,16 +97,16 @@ def bases(mask: Tensor) -> Tensor:
     return (_triton(mask, "bits") or bitmask).bases(mask)  # type: ignore[no-any-return]
 
 
-@_operation(fake=lambda mask, total, dropped: torch.empty_like(mask))
-def without(mask: Tensor, total: int, dropped: Tensor) -> Tensor:
-    """The mask less its active blocks at the compact positions where `dropped`, bool (active,)."""
-    return (_triton(mask, "bits") or selection).without(mask, total, dropped)  # type: ignore[no-any-return]
+@_operation(mutates=("mask",))
+def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
+    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask."""
+    (_triton(mask, "bits") or selection).remove(mask, total, dropped)
 
 
-@_operation(fake=lambda survivors, mask, total, active: mask.new_empty(active, dtype=torch.bool))
-def stayed(survivors: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """For each of the `active` blocks of the new mask, in order, whether it is one of the survivors, bool (active,)."""
-    return (_triton(mask, "bits") or selection).stayed(survivors, mask, total, active)  # type: ignore[no-any-return]
+@_operation(fake=lambda regrown, mask, total, active: mask.new_empty(active, dtype=torch.bool))
+def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
+    """For each of the `active` blocks of the new mask, in order, whether it is none of the regrown, bool (active,)."""
+    return (_triton(mask, "bits") or selection).stayed(regrown, mask, total, active)  # type: ignore[no-any-return]
 
 
 @_operation(
@@ -138,9 +138,15 @@ def regrow_in_rows(
 
 
 @_operation(mutates=("state",))
-def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
-    """Blocks that were `dropped` go, survivors take the places of `stayed`, others are 0; in place."""
-    (_triton(state, "storage") or selection).move(state, dropped, stayed)
+def close_up(state: Tensor, dropped: Tensor) -> None:
+    """Blocks that are not `dropped` go to the front of the state, in order; what is behind them is undefined."""
+    (_triton(state, "storage") or selection).close_up(state, dropped)
+
+
+@_operation(mutates=("state",))
+def spread(state: Tensor, stayed: Tensor) -> None:
+    """Blocks at the front of the state go to the places where `stayed`, in order; others are 0."""
+    (_triton(state, "storage") or selection).spread(state, stayed)
 
 
 # --- the optimizer

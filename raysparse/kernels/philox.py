@@ -37,7 +37,7 @@ def stream(seed: int, *purpose: int) -> int:
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
     """High and low 32 bits of constant * word, for word in [0, 2**32). The signed product wraps around: its bits are right."""
     product = constant * word
-    return (product >> 32) & _MASK, product & _MASK
+    return (product >> 32).bitwise_and_(_MASK), product.bitwise_and_(_MASK)
 
 
 def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,7 +47,7 @@ def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     for _ in range(_ROUNDS):
         high_b, low_b = _multiply(_ROUND_B, c2)
         high_a, low_a = _multiply(_ROUND_A, c0)
-        c0, c1, c2, c3 = high_b ^ c1 ^ k0, low_b, high_a ^ c3 ^ k1, low_a
+        c0, c1, c2, c3 = high_b.bitwise_xor_(c1).bitwise_xor_(k0), low_b, high_a.bitwise_xor_(c3).bitwise_xor_(k1), low_a
         k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
     return c0, c1, c2, c3
 

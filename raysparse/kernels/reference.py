@@ -72,7 +72,7 @@ def adam_step(
         entry = None if age is None else age[part.start // size : part.stop // size].int()
         stored = [t[part].view(-1, size) for t in (values, exp_avg, exp_avg_sq)]
         w, m, v = (t.float() for t in stored)  # float32 storage is updated in place: .float() is then no copy
-        g = torch.mul(grad[part].view(-1, size), gradient_factor, out=memory[: w.numel()].view_as(w))
+        g = torch.mul(grad[part].float().view(-1, size), gradient_factor, out=memory[: w.numel()].view_as(w))
         m.lerp_(g, 1.0 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
         denominator = torch.sqrt(v, out=g).mul_(_by_age(correction, entry, factors)).add_(eps)

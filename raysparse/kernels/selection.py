@@ -9,7 +9,7 @@ are taken in ascending order of their block, so the choice is unique and the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -17,17 +17,18 @@ from torch import Tensor
 from raysparse.kernels import philox
 from raysparse.kernels.bitmask import GROUP, WORD, pack, unpack
 
-PORTION = 32 * GROUP  # blocks looked at together
-_DIGIT = 16
+PORTION = 8 * GROUP  # blocks looked at together
+WORDS = 32 * GROUP  # and when random words are made, which are slower in smaller portions
+_DIGIT = 11
 _NEVER = 1 << 32  # the key of a block that may not be chosen
 
 Keys = Callable[[int, int], Tensor]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
 
 
-def portions(total: int) -> Iterator[tuple[int, int]]:
+def portions(total: int, size: int = PORTION) -> Iterator[tuple[int, int]]:
     """[start, stop) of every portion; a matrix of no blocks has one, empty."""
-    for start in range(0, max(total, 1), PORTION):
-        yield start, min(start + PORTION, total)
+    for start in range(0, max(total, 1), size):
+        yield start, min(start + size, total)
 
 
 def order_bits(scores: Tensor) -> Tensor:
@@ -47,9 +48,10 @@ def smallest(keys: Keys, total: int, k: int) -> Iterator[Tensor]:
     for start, stop in portions(total):
         key = keys(start, stop)
         equal = key == bound
-        rank = equal.cumsum(0)
-        yield (key < bound) | (equal & (rank <= ties))
+        chosen = (key < bound) | (equal & (equal.cumsum(0) <= ties))
         ties -= min(ties, int(equal.sum()))
+        del key, equal  # before the next portion's are made
+        yield chosen
 
 
 def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
@@ -57,12 +59,12 @@ def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
     if k == 0:
         return 0, 0
     prefix = 0
-    for shift in (_DIGIT, 0):
-        count = torch.zeros((1 << _DIGIT) + 1, dtype=torch.int64)
+    for shift in (2 * _DIGIT, _DIGIT, 0):
+        count = torch.zeros(1 << _DIGIT, dtype=torch.int64)
         for start, stop in portions(total):
-            key = keys(start, stop)
-            key = key if shift else key[(key >> _DIGIT) == prefix] & ((1 << _DIGIT) - 1)
-            count += torch.bincount(key >> shift, minlength=len(count)).cpu()
+            key = keys(start, stop) >> shift
+            key = key[(key >> _DIGIT) == prefix] & (len(count) - 1)
+            count += torch.bincount(key, minlength=len(count)).cpu()
         reached = count.cumsum(0)
         digit = int(torch.searchsorted(reached, k))
         k -= int(reached[digit - 1]) if digit else 0
@@ -103,32 +105,31 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
 def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
     """k of the inactive blocks, uniformly: those with the smallest random words of the stream `key`. A mask of int32 words.
 
-    Random words cost more than all else, so they are made once: those below a bound that k of them are sure to reach, 8 standard
-    deviations above where the k-th is expected, are kept and chosen from.
+    Random words cost more than all else, so they are made once: the k-th smallest is where it is to be expected, give or take 8
+    standard deviations. What lies below is chosen at once, and only what lies within that window is kept and chosen from.
     """
-    inactive = total - sum(int(_bits(mask, start, stop).sum()) for start, stop in portions(total))
-    share = k / max(inactive, 1)
-    bound = share + (8 * math.sqrt(share * (1 - share) * inactive) + 64) / max(inactive, 1)
-    block, word = _words_below(min(round(bound * _NEVER), _NEVER), mask, total, key)
-    if len(block) < k:  # has never been seen
-        block, word = _words_below(_NEVER, mask, total, key)
-    found = torch.zeros_like(mask)
-    chosen = smallest(lambda start, stop: word[start:stop].long() & 0xFFFFFFFF, len(block), k)
-    for (start, stop), flags in zip(portions(len(block)), chosen, strict=True):
-        mine = block[start:stop][flags]
-        found.scatter_add_(0, (mine // WORD).long(), torch.ones_like(mine) << mine % WORD)
-    return found
+    inactive = max(1, total - sum(int(_bits(mask, start, stop).sum()) for start, stop in portions(total)))
+    share, slack = k / inactive, (8 * math.sqrt(k * (1 - k / inactive)) + 64) / inactive
+    low, high = (max(0, min(round(bound * _NEVER), _NEVER)) for bound in (share - slack, share + slack))
+    found, taken = torch.empty_like(mask), 0
+    block, word = [], []
+    for start, stop in portions(total, WORDS):
+        words = _inactive_words(key, mask, start, stop)
+        _put(found, start, below := words < low)
+        taken += int(below.sum())
+        near = ((words >= low) & (words < high)).nonzero().view(-1)
+        block.append(near + start)
+        word.append(words[near])
+        del words, below  # before the next portion's are made
+    near, words, missing = torch.cat(block), torch.cat(word), k - taken
+    if not 0 <= missing <= len(near):  # the window missed: a stream that was used before, its small words may be active by now
+        return _smallest_as_mask(lambda start, stop: _inactive_words(key, mask, start, stop), total, k)
+    near = near[torch.cat(list(smallest(lambda start, stop: words[start:stop], len(near), missing)))]
+    return found.scatter_add_(0, near // WORD, (torch.ones_like(near) << near % WORD).to(torch.int32))
 
 
-def _words_below(bound: int, mask: Tensor, total: int, key: int) -> tuple[Tensor, Tensor]:
-    """(numbers of the inactive blocks with a random word below the bound, these words), both int32, words as signed numbers."""
-    blocks, words = [], []
-    for start, stop in portions(total):
-        word = philox.words(key, start, stop, device=mask.device).masked_fill_(_bits(mask, start, stop), _NEVER)
-        near = (word < bound).nonzero().view(-1)
-        blocks.append((near + start).to(torch.int32))
-        words.append(word[near].to(torch.int32))
-    return torch.cat(blocks), torch.cat(words)
+def _inactive_words(key: int, mask: Tensor, start: int, stop: int) -> Tensor:
+    return philox.words(key, start, stop, device=mask.device).masked_fill_(_bits(mask, start, stop), _NEVER)
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -137,7 +138,11 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
     def keys(start: int, stop: int) -> Tensor:
         return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(_bits(mask, start, stop), _NEVER)
 
-    return _packed(smallest(keys, len(scores), k))
+    return _smallest_as_mask(keys, len(scores), k)
+
+
+def _smallest_as_mask(keys: Keys, total: int, k: int) -> Tensor:
+    return torch.cat([pack(part) for part in smallest(keys, total, k)])
 
 
 def regrow_in_rows(
@@ -158,44 +163,42 @@ def regrow_in_rows(
     return pack((rank < missing).flatten())
 
 
-def without(mask: Tensor, total: int, dropped: Tensor) -> Tensor:
-    """The mask less its active blocks at the compact positions where `dropped`, bool (active,)."""
-    return _packed(_survivors(mask, total, dropped))
-
-
-def _survivors(mask: Tensor, total: int, dropped: Tensor) -> Iterator[Tensor]:
+def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
+    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask, in place."""
     seen = 0
     for start, stop in portions(total):
         bits = _bits(mask, start, stop)
         count = int(bits.sum())
-        yield bits.masked_scatter(bits, ~dropped[seen : seen + count])
+        _put(mask, start, bits.masked_scatter(bits, ~dropped[seen : seen + count]))
         seen += count
 
 
-def stayed(survivors: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """For every one of the `active` blocks of the new `mask`, in order, whether it is one of the `survivors`, bool (active,)."""
+def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
+    """For every one of the `active` blocks of the new `mask`, in order, whether it is none of the `regrown`, bool (active,)."""
     found = torch.empty(active, dtype=torch.bool, device=mask.device)
     seen = 0
     for start, stop in portions(total):
-        part = _bits(survivors, start, stop)[_bits(mask, start, stop)]
-        found[seen : seen + len(part)] = part
+        part = _bits(regrown, start, stop)[_bits(mask, start, stop)]
+        torch.logical_not(part, out=found[seen : seen + len(part)])
         seen += len(part)
     return found
 
 
-def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
-    """Give a state its new order in place: blocks that were `dropped` go, survivors take the places of `stayed`, others are 0.
-
-    First all survivors close up to the front, from the left; then they move to their places, from the right. Each
-    portion is read before anything is written over it, so a portion is all the memory this takes.
-    """
+def close_up(state: Tensor, dropped: Tensor) -> None:
+    """Move the blocks of a state that are not `dropped` to its front, in order and in place; what is behind them is undefined."""
     blocks = state.view(len(dropped), -1)
     end = 0
-    for start, stop in portions(len(blocks)):
+    for start, stop in portions(len(blocks)):  # from the left: a portion is read before anything is written over it
         kept = blocks[start:stop][~dropped[start:stop]]
         blocks[end : end + len(kept)] = kept
         end += len(kept)
-    for start, stop in reversed(list(portions(len(blocks)))):
+
+
+def spread(state: Tensor, stayed: Tensor) -> None:
+    """Move the blocks at the front of a state to where `stayed`, in order and in place; the others become 0."""
+    blocks = state.view(len(stayed), -1)
+    end = sum(int(stayed[start:stop].sum()) for start, stop in portions(len(blocks)))
+    for start, stop in reversed(list(portions(len(blocks)))):  # from the right, for the same reason
         here = stayed[start:stop]
         count = int(here.sum())
         kept = blocks[end - count : end].clone()
@@ -208,5 +211,7 @@ def _bits(mask: Tensor, start: int, stop: int) -> Tensor:
     return unpack(mask[start // WORD : -(-stop // WORD)], stop - start)
 
 
-def _packed(flags: Iterable[Tensor]) -> Tensor:
-    return torch.cat([pack(part) for part in flags])
+def _put(mask: Tensor, start: int, active: Tensor) -> None:
+    """Overwrite the mask from block `start` on, a multiple of 32."""
+    words = pack(active)
+    mask[start // WORD : start // WORD + len(words)] = words

@@ -1,4 +1,4 @@
-"""Bitmasks in Triton: the small functions that the other kernels are made of, and bases, packing and survivors on the device.
+"""Bitmasks in Triton: the small functions that the other kernels are made of, and bases, packing and changes on the device.
 
 Legend: block b of a matrix is bit b % 32 of int32 word b // 32; a group is 1,024 blocks; `bases` counts the active blocks before
 every group, so a program that holds one group finds the compact place of its blocks with one scan and no other communication.
@@ -86,19 +86,19 @@ def _pack(flags, mask, blocks, inverted: tl.constexpr):
 
 
 @triton.jit
-def _without(mask, bases, dropped, out, blocks):
+def _remove(mask, bases, dropped, blocks):
     first = tl.program_id(0) * 1024
     bits, place = ranks(mask, bases, first, blocks, 1024)
     gone = tl.load(dropped + place, mask=bits != 0, other=0).to(tl.int32)
-    store_bits(out, bits & (1 - gone), first, blocks, 1024)
+    store_bits(mask, bits & (1 - gone), first, blocks, 1024)
 
 
 @triton.jit
-def _stayed(survivors, mask, bases, out, blocks):
+def _stayed(regrown, mask, bases, out, blocks):
     first = tl.program_id(0) * 1024
     bits, place = ranks(mask, bases, first, blocks, 1024)
-    survivor = bits_of(survivors, first, blocks, 1024)
-    tl.store(out + place, survivor.to(tl.uint8), mask=bits != 0)
+    is_new = bits_of(regrown, first, blocks, 1024)
+    tl.store(out + place, (1 - is_new).to(tl.uint8), mask=bits != 0)
 
 
 def groups(blocks: int) -> int:
@@ -126,15 +126,13 @@ def pack(flags: Tensor, *, inverted: bool = False) -> Tensor:
     return mask
 
 
-def without(mask: Tensor, total: int, dropped: Tensor) -> Tensor:
-    """`selection.without`: the mask less its active blocks at the compact positions where `dropped`, bool (active,)."""
-    out = torch.empty_like(mask)
-    _without[(groups(total),)](mask, bases(mask), dropped.view(torch.uint8), out, total)
-    return out
+def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
+    """`selection.remove`: take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask."""
+    _remove[(groups(total),)](mask, bases(mask), dropped.view(torch.uint8), total)
 
 
-def stayed(survivors: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
+def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
     """`selection.stayed`, bool (active,). The count is an argument: asking the device for it would mean waiting for it."""
     out = torch.empty(active, dtype=torch.uint8, device=mask.device)
-    _stayed[(groups(total),)](survivors, mask, bases(mask), out, total)
+    _stayed[(groups(total),)](regrown, mask, bases(mask), out, total)
     return out.view(torch.bool)

@@ -97,24 +97,34 @@ def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor,
     _compact[grid](dense, mask, bases, grad, blocks, dense.shape[1], size, tile, True, count, width)
 
 
-def move(state: Tensor, dropped: Tensor, stayed: Tensor) -> None:
-    """`selection.move`: blocks that were `dropped` go, survivors take the places of `stayed`, others are 0; in place.
+def close_up(state: Tensor, dropped: Tensor) -> None:
+    """`selection.close_up`: blocks that are not `dropped` go to the front, in place.
 
-    First the survivors close up to the front, from the left; then they spread to their places, from the right. A portion is
-    copied out before anything is written over it. Memory: a quarter of the state and two bits a block.
+    From the left: a portion is copied out before anything is written over it. Memory: a quarter of the state and a bit a block.
     """
-    blocks = state.view(len(dropped), -1)
-    kept, places = triton_bits.pack(dropped, inverted=True), triton_bits.pack(stayed)
-    kept_bases, place_bases = triton_bits.bases(kept), triton_bits.bases(places)
-    portion = GROUP * triton.cdiv(len(blocks), GROUP * PORTIONS)
-    buffer = torch.empty_like(blocks[:portion])
-    starts = range(0, len(blocks), portion)
+    kept = triton_bits.pack(dropped, inverted=True)
+    bases = triton_bits.bases(kept)
+    blocks, buffer, starts = _portions(state, len(dropped))
     for start in starts:
-        source = buffer[: len(blocks) - start].copy_(blocks[start : start + portion])
+        source = buffer[: len(blocks) - start].copy_(blocks[start : start + len(buffer)])
         n, size, count, width, grid = _geometry(source, 0)
-        part_mask, part_bases = kept[start // WORD :], kept_bases[start // GROUP :]
+        part_mask, part_bases = kept[start // WORD :], bases[start // GROUP :]
         _compact[grid](source, part_mask, part_bases, state, n, size, size, 0, False, count, width)
+
+
+def spread(state: Tensor, stayed: Tensor) -> None:
+    """`selection.spread`: blocks at the front go to where `stayed`, the others become 0, in place and from the right."""
+    places = triton_bits.pack(stayed)
+    bases = triton_bits.bases(places)
+    blocks, buffer, starts = _portions(state, len(stayed))
     for start in reversed(starts):
-        part = blocks[start : start + portion]
-        expand(state, places[start // WORD :], place_bases[start // GROUP :], buffer[: len(part)])
+        part = blocks[start : start + len(buffer)]
+        expand(state, places[start // WORD :], bases[start // GROUP :], buffer[: len(part)])
         part.copy_(buffer[: len(part)])
+
+
+def _portions(state: Tensor, count: int) -> tuple[Tensor, Tensor, range]:
+    """(the state as blocks, a buffer for one portion of them, where portions start)."""
+    blocks = state.view(count, -1)
+    portion = GROUP * triton.cdiv(count, GROUP * PORTIONS)
+    return blocks, torch.empty_like(blocks[:portion]), range(0, count, portion)

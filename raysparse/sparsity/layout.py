@@ -63,8 +63,19 @@ class Layout:
     def replace(self, mask: Tensor) -> None:
         """Take other blocks, as many as before."""
         assert self.mask is not None
-        assert self.bases is not None
         self.mask.copy_(mask)
+        self._changed()
+
+    def exchange(self, pruned: Tensor, regrown: Tensor) -> None:
+        """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as many."""
+        assert self.mask is not None
+        ops.remove(self.mask, self.shape.total, pruned)
+        self.mask.bitwise_or_(regrown)
+        self._changed()
+
+    def _changed(self) -> None:
+        assert self.mask is not None
+        assert self.bases is not None
         self.bases.copy_(ops.bases(self.mask))
         self._lists = None
 

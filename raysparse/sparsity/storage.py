@@ -116,6 +116,10 @@ class SparseMatrix:
             self._revision = self._arena.revision
         return self._resident
 
+    def states(self) -> list[Tensor]:
+        """What moves along when blocks change places."""
+        return [s for s in (self.values, self.exp_avg, self.exp_avg_sq, self.age) if s is not None]
+
     def product(self, x: Tensor) -> Tensor:
         """x W^T, (tokens, columns) -> (tokens, rows)."""
         if self.tiled:

@@ -67,19 +67,35 @@ class Topology:
         return Change(number, regrown, active)
 
     def _update_matrix(self, matrix: SparseMatrix, ratio: float, number: int) -> int:
-        shape, mask = matrix.layout.shape, matrix.layout.mask
+        layout, shape, mask = matrix.layout, matrix.layout.shape, matrix.layout.mask
         count = min(round(ratio * shape.active), shape.total - shape.active)
         if mask is None or count == 0:
             return 0
-        is_soft = self.spec.sparsity.prune == "soft_magnitude"
-        noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
-        pruned = ops.weakest(matrix.values, shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
-        survivors = ops.without(mask, shape.total, pruned)
-        replace_blocks(matrix, pruned, survivors, self._regrown(matrix, mask, survivors, count, number))
+        if self.spec.sparsity.balanced:  # which blocks a row regrows depends on which it lost
+            pruned = self._pruned(matrix, count, number)
+            survivors = mask.clone()
+            ops.remove(survivors, shape.total, pruned)
+            regrown = self._regrown(matrix, mask, count, number, survivors)
+        else:  # before `pruned` exists: at most one of the two large things is made at a time
+            regrown = self._regrown(matrix, mask, count, number)
+            pruned = self._pruned(matrix, count, number)
+        layout.exchange(pruned, regrown)
+        for state in matrix.states():
+            ops.close_up(state, pruned)
+        del pruned
+        stayed = ops.stayed(regrown, mask, shape.total, shape.active)
+        for state in matrix.states():
+            ops.spread(state, stayed)
         return count
 
-    def _regrown(self, matrix: SparseMatrix, mask: Tensor, survivors: Tensor, count: int, number: int) -> Tensor:
-        """A mask of the `count` blocks to be active next to the survivors."""
+    def _pruned(self, matrix: SparseMatrix, count: int, number: int) -> Tensor:
+        """The active blocks to take out, bool (active,)."""
+        is_soft = self.spec.sparsity.prune == "soft_magnitude"
+        noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
+        return ops.weakest(matrix.values, matrix.layout.shape.size, count, noise=noise, exponent=SOFT_EXPONENT)  # type: ignore[no-any-return]
+
+    def _regrown(self, matrix: SparseMatrix, mask: Tensor, count: int, number: int, survivors: Tensor | None = None) -> Tensor:
+        """A mask of the `count` blocks to take in; with `survivors`, as many in every row as these are short of."""
         layout, gradient = matrix.layout, matrix.dense_gradient
         key = philox.stream(self.spec.seed, matrix.number, number, REGROW)
         scores: Tensor | None = None
@@ -88,7 +104,7 @@ class Topology:
                 raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
             scores = layout.block_sums(gradient.abs_())
         regrown: Tensor
-        if self.spec.sparsity.balanced:
+        if survivors is not None:
             regrown = layout.regrown_in_rows(survivors, key, scores)
         elif scores is not None:
             regrown = ops.regrow_largest(mask, scores, count)
@@ -101,15 +117,3 @@ def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
     """Share of the active blocks replaced after `step`: a cosine from `update_ratio` to `update_ratio_final` over the run."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
     return sparsity.update_ratio_final + (sparsity.update_ratio - sparsity.update_ratio_final) * cosine
-
-
-def replace_blocks(matrix: SparseMatrix, pruned: Tensor, survivors: Tensor, regrown: Tensor) -> None:
-    """Take the active blocks where `pruned` (bool, one an active block) out, which leaves the mask `survivors`, and those of the
-    mask `regrown` in, in place."""
-    layout = matrix.layout
-    assert layout.mask is not None
-    layout.replace(survivors | regrown)
-    stayed = ops.stayed(survivors, layout.mask, layout.shape.total, layout.shape.active)
-    for state in (matrix.values, matrix.exp_avg, matrix.exp_avg_sq, matrix.age):
-        if state is not None:
-            ops.move(state, pruned, stayed)

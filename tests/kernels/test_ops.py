@@ -24,20 +24,23 @@ def arguments() -> dict[str, tuple[tuple, dict]]:
     mask, active = mask_of(300)
     bases, weights = bitmask.bases(mask), torch.rand(active)
     dropped = selection.weakest(weights, 1, 20)
-    survivors = selection.without(mask, 300, dropped)
-    new = survivors | selection.regrow_at_random(mask, 300, 20, 3)
+    regrown, survivors = selection.regrow_at_random(mask, 300, 20, 3), mask.clone()
+    selection.remove(survivors, 300, dropped)
+    stayed = selection.stayed(regrown, survivors | regrown, 300, active)
     tile_mask, tiles = mask_of(6)
     where = list(tile_lists(tile_mask, *SHAPE, 32, tiles))
     x, dy = torch.randn(10, SHAPE[1]), torch.randn(10, SHAPE[0])
     adam = {"gradient_factor": torch.tensor(1.0), "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1, "noise": 5}
     return {
         "bases": ((mask,), {}),
-        "without": ((mask, 300, dropped), {}),
-        "stayed": ((survivors, new, 300, active), {}),
+        "remove": ((mask.clone(), 300, dropped), {}),
+        "stayed": ((regrown, survivors | regrown, 300, active), {}),
         "weakest": ((weights, 1, 20), {"noise": 4, "exponent": 3.0}),
         "regrow_at_random": ((mask, 300, 20, 3), {}),
         "regrow_largest": ((mask, torch.rand(300), 20), {}),
-        "move": ((weights, dropped, selection.stayed(survivors, new, 300, active)), {}),
+        "regrow_in_rows": ((mask, survivors, 300, 3, 60, 3, torch.rand(300)), {}),
+        "close_up": ((weights, dropped), {}),
+        "spread": ((weights, stayed), {}),
         "adam_step": ((weights, torch.rand(active), torch.zeros(active), torch.zeros(active),
                        torch.zeros(active, dtype=torch.uint8), torch.rand(256), torch.rand(256)), adam),
         "expand": ((weights, mask, bases, torch.empty(300, 1)), {}),

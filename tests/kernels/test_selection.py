@@ -114,7 +114,9 @@ def test_moving_in_place_equals_moving_through_dense_memory(size, blocks, densit
     dense = torch.zeros(blocks, size)
     dense[active] = state.view(-1, size)
     dense[active.nonzero().view(-1)[dropped]] = 0.0
-    survivors = selection.without(mask, blocks, dropped)
-    new = survivors | regrown
-    selection.move(state, dropped, selection.stayed(survivors, new, blocks, count))
+    new = mask.clone()
+    selection.remove(new, blocks, dropped)
+    new |= regrown
+    selection.close_up(state, dropped)
+    selection.spread(state, selection.stayed(regrown, new, blocks, count))
     assert torch.equal(state.view(-1, size), dense[bitmask.unpack(new, blocks)])

@@ -173,10 +173,10 @@ def test_replacing_blocks(blocks, size, density):
     mask, active = mask_of(blocks, density)
     k = min(active, blocks - active) // 2
     dropped = selection.weakest(torch.rand(active), 1, k)
-    survivors, expected = both(ops.without, mask, blocks, dropped)
+    survivors, expected = both(ops.remove, mask, blocks, dropped, mutated=0)
     assert torch.equal(survivors, expected)
-    new = survivors | selection.regrow_at_random(mask, blocks, k, 5)
-    stayed, expected = both(ops.stayed, survivors, new, blocks, active)
+    regrown = selection.regrow_at_random(mask, blocks, k, 5)
+    stayed, expected = both(ops.stayed, regrown, survivors | regrown, blocks, active)
     assert torch.equal(stayed, expected)
     states = (
         torch.randint(0, 256, (active,), dtype=torch.uint8),
@@ -184,7 +184,10 @@ def test_replacing_blocks(blocks, size, density):
         torch.randn(active * size),
     )
     for state in states:
-        mine, reference = both(ops.move, state, dropped, stayed, mutated=0)
+        mine, closed = both(ops.close_up, state, dropped, mutated=0)
+        front = slice(0, (active - k) * (len(state) // active))
+        assert torch.equal(mine[front], closed[front])
+        mine, reference = both(ops.spread, closed, stayed, mutated=0)
         assert torch.equal(mine, reference)
 
 

@@ -98,8 +98,8 @@ def test_the_small_kernels_compile():
     )
     for inverted in (0, 1):
         compiled(triton_bits._pack, types={"flags": "*u8", "mask": "*i32", "blocks": "i32"}, inverted=inverted)
-    compiled(triton_bits._without, types={**MASK, "dropped": "*u8", "out": "*i32"})
-    compiled(triton_bits._stayed, types={**MASK, "survivors": "*i32", "out": "*u8"})
+    compiled(triton_bits._remove, types={**MASK, "dropped": "*u8"})
+    compiled(triton_bits._stayed, types={**MASK, "regrown": "*i32", "out": "*u8"})
 
 
 @pytest.mark.parametrize("dtype", NAMES, ids=str)
