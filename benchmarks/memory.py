@@ -85,7 +85,7 @@ def transient_bytes(density: float, precision: str, moments: str) -> dict[str, A
     weights = SparseWeights(spec)
     weights.arena.grad.normal_()
     largest = max(m.layout.shape.active_weights for m in weights.matrices.values())
-    found: dict[str, Any] = {"values": precision, "moments": moments, "density": density, "active weights of the largest layer": largest}
+    found: dict[str, Any] = {"values": precision, "moments": moments, "density": density, "active of the largest": largest}
     work: dict[str, Callable[[int], Any]] = {
         "optimizer step": lambda step: Smet(spec, [Group(weights.arena)]).step(step, torch.tensor(1.0)),
         "topology update": lambda step: Topology(spec).update(weights, step),

@@ -178,14 +178,14 @@ def command_ledger(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from raysparse import ladder
-    from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+    from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, SparsitySpec, TrialSpec
     from raysparse.sweep.tables import ledger_table
 
-    density = args.density
+    method: Method = "dense" if args.density == 1.0 else args.method
     spec = TrialSpec(
         model=ladder.model(args.model, vocab_size=args.vocab_size, context=args.context),
         sparsity=SparsitySpec(
-            method="dense" if density == 1.0 else args.method, density=density, layout=args.layout, block=args.block
+            method=method, density=args.density, layout=args.layout, block=args.block, balanced=args.balanced
         ),
         data=DataSpec(unique_tokens=args.context * args.micro_batch + 1),
         optimizer=OptimizerSpec(batch_sequences=args.micro_batch, moments=args.moments),
@@ -195,9 +195,9 @@ def command_ledger(args: argparse.Namespace) -> int:
     if args.measure:
         from raysparse.train.state import TrainState
 
-        measured = TrainState(spec, Placement(device=args.device)).bytes_by_kind()
+        measured = TrainState(spec, Placement(device=args.device, resident=args.resident)).bytes_by_kind()
     Console(highlight=False, soft_wrap=True).print(
-        ledger_table(spec, micro_batch=args.micro_batch, device=args.device, measured=measured)
+        ledger_table(spec, micro_batch=args.micro_batch, device=args.device, resident=args.resident, measured=measured)
     )
     return 0
 
@@ -241,7 +241,7 @@ def _add_train(verbs: Any) -> None:
     from raysparse.spec import Method
 
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
-    train.add_argument("size", choices=sorted(SHAPES), metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    train.add_argument("size", metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
     train.add_argument("--density", type=float, default=0.5, help="fraction of the weights kept (%(default)s); 1 trains dense")
     train.add_argument("--method", choices=Method.__args__, default="smet")  # type: ignore[attr-defined]
     train.add_argument("--unique-tokens", type=int, default=131_072)
@@ -262,7 +262,7 @@ def _add_ledger(verbs: Any) -> None:
     from raysparse.spec import LayoutKind, Method, Moments, Precision
 
     ledger = verbs.add_parser("ledger", help="bytes of one worker by kind, predicted, and measured with --measure")
-    ledger.add_argument("--model", required=True, choices=sorted(SHAPES), metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    ledger.add_argument("--model", required=True, metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
     ledger.add_argument("--density", type=float, default=0.1, help="fraction of the weights kept (%(default)s)")
     for flag, choices, default in (
         ("--method", Method, "smet"), ("--layout", LayoutKind, "element"), ("--precision", Precision, "bf16"),
@@ -272,6 +272,8 @@ def _add_ledger(verbs: Any) -> None:
     for flag, number in (("--block", 1), ("--vocab-size", 32_000), ("--context", 256), ("--micro-batch", 32)):
         ledger.add_argument(flag, type=int, default=number, help="(%(default)s)")
     ledger.add_argument("--device", default="cpu", help="where products run, cpu or cuda (%(default)s)")
+    ledger.add_argument("--balanced", action="store_true", help="tiles: as many active in every row of tiles")
+    ledger.add_argument("--resident", action="store_true", help="keep the dense weights that products need, not one at a time")
     ledger.add_argument("--measure", action="store_true", help="build the model and add up its storages")
     ledger.set_defaults(command=command_ledger)
 

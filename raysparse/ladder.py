@@ -49,10 +49,19 @@ DENSE_LR: dict[str, float] = {
 }
 
 
+def full_name(name: str) -> str:
+    """A name of the ladder, or the only one that ends so ("1b" for smet-1b). Raises ValueError with the names to choose from."""
+    ending = [known for known in SHAPES if known == name or known.endswith(f"-{name}")]
+    if len(ending) > 1:
+        raise ValueError(f"size {name!r} could be {' or '.join(ending)}; give the whole name")
+    if not ending:
+        raise ValueError(f"there is no size {name!r} in the ladder; known sizes: {', '.join(SHAPES)}")
+    return ending[0]
+
+
 def model(name: str, *, vocab_size: int = 32_000, context: int = 256) -> ModelSpec:
     """The shape of a named size. Raises ValueError with the known names."""
-    if name not in SHAPES:
-        raise ValueError(f"there is no size {name!r} in the ladder; known sizes: {', '.join(SHAPES)}")
+    name = full_name(name)
     hidden, intermediate, layers, heads = SHAPES[name]
     return ModelSpec(
         hidden=hidden, intermediate=intermediate, layers=layers, heads=heads,

@@ -73,7 +73,10 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: small_trial(sparsity={"layout": "tile", "block": 5}), "choose a block that divides 16"),
         (lambda: small_trial(sparsity={"layout": "run", "block": 7}), "choose a block that divides 256"),
         (lambda: small_trial(density=0.1, sparsity={"layout": "tile", "block": 8}), "choose a block smaller than 8"),
+        (lambda: SparsitySpec(balanced=True), "balanced is for layout 'tile', not 'element'"),
+        (lambda: small_trial(density=0.2, sparsity={"layout": "tile", "block": 8, "balanced": True}), "a row of .* of 16 x 16"),
         (lambda: ladder.model("dc-61m"), "known sizes: laptop-xs"),
+        (lambda: ladder.model("60m"), "could be dc-60m or smet-60m"),
         (lambda: Placement(workers=0), r"placement\.workers is 0"),
     ],
 )
@@ -88,6 +91,7 @@ def test_a_wrong_value_is_refused_with_its_name_and_the_remedy(make, message):
 def test_every_size_of_the_ladder_is_a_valid_model():
     for name in ladder.SHAPES:
         assert ladder.model(name).name == name
+    assert ladder.model("1b") == ladder.model("smet-1b")
     assert set(ladder.DENSE_LR) <= set(ladder.SHAPES)
 
 
@@ -99,19 +103,22 @@ def test_parameter_counts_of_known_models(name, millions):
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
-@pytest.mark.parametrize("kind", [("element", 1), ("run", 4), ("tile", 4)])
+@pytest.mark.parametrize("kind", [("element", 1, False), ("run", 4, False), ("tile", 4, False), ("tile", 4, True)])
 @pytest.mark.parametrize("distribution", ["uniform", "erk"])
-def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution):
-    layout, block = kind
+@pytest.mark.parametrize("precision", ["fp32", "bf16_master"])
+def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution, precision):
+    layout, block, balanced = kind
     method = "dense" if density == 1.0 else "smet"
-    spec = small_trial(method, density, sparsity={"layout": layout, "block": block, "distribution": distribution})
-    state, count = TrainState(spec, Placement()), counts.parameters(spec.model, spec.sparsity)
+    density = max(density, 0.125) if balanced else density
+    sparsity = {"layout": layout, "block": block, "distribution": distribution, "balanced": balanced}
+    spec = small_trial(method, density, sparsity=sparsity, precision=precision)
+    state, count = TrainState(spec, Placement(resident=True)), counts.parameters(spec.model, spec.sparsity)
     dense = sum(p.numel() for p in state.model.parameters())
     assert count.active == dense + state.weights.arena.values.numel()
     assert count.embedding == state.model.embedding.numel()
     assert count.head == state.model.head.numel()
-    predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4)), state.bytes_by_kind()
-    for what in ("weights", "gradients", "moments", "ages", "layout", "scratch"):
+    predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4, resident=True)), state.bytes_by_kind()
+    for what in ("weights", "gradients", "moments", "ages", "layout", "scratch", "resident"):
         assert predicted[what] == held[what], what
 
 

@@ -51,7 +51,8 @@ def positions(mask: Tensor, blocks: int, active: int) -> Tensor:
 def bases(mask: Tensor) -> Tensor:
     """Active blocks before every group of 1,024, int32 (groups,)."""
     groups = []
-    for part in mask.split(GROUP):  # 32 groups at a time, so that the bits never lie in memory as bytes all at once
+    for start in range(0, mask.numel(), GROUP):  # 32 groups at a time, whose bits become bytes
+        part = mask[start : start + GROUP]
         part = torch.nn.functional.pad(part, (0, -part.numel() % (GROUP // WORD)))
         groups.append(unpack(part, part.numel() * WORD).view(-1, GROUP).sum(dim=1))
     counts = torch.cat(groups)

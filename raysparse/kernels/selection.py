@@ -156,7 +156,7 @@ def regrow_in_rows(
     """
     keys = philox.words(key, 0, total, device=mask.device) if scores is None else 0x7FFFFFFF - order_bits(scores)
     kept = _bits(survivors, 0, total)
-    keys = keys.masked_fill(_bits(mask, 0, total), _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
+    keys = (keys + _bits(mask, 0, total) * _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
     order = keys.argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=mask.device).expand_as(order))
     missing = per_row - kept.view(rows, -1).sum(dim=1, keepdim=True)

@@ -6,7 +6,7 @@ regrown blocks are put back in ascending order inside it. A regrown block starts
 pruned cannot be regrown in the same update (as in the released SMET code).
 
 Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3 (Gumbel keys); regrow uniformly at
-random, or by the largest |gradient| (rigl, smet_grad). Balanced tiles are pruned as all are, and every row then regrows as many as it
+random, or by the largest |gradient| (rigl, smet_grad). Balanced tiles are pruned as all are, then every row regrows as many as it
 lost (of those just pruned only where nothing else is left in the row). The share that changes falls along a cosine over the run.
 """
 

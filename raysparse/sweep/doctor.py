@@ -7,6 +7,7 @@ stops a sweep counts as a failure. Left out: fixing anything.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -48,11 +49,9 @@ def _packages() -> Iterator[Finding]:
             yield name, f"cannot be imported: {error}", f"pip install 'raysparse{extra}'"
         else:
             yield name, str(module.__version__), ""
-    try:
-        triton = importlib.import_module("triton").__version__
-    except ImportError:
-        triton = "absent: only a GPU needs it"
-    yield "triton", triton, ""
+    for name in ("triton", "liger_kernel"):
+        found = importlib.util.find_spec(name) is not None
+        yield name, importlib.metadata.version(name) if found else "absent: only a GPU needs it, pip install 'raysparse[gpu]'", ""
 
 
 def _devices() -> Iterator[Finding]:

@@ -86,11 +86,14 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
     return notes
 
 
-def ledger_table(spec: TrialSpec, *, micro_batch: int, device: str, measured: dict[str, int] | None = None) -> RenderableType:
+def ledger_table(
+    spec: TrialSpec, *, micro_batch: int, device: str, resident: bool = False, measured: dict[str, int] | None = None
+) -> RenderableType:
     """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training of the same model beside it."""
     method = spec.sparsity.replace(method="dense", density=1.0)
     predicted, dense = (
-        dataclasses.asdict(counts.memory(s, micro_batch=micro_batch, device=device)) for s in (spec, spec.replace(sparsity=method))
+        dataclasses.asdict(counts.memory(s, micro_batch=micro_batch, device=device, resident=resident))
+        for s in (spec, spec.replace(sparsity=method))
     )
     table = Table(box=None, padding=(0, 2, 0, 0))
     columns = ["bytes", "predicted", *(["measured"] if measured else []), "dense"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import math
 import platform
 import subprocess
@@ -101,7 +102,12 @@ def device_name(device: torch.device) -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    return {"raysparse": raysparse.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    """Of whatever can change a result in its last bits."""
+    found = {"raysparse": raysparse.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    for name in ("triton", "liger-kernel"):  # used on a GPU
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @functools.cache

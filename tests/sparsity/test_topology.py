@@ -69,6 +69,33 @@ def test_the_weakest_go_and_a_pruned_block_does_not_come_back_at_once():
     assert magnitude[was & ~now].max() <= magnitude[was & now].min()
 
 
+@pytest.mark.parametrize("method", ["smet", "smet_grad"])
+@given(density=st.floats(0.25, 0.9), ratio=st.floats(0.05, 1.0), seed=st.integers(0, 20))
+@settings(max_examples=20)
+def test_balanced_tiles_are_as_many_in_every_row_before_and_after(method, density, ratio, seed):
+    spec = case(method, "tile", balanced=True, update_ratio=ratio).replace(seed=seed)
+    spec = spec.replace(sparsity=spec.sparsity.replace(density=density))
+    weights = filled(spec)
+    weights.want_dense_gradients(method == "smet_grad")
+    for gradient in weights.dense_gradients():
+        gradient.normal_(generator=torch.Generator().manual_seed(seed))
+    for step in (4, 8):
+        before = [active_tiles(m) for m in weights.matrices.values()]
+        weights.arena.exp_avg.fill_(1.0)
+        Topology(spec).update(weights, step)
+        for matrix, was in zip(weights.matrices.values(), before, strict=True):
+            now, per_row = active_tiles(matrix), max(1, round(density * matrix.shape[1] / 4))
+            assert (now.sum(dim=1) == per_row).all()
+            assert (was.sum(dim=1) == per_row).all()
+            lost = was & (dense_states(matrix)["exp_avg"][::4, ::4] == 0)
+            came_back = (lost & now).sum(dim=1)
+            assert torch.equal(came_back, (lost.sum(dim=1) - (now.shape[1] - per_row)).clamp(min=0))
+
+
+def active_tiles(matrix) -> torch.Tensor:
+    return active_mask(matrix)[::4, ::4]
+
+
 def test_gradient_regrowth_takes_the_largest_gradients():
     spec = case("rigl")
     weights = filled(spec)

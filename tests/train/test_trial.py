@@ -92,8 +92,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
         {"precision": "bf16", "optimizer": {"moments": "bf16_stochastic"}},
         {"precision": "bf16_master", "sparsity": {"layout": "run", "block": 4, "prune": "soft_magnitude"}},
         {"sparsity": {"layout": "tile", "block": 4, "distribution": "erk"}, "optimizer": {"weight_decay": 0.1}},
+        {"method": "smet_grad", "sparsity": {"layout": "tile", "block": 4, "balanced": True}},
     ],
-    ids=["bf16 with stochastic rounding", "runs, softly pruned", "tiles, ERK, weight decay"],
+    ids=["bf16 with stochastic rounding", "runs, softly pruned", "tiles, ERK, weight decay", "balanced tiles"],
 )
 def test_resuming_is_exact_in_every_dtype_and_layout(change, store, tmp_path):
     spec = small_trial(**change)
