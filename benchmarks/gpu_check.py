@@ -60,6 +60,7 @@ def no_waiting(bench: Bench) -> Iterator[Row]:
             new = mask.clone()
             ops.remove(new, 60_000, dropped)
             new.bitwise_or_(grown)
+            ops.regrow_in_rows(mask, new, 60_000, 200, 90, 5)
             ops.close_up(values, dropped)
             ops.spread(values, ops.stayed(grown, new, 60_000, active))
             ops.expand(values, mask, ops.bases(mask), torch.empty(60_000, 1, device=bench.device))
@@ -100,6 +101,7 @@ def real_shapes(bench: Bench) -> Iterator[Row]:
             "weakest": both(bench, ops.weakest, values, 1, k),
             "regrow_at_random": both(bench, ops.regrow_at_random, mask, blocks, k, philox.stream(k)),
             "regrow_largest": both(bench, ops.regrow_largest, mask, dense.float().abs().view(-1), k),
+            "regrow_in_rows": both(bench, ops.regrow_in_rows, mask, mask, blocks, rows, columns, 5),
         }
         dropped, grown = pairs["weakest"][1], pairs["regrow_at_random"][1]
         pairs["remove"] = both(bench, ops.remove, mask, blocks, dropped, mutated=0)

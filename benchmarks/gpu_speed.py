@@ -21,6 +21,7 @@ from torch import Tensor
 from raysparse import counts, ladder
 from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
+from raysparse.model import loss
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step
@@ -61,11 +62,15 @@ class Bench:
 
         return float(do_bench(function, warmup=50, rep=200, return_mode="median"))
 
-    def mask(self, blocks: int, density: float) -> tuple[Tensor, int]:
-        """`blocks` x density active blocks at random, made as a run makes them."""
+    def mask(self, blocks: int, density: float, *, rows: int = 0) -> tuple[Tensor, int]:
+        """`blocks` x density active blocks at random, made as a run makes them; with `rows`, as many in each row of blocks."""
         active = max(1, round(density * blocks))
         empty = torch.zeros(bitmask.words(blocks), dtype=torch.int32, device=self.device)
-        return ops.regrow_at_random(empty, blocks, active, philox.stream(blocks, active)), active
+        key = philox.stream(blocks, active)
+        if not rows:
+            return ops.regrow_at_random(empty, blocks, active, key), active
+        per_row = max(1, active // rows)
+        return ops.regrow_in_rows(empty, empty, blocks, rows, per_row, key), per_row * rows
 
 
 def ratio(a: float | None, b: float | None) -> float | None:
@@ -141,15 +146,16 @@ def storage_case(bench: Bench, rows: int, columns: int, density: float) -> Row:
 
 
 def tile_products(bench: Bench) -> Iterator[Row]:
-    """The three products over tiles, against the dense ones."""
+    """The three products over tiles, against the dense ones; masks at random and masks with as many tiles in every row."""
     shapes, sides = bench.pick([(2048, 2048), (4096, 4096)], [(48, 32)]), bench.pick((32, 64, 128), (16,))
-    for (rows, columns), side, density in itertools.product(shapes, sides, bench.densities):
-        yield {"shape": [rows, columns], "tile": side, "density": density, **tile_case(bench, rows, columns, side, density)}
+    for (rows, columns), side, density, balanced in itertools.product(shapes, sides, bench.densities, (False, True)):
+        found = tile_case(bench, rows, columns, side, density, balanced=balanced)
+        yield {"shape": [rows, columns], "tile": side, "density": density, "balanced": balanced, **found}
 
 
-def tile_case(bench: Bench, rows: int, columns: int, side: int, density: float) -> Row:
+def tile_case(bench: Bench, rows: int, columns: int, side: int, density: float, *, balanced: bool) -> Row:
     x, dy, dense = operands(bench, bench.tokens, rows, columns)
-    mask, active = bench.mask(rows * columns // side**2, density)
+    mask, active = bench.mask(rows * columns // side**2, density, rows=rows // side if balanced else 0)
     where, bases = tile_lists(mask, rows, columns, side, active), ops.bases(mask)
     tiles = dense.view(-1)[: active * side**2].clone().view(-1, side, side)
     grad, wanted = torch.zeros_like(tiles), torch.zeros_like(tiles)
@@ -177,6 +183,44 @@ def relative_error(mine: Tensor, wanted: Tensor) -> float:
     return float((mine.float() - wanted.float()).norm() / wanted.float().norm())
 
 
+def head(bench: Bench) -> Iterator[Row]:
+    """The output head with its loss, forward and backward: ours, Liger-Kernel's if installed, and with all logits at once."""
+    tokens, width, vocabulary = bench.pick((32_768, 2048, 32_000), (20, 16, 50))
+    hidden = torch.randn(tokens, width, device=bench.device, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(vocabulary, width, device=bench.device).mul_(0.02).bfloat16().requires_grad_()
+    targets = torch.randint(0, vocabulary, (tokens,), device=bench.device)
+
+    def at_once(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy((hidden @ weight.t()).float(), targets, reduction="sum")
+
+    ways = {"ours": loss.own_head_loss, "Liger-Kernel": loss.liger_loss(), "all logits at once": at_once}
+    wanted: list[Tensor] = []
+    for name, way in ways.items():
+        if way is None:
+            yield {"what": name, "says": "not installed"}
+            continue
+        yield {"what": name, "tokens": tokens, **attempt(functools.partial(head_case, bench, way, hidden, weight, targets, wanted))}
+
+
+def head_case(
+    bench: Bench, way: Callable[..., Tensor], hidden: Tensor, weight: Tensor, targets: Tensor, wanted: list[Tensor]
+) -> Row:
+    """Milliseconds, peak bytes, and how far the gradients are from those of the first way."""
+
+    def both_ways() -> list[Tensor]:
+        return list(torch.autograd.grad(way(hidden, weight, targets), (hidden, weight)))
+
+    gradients = both_ways()
+    wanted.extend(gradients if not wanted else ())
+    errors = [relative_error(mine, theirs) for mine, theirs in zip(gradients, wanted, strict=True)]
+    del gradients
+    bench.forget_peak()
+    before = bench.peak()
+    both_ways()
+    peak, ms = bench.peak() - before, bench.ms(both_ways)
+    return {"peak bytes besides": peak, "ms": ms, "relative errors": errors, "equal": max(errors) < 2e-2}
+
+
 # --- whole steps
 
 
@@ -199,7 +243,9 @@ def whole_steps(bench: Bench) -> Iterator[Row]:
     if not bench.smoke:
         del tileable["smet-350m"], tileable["smet-1b"]
         tileable["smet-1b, mlp 5504"] = sizes["smet-1b"].replace(intermediate=5504, name="")
-    cases: list[tuple[str, ModelSpec, Row]] = [(name, model, {}) for name, model in sizes.items()]
+    cases: list[tuple[str, ModelSpec, Row]] = [
+        (name, model, {"resident": resident}) for name, model in sizes.items() for resident in (False, True)
+    ]
     cases += [(n, m, {"layout": "tile", "block": b}) for n, m in tileable.items() for b in bench.pick((64, 128), (16,))]
     dense: dict[str, Row] = {}
     for name, model, layout in cases:
@@ -209,10 +255,10 @@ def whole_steps(bench: Bench) -> Iterator[Row]:
         for density in bench.densities:
             row = attempt(functools.partial(one_step, bench, model, density, **layout))
             against = {f"{key} / dense": ratio(row.get(key), dense[name].get(key)) for key in ("tokens/s", "peak bytes")}
-            yield {"model": name, "layout": layout or "element", "density": density, **row, **against}
+            yield {"model": name, "layout": {"layout": "element", **layout}, "density": density, **row, **against}
 
 
-def one_step(bench: Bench, model: ModelSpec, density: float, **layout: Any) -> Row:
+def one_step(bench: Bench, model: ModelSpec, density: float, *, resident: bool = False, **layout: Any) -> Row:
     """Seconds and peak bytes of a training step after warm-up, and of a topology update."""
     counts.TILE_BREAK_EVEN[bench.device, "bf16", layout.get("block", 1)] = 1.0  # tile products at any density: that is the question
     sequences, micro_batch, steps = bench.pick((128, 32, 7), (2, 1, 1))
@@ -224,7 +270,7 @@ def one_step(bench: Bench, model: ModelSpec, density: float, **layout: Any) -> R
         precision="bf16",
     )
     batches: Any = RandomBatches(spec)
-    state = TrainState(spec, Placement(device=bench.device, micro_batch=micro_batch))
+    state = TrainState(spec, Placement(device=bench.device, micro_batch=micro_batch, resident=resident))
     for _ in range(bench.pick(3, 0)):
         train_step(state, batches)
     bench.forget_peak()
@@ -249,4 +295,4 @@ def attempt(function: Callable[[], Row]) -> Row:
             torch.cuda.empty_cache()
 
 
-SECTIONS = (adam, storage, tile_products, whole_steps)
+SECTIONS = (adam, storage, tile_products, head, whole_steps)

@@ -1,6 +1,6 @@
 """Time of a training step and of its parts, as ratios within one run: sparse against dense, fused against separate operations.
 
-Run it: `python -m benchmarks.step` (about five minutes on two cores). Every figure is a ratio of two things that ran in turn, pair
+Run it: `python -m benchmarks.step` (about ten minutes on two cores). Every figure is a ratio of two things that ran in turn, pair
 by pair, so it holds although the machine's speed drifts; the seconds beside it are medians, for orientation. `--tiles` prints the
 table behind `counts.TILE_BREAK_EVEN`.
 """
@@ -8,6 +8,7 @@ table behind `counts.TILE_BREAK_EVEN`.
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,21 @@ from torch import Tensor
 
 from benchmarks import record
 from raysparse import counts
-from raysparse.kernels import reference, tiles
+from raysparse.kernels import bitmask, ops, reference, tiles
+from raysparse.sparsity.optimizer import Smet, age_tables
+from raysparse.sparsity.storage import FROM_THE_START
 from raysparse.sparsity.topology import Topology
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
 from raysparse.train.state import TrainState
-from raysparse.train.step import train_step
+from raysparse.train.step import accumulate_gradients, train_step
 
-MODEL = ModelSpec(hidden=512, intermediate=1408, layers=4, heads=8, vocab_size=4096, context=256)
-SPARSE = {
+MODELS = {
+    512: ModelSpec(hidden=512, intermediate=1408, layers=4, heads=8, vocab_size=4096, context=256),
+    1024: ModelSpec(hidden=1024, intermediate=2816, layers=2, heads=16, vocab_size=4096, context=256),
+}
+SPARSE: dict[str, dict[str, Any]] = {
     "element": {"layout": "element"},
+    "element, resident": {"layout": "element"},
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
@@ -40,33 +47,86 @@ class RandomBatches:
         return self.rows[start:stop]
 
 
-def trial(precision: Precision, sequences: int = 8, **sparsity: Any) -> TrialSpec:
+def trial(precision: Precision, hidden: int = 512, **sparsity: Any) -> TrialSpec:
     return TrialSpec(
-        model=MODEL,
+        model=MODELS[hidden],
         sparsity=SparsitySpec(**sparsity),
         data=DataSpec(unique_tokens=2**22),
-        optimizer=OptimizerSpec(batch_sequences=sequences),
+        optimizer=OptimizerSpec(batch_sequences=8),
         precision=precision,
     )
 
 
-def stepper(spec: TrialSpec) -> Any:
-    state, batches = TrainState(spec, Placement()), RandomBatches(spec)
+def stepper(spec: TrialSpec, *, resident: bool = False) -> Any:
+    state, batches = TrainState(spec, Placement(resident=resident)), RandomBatches(spec)
     return lambda: train_step(state, batches)  # type: ignore[arg-type]
 
 
-def whole_steps(precision: Precision, rounds: int) -> list[dict[str, Any]]:
+def plain_stepper(spec: TrialSpec) -> Any:
+    """SMET as one would first write it: dense weights, gradients, moments and ages, a mask over them, an operation a line."""
+    dense = spec.replace(sparsity=spec.sparsity.replace(method="dense", density=1.0))
+    state, batches = TrainState(dense, Placement()), RandomBatches(spec)
+    arena, optimizer = state.weights.arena, spec.optimizer
+    mask = torch.rand(arena.values.numel()) < spec.sparsity.density
+    age = torch.full((len(mask),), FROM_THE_START, dtype=torch.uint8)
+    arena.values.mul_(mask)
+
+    def step() -> None:
+        state.step += 1
+        accumulate_gradients(state, batches)  # type: ignore[arg-type]
+        arena.grad.copy_(arena.grad * mask)
+        factor = state.optimizer.clip_factor(state.optimizer.gradient_norm())
+        tables = age_tables(optimizer, spec.sparsity, rate=optimizer.lr, step=state.step)
+        separate_adam(
+            arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, age, *tables, gradient_factor=factor,
+            beta1=optimizer.beta1, beta2=optimizer.beta2, eps=optimizer.eps, decay=0.0, noise=0,
+        )  # fmt: skip
+        for name in ("tables", "norms"):
+            Smet(spec, [state.groups[name]]).step(state.step, factor)
+        arena.grad.zero_()
+
+    return step
+
+
+def whole_steps(precision: Precision, hidden: int, rounds: int) -> list[dict[str, Any]]:
     """The whole step, 2,048 tokens, against the dense one in the same dtype."""
-    dense = stepper(trial(precision, method="dense", density=1.0))
+    dense = stepper(trial(precision, hidden, method="dense", density=1.0))
     rows = []
     for name, layout in SPARSE.items():
         for density in (0.5, 0.25, 0.125, 0.0625):
-            sparse = stepper(trial(precision, method="smet", density=density, **layout))
-            dense_s, sparse_s, ratio = record.alternate(dense, sparse, rounds=rounds)
-            rows.append({
-                "what": "whole step", "dtype": precision, "layout": name, "density": density,
-                "dense s": dense_s, "sparse s": sparse_s, "dense / sparse": ratio,
-            })  # fmt: skip
+            spec = trial(precision, hidden, method="smet", density=density, **layout)
+            found = record.alternate(dense, stepper(spec, resident="resident" in name), rounds=rounds)
+            rows.append(whole_step_row(precision, hidden, name, density, found))
+    spec = trial(precision, hidden, method="smet", density=0.25)
+    found = record.alternate(dense, plain_stepper(spec), rounds=rounds)
+    return [*rows, whole_step_row(precision, hidden, "dense storage and a mask, plain torch", 0.25, found)]
+
+
+def whole_step_row(
+    precision: Precision, hidden: int, layout: str, density: float, found: tuple[float, float, float]
+) -> dict[str, Any]:
+    return {
+        "what": "whole step", "dtype": precision, "hidden": hidden, "layout": layout, "density": density,
+        "dense s": found[0], "sparse s": found[1], "dense / sparse": found[2],
+    }  # fmt: skip
+
+
+def storage(rounds: int) -> list[dict[str, Any]]:
+    """Expanding to dense memory, and compact-accumulating from it, against one of the products that they serve (2,048 tokens)."""
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x, dense = torch.randn(2048, 512).to(dtype), torch.randn(1408, 512).to(dtype)
+        for density in (0.5, 0.25, 0.125, 0.0625):
+            mask = bitmask.pack(torch.rand(dense.numel()) < density)
+            values = torch.zeros(int(bitmask.unpack(mask, dense.numel()).sum()), dtype=dtype)
+            flat, bases = dense.view(-1, 1), bitmask.bases(mask)
+            row: dict[str, Any] = {"what": "storage", "dtype": str(dtype)[6:], "density": density}
+            for name, operation in (
+                ("expand", lambda v=values, m=mask, b=bases, out=flat: ops.expand(v, m, b, out)),
+                ("compact", lambda v=values, m=mask, b=bases, out=flat: ops.compact_accumulate(out, m, b, v)),
+            ):
+                row[f"{name} / product"] = record.alternate(operation, lambda x=x, w=dense: x @ w.t(), rounds=2 * rounds)[2]
+            rows.append(row)
     return rows
 
 
@@ -85,31 +145,35 @@ def separate_adam(
 
 
 def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
-    """SMET's Adam in portions against the same in separate operations, on 8 million active weights."""
+    """SMET's Adam in portions against the same in separate operations.
+
+    The second of the sizes is past what the C library's allocator keeps: there every temporary is new memory from the system.
+    """
     rows = []
     generator = torch.Generator().manual_seed(0)
-    n = 8_000_000
-    w, g, m, v = (torch.randn(n, generator=generator).abs_() for _ in range(4))
-    age = torch.randint(0, 256, (n,), generator=generator).to(torch.uint8)
-    tables = torch.rand(256, generator=generator) * 1e-3, 1 + torch.rand(256, generator=generator)
-    settings: dict[str, Any] = {
-        "gradient_factor": torch.tensor(1.0), "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 1,
-    }  # fmt: skip
-    separate, ours, ratio = record.alternate(
-        lambda: separate_adam(w, g, m, v, age, *tables, **settings),
-        lambda: reference.adam_step(w, g, m, v, age, *tables, **settings),
-        rounds=rounds,
-    )
-    rows.append({"what": "SMET-Adam, 8M weights", "separate s": separate, "ours s": ours, "separate / ours": ratio})
+    for n in (4_000_000, 16_000_000):
+        w, g, m, v = (torch.randn(n, generator=generator).abs_() for _ in range(4))
+        age = torch.randint(0, 256, (n,), generator=generator).to(torch.uint8)
+        tables = torch.rand(256, generator=generator) * 1e-3, 1 + torch.rand(256, generator=generator)
+        settings: dict[str, Any] = {
+            "gradient_factor": torch.tensor(1.0), "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 1,
+        }  # fmt: skip
+        state = w, g, m, v, age, *tables
+        separate, ours, ratio = record.alternate(
+            lambda state=state, settings=settings: separate_adam(*state, **settings),
+            lambda state=state, settings=settings: reference.adam_step(*state, **settings),
+            rounds=rounds,
+        )
+        rows.append({"what": "SMET-Adam", "weights": n, "separate s": separate, "ours s": ours, "separate / ours": ratio})
     return rows
 
 
 def topology_updates(rounds: int) -> list[dict[str, Any]]:
     """One topology update against one dense training step: what an update every 100 steps costs."""
     spec = trial("fp32", method="smet", density=0.25)
-    state = TrainState(spec, Placement())
+    state, steps = TrainState(spec, Placement()), itertools.count(100, 100)
     dense = stepper(trial("fp32", method="dense", density=1.0))
-    update, step, ratio = record.alternate(lambda: Topology(spec).update(state.weights, 100), dense, rounds=rounds)
+    update, step, ratio = record.alternate(lambda: Topology(spec).update(state.weights, next(steps)), dense, rounds=rounds)
     return [{"what": "topology update, d = 0.25", "update s": update, "dense step s": step, "update / step": ratio}]
 
 
@@ -153,8 +217,10 @@ def main() -> None:
         record.show("Three products over active tiles against dense ones", rows)
         print(record.save("tiles-cpu", rows))
         return
-    sections = [whole_steps("fp32", args.rounds), whole_steps("bf16_master", args.rounds), optimizer_steps(args.rounds),
-                topology_updates(args.rounds)]  # fmt: skip
+    sections = [
+        optimizer_steps(args.rounds), storage(args.rounds), topology_updates(args.rounds), whole_steps("fp32", 512, args.rounds),
+        whole_steps("bf16_master", 512, args.rounds), whole_steps("bf16_master", 1024, args.rounds),
+    ]  # fmt: skip
     for rows in sections:
         record.show(str(rows[0]["what"]), rows)
     print(f"tile products are used up to these densities: {counts.TILE_BREAK_EVEN}")

@@ -69,6 +69,12 @@ class _HeadLoss(torch.autograd.Function):
         return hidden_gradient * gradients[0], head_gradient * gradients[0], None
 
 
+def own_head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """`head_loss` with gradients, in plain torch."""
+    total: Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return total
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over portions, with its own backward
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies, nats, float32 scalar.
@@ -77,10 +83,7 @@ def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled():
         fused = _fused(hidden)
-        if fused is not None:
-            return fused(hidden, head.to(hidden.dtype), targets)
-        total: Tensor = _HeadLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
-        return total
+        return own_head_loss(hidden, head, targets) if fused is None else fused(hidden, head.to(hidden.dtype), targets)
     weight, total = head.to(hidden.dtype), torch.zeros((), dtype=torch.float32, device=hidden.device)
     for part in _portions(len(hidden), head):
         total += F.cross_entropy((hidden[part] @ weight.t()).float(), targets[part], reduction="sum")
