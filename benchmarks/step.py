@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
-from raysparse import counts
 from raysparse.kernels import bitmask, ops, reference, tiles
 from raysparse.sparsity.optimizer import Smet, age_tables
 from raysparse.sparsity.storage import FROM_THE_START
@@ -205,6 +204,15 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def break_even(rows: list[dict[str, Any]], dtype: str, side: int) -> float:
+    """The density at which tiles cost what dense products do, between the measured ones; the largest where tiles always win."""
+    mine = sorted((r["dense / tiles"], r["density"]) for r in rows if (r["dtype"], r["tile"]) == (dtype, side))
+    gain, density = np.array(mine).T
+    if gain[-1] < 1.0:  # never: time goes with density
+        return float(density[-1] * gain[-1])
+    return float(np.exp(np.interp(0.0, np.log(gain), np.log(density))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="pairs of each comparison (default: %(default)s)")
@@ -215,6 +223,8 @@ def main() -> None:
     if args.tiles:
         rows = tile_products(args.rounds)
         record.show("Three products over active tiles against dense ones", rows)
+        for dtype, side in dict.fromkeys((r["dtype"], r["tile"]) for r in rows):
+            print(f"{dtype}, tiles of {side}: faster below a density of {break_even(rows, dtype, side):.2f}")
         print(record.save("tiles-cpu", rows))
         return
     sections = [
@@ -223,7 +233,6 @@ def main() -> None:
     ]  # fmt: skip
     for rows in sections:
         record.show(str(rows[0]["what"]), rows)
-    print(f"tile products are used up to these densities: {counts.TILE_BREAK_EVEN}")
     print(record.save("step-cpu", [row for rows in sections for row in rows]))
 
 

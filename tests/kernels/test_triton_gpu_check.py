@@ -24,6 +24,7 @@ def test_smoke_run_writes_a_row_for_every_check_and_measurement(tmp_path):
         "adam",
         "storage",
         "tile_products",
+        "head",
         "whole_steps",
     }
     assert all(row.get("equal", True) for row in written["rows"])
