@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysparse import counts
-from raysparse.spec import Placement, TrialSpec, require_choice
+from raysparse.record import require_choice
+from raysparse.spec import Placement, TrialSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

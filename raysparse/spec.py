@@ -10,12 +10,13 @@ Left out: what a size looks like (`ladder`), what a trial costs (`counts`), what
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal
+
+from raysparse.record import Record, added, label, require, require_choice
 
 Method = Literal["dense", "static", "set", "rigl", "smet", "smet_grad"]
 LayoutKind = Literal["element", "run", "tile"]
@@ -27,61 +28,6 @@ Moments = Literal["fp32", "bf16_stochastic"]
 
 # Part of every trial id: raise it when the meaning of a field changes, so that old results are never taken for new ones.
 IDENTITY_VERSION = 1
-
-
-def label(default: str = "") -> Any:
-    """A field for people: kept in JSON, left out of the trial id."""
-    return field(default=default, metadata={"identity": False})
-
-
-def added(default: Any) -> Any:
-    """A field that came later: at its default it is left out of the trial id, so that ids from before it stay what they were."""
-    return field(default=default, metadata={"identity_unless": default})
-
-
-def require(holds: bool, what: str, value: object, expected: str) -> None:
-    """Raise ValueError with one wording for every record: the field, the value, what was expected."""
-    if not holds:
-        raise ValueError(f"{what} is {value!r}, expected {expected}")
-
-
-def require_choice(what: str, value: object, choices: Any) -> None:
-    require(value in get_args(choices), what, value, "one of " + ", ".join(map(str, get_args(choices))))
-
-
-class Record:
-    """JSON both ways for the frozen dataclasses below; unknown keys are refused, not dropped."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated like any other."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
-
-    def identity(self) -> dict[str, Any]:
-        """The nested dictionary of fields that change the result."""
-        found: dict[str, Any] = {}
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if f.metadata.get("identity", True) and f.metadata.get("identity_unless", ...) != value:
-                found[f.name] = value.identity() if isinstance(value, Record) else value
-        return found
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(fields))
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
-        nested: dict[str, type[Record]] = {
-            "model": ModelSpec,
-            "sparsity": SparsitySpec,
-            "data": DataSpec,
-            "optimizer": OptimizerSpec,
-        }
-        made = {k: nested[k].from_dict(v) if k in nested and isinstance(v, dict) else v for k, v in values.items()}
-        return cls(**made)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.files import Folder, checksum, write_file_atomically
-from raysparse.spec import DataSpec, require
+from raysparse.record import require
+from raysparse.spec import DataSpec
 
 COMPARED_TOKENS = 2**20  # at once: 8 MiB as int64
 REMAKE = "delete the folder and run again to have it made anew"

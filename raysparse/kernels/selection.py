@@ -1,7 +1,7 @@
 """Choosing blocks: the weakest active ones, the inactive ones to regrow, and moving compact states to their new places.
 
 The decision that shaped this file: nothing here makes a tensor as long as the dense matrix, or a copy of a state. Keys (magnitudes,
-random words) are made a portion at a time, as often as they are needed; the k-th smallest is found by counting 16-bit digits
+random words) are made a portion at a time, as often as they are needed; the k-th smallest is found by counting 11-bit digits
 (radix selection: exact, and the counts do not depend on the order of work); states move inside their own memory. Equal keys
 are taken in ascending order of their block, so the choice is unique and the same on every device.
 """
@@ -25,8 +25,9 @@ _NEVER = 1 << 32  # the key of a block that may not be chosen
 Keys = Callable[[int, int], Tensor]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
 
 
-def portions(total: int, size: int = PORTION) -> Iterator[tuple[int, int]]:
+def portions(total: int, size: int | None = None) -> Iterator[tuple[int, int]]:
     """[start, stop) of every portion; a matrix of no blocks has one, empty."""
+    size = size or PORTION
     for start in range(0, max(total, 1), size):
         yield start, min(start + size, total)
 

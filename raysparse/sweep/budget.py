@@ -17,7 +17,8 @@ from typing import Literal
 
 from raysparse import counts
 from raysparse.files import Folder
-from raysparse.spec import Record, TrialSpec, require, require_choice
+from raysparse.record import Record, require, require_choice
+from raysparse.spec import TrialSpec
 
 Unit = Literal["flops_active", "flops_executed", "device_seconds"]
 

@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from raysparse import counts, ladder
 from raysparse.files import Folder
-from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, Record, SparsitySpec, TrialSpec, require
+from raysparse.record import Record, require
+from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, SparsitySpec, TrialSpec
 from raysparse.sweep.budget import Budget, Work, price
 
 PLAN = "plan.json"

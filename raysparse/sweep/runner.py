@@ -18,8 +18,9 @@ from rich.console import Console
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.record import Record, require, require_choice
 from raysparse.results import FINAL, TABLE, Results
-from raysparse.spec import Record, TrialSpec, require, require_choice
+from raysparse.spec import TrialSpec
 from raysparse.sweep import lock, ray_settings
 from raysparse.sweep.broker import Job, checkpoint_step, token_folder
 from raysparse.sweep.budget import load_work, price

@@ -16,6 +16,7 @@ flags = st.lists(st.booleans(), min_size=1, max_size=3000).map(torch.tensor)
 def portion(request, monkeypatch):
     """The answer must not depend on how the work is cut up."""
     monkeypatch.setattr(selection, "PORTION", request.param)
+    monkeypatch.setattr(selection, "WORDS", request.param)
 
 
 def random_mask(blocks: int, density: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
