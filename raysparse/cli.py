@@ -3,7 +3,7 @@
 The decision that shaped this file: a command is a few lines that read arguments, build records and call the library, so nothing
 can be done here that cannot be done from Python. What a user can cause (ValueError, and what the system says about files and
 connections) is printed as one line with exit status 2; anything else is our bug and keeps its traceback. The sweep scripts in
-`sweeps/` share `add_run_arguments`, `run_plan` and `guarded`.
+`sweeps/` share `run_plan` and `guarded`, and the arguments of `raysparse.arguments`.
 
 Left out: whatever is slow to import, until a verb needs it; questions (each is a script in `sweeps/`).
 """
@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, get_args
 
+from raysparse import arguments
+from raysparse.arguments import STORAGE
+
 if TYPE_CHECKING:
     from raysparse.files import Folder
     from raysparse.sweep.plan import Plan
     from raysparse.sweep.runner import Settings, Summary
-
-STORAGE = "runs"
-
 
 Arguments = ParamSpec("Arguments")
 
@@ -44,19 +44,6 @@ def guarded(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
             return 130
 
     return run
-
-
-def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
-    """What every command that runs a plan takes."""
-    group = parser.add_argument_group("where and how it runs")
-    group.add_argument("--name", default=name, help="run folder, under the storage (default: %(default)s)")
-    group.add_argument("--storage", default=STORAGE, help="a folder or a URI (s3://, gs://) that all machines reach (%(default)s)")
-    group.add_argument("--executor", choices=("ray", "inline"), default="ray", help="inline: one after another, without Ray")
-    group.add_argument(
-        "--address", default="", help="Ray cluster to join; RAY_ADDRESS is used when it is set (default: start one here)"
-    )
-    group.add_argument("--slots", type=int, default=0, help="trials at once (default: as many as fit)")
-    group.add_argument("--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)")
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
@@ -153,9 +140,10 @@ def command_status(args: argparse.Namespace) -> int:
 
 def command_train(args: argparse.Namespace) -> int:
     from raysparse.data.tokenizer import vocab_size
-    from raysparse.spec import DataSpec, OptimizerSpec
+    from raysparse.spec import DataSpec, Placement
     from raysparse.sweep.plan import Plan, grid
 
+    sparsity, optimizer = arguments.engine_from(args)
     specs = grid(
         sizes=[args.size],
         densities=[args.density],
@@ -166,10 +154,12 @@ def command_train(args: argparse.Namespace) -> int:
         method=args.method,
         context=args.context,
         data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
-        optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),
+        sparsity=sparsity,
+        optimizer=optimizer,
+        precision=args.precision,
     )
     args.executor, args.name = "inline", args.name or f"train-{specs[0].trial_id}"
-    summary = run_plan(Plan(specs=specs), args)
+    summary = run_plan(Plan(specs=specs, placement=Placement(resident=args.resident)), args)
     print(f"trial {specs[0].trial_id}: {summary.folder.uri}/trials/{specs[0].trial_id}")
     return 1 if summary.unfinished else 0
 
@@ -178,17 +168,15 @@ def command_ledger(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from raysparse import ladder
-    from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+    from raysparse.spec import DataSpec, Placement, TrialSpec
     from raysparse.sweep.tables import ledger_table
 
-    method: Method = "dense" if args.density == 1.0 else args.method
+    sparsity, optimizer = arguments.engine_from(args)
     spec = TrialSpec(
         model=ladder.model(args.model, vocab_size=args.vocab_size, context=args.context),
-        sparsity=SparsitySpec(
-            method=method, density=args.density, layout=args.layout, block=args.block, balanced=args.balanced
-        ),
-        data=DataSpec(unique_tokens=args.context * args.micro_batch + 1),
-        optimizer=OptimizerSpec(batch_sequences=args.micro_batch, moments=args.moments),
+        sparsity=sparsity.replace(method="dense" if args.density == 1.0 else args.method, density=args.density),
+        data=DataSpec(unique_tokens=args.context * args.batch_sequences + 1),
+        optimizer=optimizer,
         precision=args.precision,
     )
     measured = None
@@ -197,7 +185,7 @@ def command_ledger(args: argparse.Namespace) -> int:
 
         measured = TrainState(spec, Placement(device=args.device, resident=args.resident)).bytes_by_kind()
     Console(highlight=False, soft_wrap=True).print(
-        ledger_table(spec, micro_batch=args.micro_batch, device=args.device, resident=args.resident, measured=measured)
+        ledger_table(spec, micro_batch=args.batch_sequences, device=args.device, resident=args.resident, measured=measured)
     )
     return 0
 
@@ -219,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")
     sweep.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
-    add_run_arguments(sweep, name="sweep")
+    arguments.add_run_arguments(sweep, name="sweep")
     sweep.set_defaults(command=command_sweep)
 
     status = verbs.add_parser("status", help="say where a run folder stands")
@@ -243,7 +231,7 @@ def _add_train(verbs: Any) -> None:
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
     train.add_argument("size", metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
     train.add_argument("--density", type=float, default=0.5, help="fraction of the weights kept (%(default)s); 1 trains dense")
-    train.add_argument("--method", choices=Method.__args__, default="smet")  # type: ignore[attr-defined]
+    train.add_argument("--method", choices=get_args(Method), default="smet")
     train.add_argument("--unique-tokens", type=int, default=131_072)
     train.add_argument("--epochs", type=float, default=1.0)
     train.add_argument("--batch-sequences", type=int, default=16)
@@ -254,27 +242,26 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--storage", default=STORAGE)
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
+    arguments.add_engine_arguments(train)
     train.set_defaults(command=command_train, address="", slots=0, gpus=0.0)
 
 
 def _add_ledger(verbs: Any) -> None:
     from raysparse.ladder import SHAPES
-    from raysparse.spec import LayoutKind, Method, Moments, Precision
+    from raysparse.spec import Method
 
     ledger = verbs.add_parser("ledger", help="bytes of one worker by kind, predicted, and measured with --measure")
     ledger.add_argument("--model", required=True, metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
     ledger.add_argument("--density", type=float, default=0.1, help="fraction of the weights kept (%(default)s)")
-    for flag, choices, default in (
-        ("--method", Method, "smet"), ("--layout", LayoutKind, "element"), ("--precision", Precision, "bf16"),
-        ("--moments", Moments, "bf16_stochastic"),
-    ):  # fmt: skip
-        ledger.add_argument(flag, choices=get_args(choices), default=default, help="(%(default)s)")
-    for flag, number in (("--block", 1), ("--vocab-size", 32_000), ("--context", 256), ("--micro-batch", 32)):
+    ledger.add_argument("--method", choices=get_args(Method), default="smet", help="(%(default)s)")
+    for flag, number in (("--vocab-size", 32_000), ("--context", 256)):
         ledger.add_argument(flag, type=int, default=number, help="(%(default)s)")
+    ledger.add_argument(
+        "--micro-batch", type=int, default=32, dest="batch_sequences", help="sequences in a forward pass (%(default)s)"
+    )
     ledger.add_argument("--device", default="cpu", help="where products run, cpu or cuda (%(default)s)")
-    ledger.add_argument("--balanced", action="store_true", help="tiles: as many active in every row of tiles")
-    ledger.add_argument("--resident", action="store_true", help="keep the dense weights that products need, not one at a time")
     ledger.add_argument("--measure", action="store_true", help="build the model and add up its storages")
+    arguments.add_engine_arguments(ledger, precision="bf16", moments="bf16_stochastic")
     ledger.set_defaults(command=command_ledger)
 
 

@@ -71,4 +71,4 @@ def model(name: str, *, vocab_size: int = 32_000, context: int = 256) -> ModelSp
 
 def dense_lr(name: str, default: float = 1e-3) -> float:
     """The dense peak learning rate of a size; `default` for sizes whose authors gave none."""
-    return DENSE_LR.get(name, default)
+    return DENSE_LR.get(full_name(name), default)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from raysparse import cli
+from raysparse import arguments, cli
 from raysparse.data.tokenizer import vocab_size
 from raysparse.files import Folder
-from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
+from raysparse.spec import DataSpec, Placement
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan, grid
 
@@ -24,7 +24,7 @@ UNIQUE_TOKENS = [50_000, 150_000]
 EPOCHS = [1, 3, 9]  # laptop-m is at its best after 4 to 8 passes over either, and worse after more
 
 
-def arguments() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
@@ -42,12 +42,14 @@ def arguments() -> argparse.ArgumentParser:
     question.add_argument("--validation-tokens", type=int, default=32_768, help="held out (%(default)s)")
     question.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
     question.add_argument("--batch-sequences", type=int, default=4, help="sequences a step (%(default)s)")
-    cli.add_run_arguments(parser, name="grid")
+    arguments.add_engine_arguments(parser)
+    arguments.add_run_arguments(parser, name="grid")
     parser.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
     return parser
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
+    sparsity, optimizer = arguments.engine_from(args)
     specs = grid(
         sizes=args.sizes,
         densities=args.densities,
@@ -59,10 +61,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
         context=args.context,
         evaluations=4,
         data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
-        sparsity=SparsitySpec(update_every=20),
-        optimizer=OptimizerSpec(batch_sequences=args.batch_sequences),
+        sparsity=sparsity.replace(update_every=20),
+        optimizer=optimizer,
+        precision=args.precision,
     )
-    placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu")
+    placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu", resident=args.resident)
     return Plan(specs=specs, placement=placement, budget=Budget(total=args.max_flops))
 
 
@@ -81,7 +84,7 @@ def answer(args: argparse.Namespace, *, again: bool) -> None:
 
 @cli.guarded
 def main() -> int:
-    args = arguments().parse_args()
+    args = make_parser().parse_args()
     plan = make_plan(args)
     if args.plan is not None:
         cli.show_plan(plan, args)

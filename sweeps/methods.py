@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from statistics import mean, stdev
 
-from raysparse import cli
+from raysparse import arguments, cli
 from raysparse.data.tokenizer import vocab_size
 from raysparse.results import Results
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
@@ -59,7 +59,7 @@ def table(results: Results) -> str:
 @cli.guarded
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_run_arguments(parser, name="methods")
+    arguments.add_run_arguments(parser, name="methods")
     args = parser.parse_args()
     summary = cli.run_plan(Plan(specs=specs()), args)
     if summary.unfinished:

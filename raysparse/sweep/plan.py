@@ -18,7 +18,7 @@ from typing import Any, Self
 from raysparse import counts, ladder
 from raysparse.files import Folder
 from raysparse.record import Record, require
-from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
 from raysparse.sweep.budget import Budget, Work, price
 
 PLAN = "plan.json"
@@ -202,9 +202,10 @@ def grid(
     data: DataSpec = DataSpec(),
     sparsity: SparsitySpec = SparsitySpec(),
     optimizer: OptimizerSpec = OptimizerSpec(),
+    precision: Precision = "fp32",
     evaluations: int = 8,
 ) -> tuple[TrialSpec, ...]:
-    """Every combination, each with its size's own learning rate; density 1 is trained dense.
+    """Every combination, each with its size's own learning rate; density 1 is trained dense, and then has no layout.
 
     `data`, `sparsity` and `optimizer` give what the grid does not vary. Raises ValueError for whatever a spec refuses.
     """
@@ -214,14 +215,16 @@ def grid(
     for axis, values in axes.items():
         require(len(values) >= 1, axis, values, "at least one value")
     specs = []
+    dense = sparsity.replace(method="dense", density=1.0, layout="element", block=1, balanced=False)
     for size, density, unique, passes, seed in itertools.product(*axes.values()):
         name = f"{size} d={density:g} U={unique} x{passes:g}" + (f" seed={seed}" if len(seeds) > 1 else "")
         specs.append(
             TrialSpec(
                 model=ladder.model(size, vocab_size=vocab_size, context=context),
-                sparsity=sparsity.replace(method="dense" if density == 1.0 else method, density=density),
+                sparsity=dense if density == 1.0 else sparsity.replace(method=method, density=density),
                 data=data.replace(unique_tokens=int(unique), epochs=float(passes)),
                 optimizer=optimizer.replace(lr=ladder.dense_lr(size, optimizer.lr)),
+                precision=precision,
                 seed=seed,
                 evaluations=evaluations,
                 name=name,

@@ -47,6 +47,9 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
         (["status", "nowhere"], "not a run folder"),
         (["train", "laptop-xs", "--density", "1.5"], "sparsity.density is 1.5, expected a fraction in (0, 1]"),
         (["train", "laptop-xs", "--density", "0.5", "--method", "dense"], "use density 1 or a sparse method"),
+        (["train", "laptop-xs", "--layout", "tile", "--block", "64"], "does not divide layers.0.attention.query of 32 x 32"),
+        (["train", "laptop-xs", "--balanced"], "sparsity.balanced is for layout 'tile', not 'element'"),
+        (["ledger", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
         (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
     ],
 )
@@ -78,10 +81,13 @@ def test_ctrl_c_says_how_to_continue(capsys):
     assert "again to continue" in capsys.readouterr().err
 
 
-def test_train_runs_one_trial_and_status_shows_it(corpus, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "engine", [[], ["--layout", "tile", "--block", "16", "--balanced", "--precision", "bf16_master", "--resident"]], ids=["", "tiles"]
+)  # fmt: skip
+def test_train_runs_one_trial_and_status_shows_it(engine, corpus, tmp_path, capsys):
     arguments = ["train", "laptop-xs", "--density", "0.5", "--corpus", corpus, "--unique-tokens", "4097", "--context", "64"]
     assert (
-        cli.main([*arguments, "--storage", str(tmp_path), "--name", "one", "--batch-sequences", "8", "--validation-tokens", "1000"])
+        cli.main([*arguments, *engine, "--storage", str(tmp_path), "--name", "one", "--batch-sequences", "8", "--validation-tokens", "1000"])
         == 0
     )
     assert "1 of 1 trials are finished" in capsys.readouterr().out
@@ -131,8 +137,10 @@ def test_the_grid_script_refuses_in_one_line(tmp_path):
 
 def test_ledger_measures_what_it_predicts(capsys):
     """The columns agree for everything that is stored; what a step needs besides is only predicted."""
-    assert cli.main(["ledger", "--model", "laptop-m", "--density", "0.25", "--vocab-size", "257", "--measure"]) == 0
+    size = ["--model", "laptop-m", "--density", "0.25", "--vocab-size", "257"]
+    assert cli.main(["ledger", *size, "--resident", "--measure"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    stored = {line[0]: line[1:3] for line in lines if line[0] in ("weights", "gradients", "moments", "ages", "layout", "scratch")}
-    assert len(stored) == 6
+    kinds = ("weights", "gradients", "moments", "ages", "layout", "scratch", "resident")
+    stored = {line[0]: line[1:3] for line in lines if line[0] in kinds}
+    assert len(stored) == len(kinds)
     assert all(predicted == measured for predicted, measured in stored.values())
