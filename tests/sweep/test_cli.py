@@ -81,15 +81,10 @@ def test_ctrl_c_says_how_to_continue(capsys):
     assert "again to continue" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "engine", [[], ["--layout", "tile", "--block", "16", "--balanced", "--precision", "bf16_master", "--resident"]], ids=["", "tiles"]
-)  # fmt: skip
+@pytest.mark.parametrize("engine", ["", "--layout tile --block 16 --balanced --precision bf16_master --resident"])
 def test_train_runs_one_trial_and_status_shows_it(engine, corpus, tmp_path, capsys):
-    arguments = ["train", "laptop-xs", "--density", "0.5", "--corpus", corpus, "--unique-tokens", "4097", "--context", "64"]
-    assert (
-        cli.main([*arguments, *engine, "--storage", str(tmp_path), "--name", "one", "--batch-sequences", "8", "--validation-tokens", "1000"])
-        == 0
-    )
+    trial = f"train laptop-xs --density 0.5 --unique-tokens 4097 --context 64 --batch-sequences 8 --validation-tokens 1000 {engine}"
+    assert cli.main([*trial.split(), "--corpus", corpus, "--storage", str(tmp_path), "--name", "one"]) == 0
     assert "1 of 1 trials are finished" in capsys.readouterr().out
     assert cli.main(["status", str(tmp_path / "one")]) == 0
     printed = capsys.readouterr().out
