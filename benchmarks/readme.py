@@ -62,8 +62,8 @@ def steps() -> str:
 
 def optimizer() -> str:
     rows = [row for row in rows_of("step-cpu") if row["what"] == "SMET-Adam"]
-    lines = [[f"{row['weights'] / 1e6:.0f} million", f"{row['separate / ours']:.1f}"] for row in rows]
-    return table(["active weights", "separate operations / ours"], lines)
+    lines = [[f"{row['weights'] / 1e6:.0f} million", str(row["threads"]), f"{row['separate / ours']:.1f}"] for row in rows]
+    return table(["active weights", "threads", "separate operations / ours"], lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {"memory": memory, "transients": transients, "steps": steps, "optimizer": optimizer}

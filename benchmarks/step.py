@@ -150,7 +150,9 @@ def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
     """
     rows = []
     generator = torch.Generator().manual_seed(0)
-    for n in (4_000_000, 16_000_000):
+    most = torch.get_num_threads()
+    for n, threads in itertools.product((4_000_000, 16_000_000), (1, most)):
+        torch.set_num_threads(threads)
         w, g, m, v = (torch.randn(n, generator=generator).abs_() for _ in range(4))
         age = torch.randint(0, 256, (n,), generator=generator).to(torch.uint8)
         tables = torch.rand(256, generator=generator) * 1e-3, 1 + torch.rand(256, generator=generator)
@@ -163,7 +165,11 @@ def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
             lambda state=state, settings=settings: reference.adam_step(*state, **settings),
             rounds=rounds,
         )
-        rows.append({"what": "SMET-Adam", "weights": n, "separate s": separate, "ours s": ours, "separate / ours": ratio})
+        rows.append({
+            "what": "SMET-Adam", "weights": n, "threads": threads,
+            "separate s": separate, "ours s": ours, "separate / ours": ratio,
+        })  # fmt: skip
+    torch.set_num_threads(most)
     return rows
 
 
