@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_found_and_named(store, tmp_path):
 @pytest.mark.parametrize("change", [{"seed": 1}, {"sparsity": {"layout": "tile", "block": 4}}], ids=["seed", "layout"])
 def test_a_checkpoint_of_another_trial_is_refused(change, store, tmp_path):
     trial.run(small_trial(), store, Folder(tmp_path))
-    with pytest.raises(ValueError, match="this state is of trial .*, not of .*; give each its own folder"):
+    with pytest.raises(ValueError, match=r"this state is of trial .*, not of .*; give each its own folder"):
         trial.run(small_trial(**change), store, Folder(tmp_path))
 
 
