@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import record
 from raysparse import counts, ladder
 from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
@@ -148,9 +149,13 @@ def storage_case(bench: Bench, rows: int, columns: int, density: float) -> Row:
 def tile_products(bench: Bench) -> Iterator[Row]:
     """The three products over tiles, against the dense ones; masks at random and masks with as many tiles in every row."""
     shapes, sides = bench.pick([(2048, 2048), (4096, 4096)], [(48, 32)]), bench.pick((32, 64, 128), (16,))
+    gains: dict[int, list[tuple[float, float]]] = {side: [] for side in sides}
     for (rows, columns), side, density, balanced in itertools.product(shapes, sides, bench.densities, (False, True)):
         found = tile_case(bench, rows, columns, side, density, balanced=balanced)
+        gains[side] += [] if found["dense / tiles"] is None or balanced else [(density, found["dense / tiles"])]
         yield {"shape": [rows, columns], "tile": side, "density": density, "balanced": balanced, **found}
+    for side, measured in gains.items():
+        yield {"tile": side, "row for counts.TILE_BREAK_EVEN": record.break_even(measured) if measured else None}
 
 
 def tile_case(bench: Bench, rows: int, columns: int, side: int, density: float, *, balanced: bool) -> Row:

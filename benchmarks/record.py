@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -71,3 +72,12 @@ def alternate(first: Callable[[], Any], second: Callable[[], Any], *, rounds: in
         pairs.append(pair)
     one, two = zip(*pairs, strict=True)
     return statistics.median(one), statistics.median(two), statistics.median(a / b for a, b in pairs)
+
+
+def break_even(gains: list[tuple[float, float]]) -> float:
+    """The density at which tiles cost what dense products do, from (density, how many times faster tiles are), between the measured
+    ones; the largest of them where tiles always win."""
+    gain, density = np.array(sorted((gain, density) for density, gain in gains)).T
+    if gain[-1] < 1.0:  # never: time goes with density
+        return float(density[-1] * gain[-1])
+    return float(np.exp(np.interp(0.0, np.log(gain), np.log(density))))

@@ -211,12 +211,8 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
 
 
 def break_even(rows: list[dict[str, Any]], dtype: str, side: int) -> float:
-    """The density at which tiles cost what dense products do, between the measured ones; the largest where tiles always win."""
-    mine = sorted((r["dense / tiles"], r["density"]) for r in rows if (r["dtype"], r["tile"]) == (dtype, side))
-    gain, density = np.array(mine).T
-    if gain[-1] < 1.0:  # never: time goes with density
-        return float(density[-1] * gain[-1])
-    return float(np.exp(np.interp(0.0, np.log(gain), np.log(density))))
+    """The density below which tiles of this side are faster in this dtype."""
+    return record.break_even([(r["density"], r["dense / tiles"]) for r in rows if (r["dtype"], r["tile"]) == (dtype, side)])
 
 
 def main() -> None:
