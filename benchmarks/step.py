@@ -11,11 +11,11 @@ import argparse
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import record
+from benchmarks.gpu_speed import RandomBatches
 from raysparse.kernels import bitmask, ops, reference, tiles
 from raysparse.sparsity.optimizer import Smet, age_tables
 from raysparse.sparsity.storage import FROM_THE_START
@@ -34,16 +34,6 @@ SPARSE: dict[str, dict[str, Any]] = {
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
-
-
-class RandomBatches:
-    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens are."""
-
-    def __init__(self, spec: TrialSpec):
-        self.rows = np.random.default_rng(0).integers(0, spec.model.vocab_size, (64, spec.model.context + 1))
-
-    def train(self, step: int, start: int, stop: int) -> np.ndarray:
-        return self.rows[start:stop]
 
 
 def trial(precision: Precision, hidden: int = 512, **sparsity: Any) -> TrialSpec:

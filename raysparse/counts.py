@@ -177,9 +177,9 @@ def logit_elements(tokens: int, vocabulary: int, hidden: int) -> int:
 
 def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
     """Whether a dense matrix is ever made: not where weights are dense already, and not for tiles that are multiplied as such."""
-    if spec.sparsity.density == 1.0:
-        return spec.precision == "bf16_master"
-    return not uses_tile_products(spec.sparsity, spec.precision, device) or spec.sparsity.regrows_by_gradient
+    blocks = block_counts(spec.model, spec.sparsity).values()
+    gathers_gradients = spec.sparsity.regrows_by_gradient and spec.sparsity.changes_topology
+    return gathers_gradients or any(made_dense(spec, b, device) for b in blocks)
 
 
 def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:

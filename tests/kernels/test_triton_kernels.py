@@ -80,6 +80,22 @@ def test_compact_accumulate(shape, density, dtypes):
     assert torch.equal(mine, reference)
 
 
+@pytest.mark.parametrize("tile", [0, 16])
+def test_a_mask_of_no_block_at_all(tile):
+    """A matrix keeps at least one; what makes its first mask starts from none."""
+    dense, blocks = torch.randn(48, 80), 15 if tile else 3840
+    mask, none = torch.zeros(bitmask.words(blocks), dtype=torch.int32), torch.empty(0)
+    shape = (48, 80) if tile else (3840, 1)
+    for mine, reference in (
+        both(ops.bases, mask),
+        both(ops.expand, none, mask, bitmask.bases(mask), torch.full(shape, math.nan), tile, mutated=3),
+        both(ops.compact_accumulate, dense.view(shape), mask, bitmask.bases(mask), none, tile, mutated=3),
+        both(ops.regrow_at_random, mask, blocks, 7, 5),
+        both(ops.regrow_at_random, mask, blocks, 0, 5),
+    ):
+        assert torch.equal(mine, reference)
+
+
 def test_expand_keeps_nan_and_infinity():
     values = torch.tensor([math.nan, math.inf, -math.inf, 3.4e38]).view(torch.float32)
     mask = bitmask.pack(torch.ones(4, dtype=torch.bool))

@@ -128,6 +128,17 @@ def test_bf16_stays_close_to_float32(precision, kind, monkeypatch):
     assert cosine > 0.99
 
 
+def test_a_full_matrix_among_tiles_has_the_scratch_that_its_cast_needs(monkeypatch):
+    """ERK can leave thin matrices full while the others multiply their tiles, which need none."""
+    monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("cpu", "bf16", 4), 1.0)
+    sparsity = {"layout": "tile", "block": 4, "distribution": "erk"}
+    state = TrainState(small_trial(density=0.9, sparsity=sparsity, precision="bf16_master"), Placement())
+    kinds = {(m.layout.is_full, m.tiled) for m in state.weights.matrices.values()}
+    assert kinds == {(True, False), (False, True)}
+    state.model(tokens(state)).backward()
+    assert all(m.grad.any() for m in state.weights.matrices.values())
+
+
 def test_the_loss_in_portions_equals_the_loss_at_once(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(37, 8, generator=generator, requires_grad=True)
