@@ -26,6 +26,7 @@ test: $(DEVELOP)
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:

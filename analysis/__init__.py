@@ -1,8 +1,10 @@
-"""From a table of runs to what to train next, and for real: laws, fits with intervals, optima, designs, reports.
+"""From a table of runs to what to train next, and for real: laws, fits with intervals, optima,
+designs, reports.
 
-Imports run one way: table -> laws -> fit -> compare -> optimum -> design -> simulate -> plots -> report -> cli.
-Nothing here imports torch, Ray or raysparse, and importing the package imports only numpy: the names below are
-loaded when first used, scipy and matplotlib only where a function needs them. See docs/analysis.md.
+Five rooms, and imports run one way: data -> laws -> fit -> answer -> show -> cli. Nothing here
+imports torch or Ray, and of raysparse only how numbers and files are written. Importing the package
+imports only numpy: the names below are loaded when first used, scipy and matplotlib only where a
+function needs them. See docs/analysis.md.
 """
 
 from __future__ import annotations
@@ -11,18 +13,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.answer.study import Study, analyse
+    from analysis.data.points import Points
+    from analysis.data.table import Runs, read_table
     from analysis.fit import Fit
     from analysis.laws import LAWS, Law
-    from analysis.points import Points
-    from analysis.report import Report, write_report
-    from analysis.study import Study, analyse
-    from analysis.table import Runs, read_table
+    from analysis.show.report import Report, write_report
 
 __all__ = ["LAWS", "Fit", "Law", "Points", "Report", "Runs", "Study", "analyse", "read_table", "write_report"]
 
 _HOME = {
-    "Fit": "fit", "LAWS": "laws", "Law": "laws", "Points": "points", "Report": "report", "Runs": "table",
-    "Study": "study", "analyse": "study", "read_table": "table", "write_report": "report",
+    "Fit": "fit",
+    "LAWS": "laws",
+    "Law": "laws",
+    "Points": "data.points",
+    "Report": "show.report",
+    "Runs": "data.table",
+    "Study": "answer.study",
+    "analyse": "answer.study",
+    "read_table": "data.table",
+    "write_report": "show.report",
 }
 
 

@@ -1,7 +1,8 @@
 """The command line: `python -m analysis fit | compare | optimum | design | report | simulate`.
 
-Each verb reads a table, calls one function of the package and prints it, as text or with --json as JSON. What the
-user can get wrong comes back as one line, `error: ...`, and exit status 2. No analysis happens here.
+Each verb reads a table, calls one function of the package and prints it, as text or with --json as
+JSON. What the user can get wrong comes back as one line, `error: ...`, and exit status 2. No
+analysis happens here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import verbs
-from analysis.columns import COUNTS, parse_mapping
+from analysis.data.columns import COUNTS, parse_mapping
 from analysis.laws import LAWS
 
 
@@ -67,8 +68,13 @@ def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     simulate = verb.add_parser("simulate", help="draw a table from a law; with --budget, the power of the plan")
     simulate.set_defaults(run=verbs.simulate_table)
     _law(simulate, "sparse_published")
-    simulate.add_argument("--parameters", type=_pairs, default=None, metavar="NAME=VALUE,...",
-                          help="stored names; default: the published ones")
+    simulate.add_argument(
+        "--parameters",
+        type=_pairs,
+        default=None,
+        metavar="NAME=VALUE,...",
+        help="stored names; default: the published ones",
+    )
     for name, what in (("sizes", "N at density 1"), ("densities", "d"), ("unique", "U"), ("epochs", "passes")):
         simulate.add_argument(f"--{name}", type=_numbers, required=True, metavar="X,...", help=what)
     simulate.add_argument("--noise", type=float, default=0.008, help="sd of log loss")
@@ -80,8 +86,9 @@ def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     simulate.add_argument("--json", action="store_true")
 
 
-def _verb(verb: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: verbs.Verb,
-          help_text: str) -> argparse.ArgumentParser:
+def _verb(
+    verb: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: verbs.Verb, help_text: str
+) -> argparse.ArgumentParser:
     parser = verb.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
     parser.add_argument("table", type=Path, help=".parquet or .csv, one row per run")

@@ -1,9 +1,10 @@
 """Do 95 % intervals hold the truth 95 % of the time? At least 200 simulated tables per case.
 
-Three cases: a sweep of the papers' size under the published law, a laptop-sized sweep, and the laptop sweep with
-heavy-tailed noise and two seeds. Judged are the expected loss at points inside the table's range, the loss of a
-new run, and the optimal density at a stated budget. Writes results/analysis_calibration.json; run with
-`python benchmarks/analysis_calibration.py --tables 200`. What it does not test: a wrong law (see docs/analysis.md).
+Three cases: a sweep of the papers' size under the published law, a laptop-sized sweep, and the
+laptop sweep with heavy-tailed noise and two seeds. Judged are the expected loss at points inside
+the table's range, the loss of a new run, and the optimal density at a stated budget. Writes
+results/analysis_calibration.json; run with `python benchmarks/analysis_calibration.py --tables
+200`. What it does not test: a wrong law (see docs/analysis.md).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from analysis.files import dumps
+from analysis.answer.optimum import Box, search
+from analysis.answer.recommend import Interval
+from analysis.answer.simulate import Tail, grid, simulate
+from analysis.data.files import dumps
+from analysis.data.points import Array, Points
 from analysis.fit import fit
 from analysis.fit.intervals import bootstrap
 from analysis.laws import Law, named, published_vector
-from analysis.optimum import Box, search
-from analysis.points import Array, Points
-from analysis.recommend import Interval
-from analysis.simulate import Tail, grid, simulate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -68,14 +69,24 @@ def cases() -> list[Case]:
     box = Box((1e4, 4e6), (0.125, 1.0), (1.0, 8.0))
     common = {"law": small, "theta": theta, "plan": laptop, "box": box, "budget": 3e11, "unique": 1e5}
     return [
-        Case("paper", named("sparse_published"), published_vector(), paper, Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8),
+        Case(
+            "paper",
+            named("sparse_published"),
+            published_vector(),
+            paper,
+            Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)),
+            3e19,
+            5e8,
+        ),
         Case("laptop", **common),
         Case("laptop, two seeds, heavy tails", **common, replicates=2, tail="laplace"),
     ]
 
 
 def coverage(case: Case, numbers: range, draws: int, delta: float, scheme: str) -> dict[str, object]:
-    """Shares of intervals that hold the truth, with the binomial standard error of the density's."""
+    """Shares of intervals that hold the truth, with the binomial standard error of the
+    density's.
+    """
     best = search(case.law, case.theta, case.box, case.budget, case.unique)
     check = grid(
         np.geomspace(case.plan.active.max() / 30, case.plan.active.max(), 4),
@@ -87,7 +98,9 @@ def coverage(case: Case, numbers: range, draws: int, delta: float, scheme: str) 
     loss, new, density, widths = [], [], [], []
     start = time.process_time()
     for number in numbers:
-        runs = simulate(case.law, case.theta, case.plan, noise=case.noise, replicates=case.replicates, tail=case.tail, seed=number)
+        runs = simulate(
+            case.law, case.theta, case.plan, noise=case.noise, replicates=case.replicates, tail=case.tail, seed=number
+        )
         fitted = fit(case.law, runs, delta=delta)
         sample = bootstrap(fitted, draws, number, scheme)
         low, high = sample.predict(check)

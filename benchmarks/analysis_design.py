@@ -1,10 +1,11 @@
 """Does `design` save compute? Chosen trials against a uniform grid, over simulated studies.
 
-A uniform grid over sizes, densities, unique tokens and epochs gives an interval of the optimal density; its median
-width over the studies is the target. In each study the design starts from a cheap pilot and adds batches until its
-interval is as narrow; both are charged for everything they ran. Random trials of the grid are grown the same way.
-Candidates are the grid's own points, so that the design has no trick up its sleeve. Writes
-results/analysis_design.json; run `python benchmarks/analysis_design.py --studies 50`.
+A uniform grid over sizes, densities, unique tokens and epochs gives an interval of the optimal
+density; its median width over the studies is the target. In each study the design starts from a
+cheap pilot and adds batches until its interval is as narrow; both are charged for everything they
+ran. Random trials of the grid are grown the same way. Candidates are the grid's own points, so that
+the design has no trick up its sleeve. Writes results/analysis_design.json; run `python
+benchmarks/analysis_design.py --studies 50`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.costs import ACTIVE
-from analysis.design import design
-from analysis.files import dumps
+from analysis.answer.costs import ACTIVE
+from analysis.answer.design import design
+from analysis.answer.optimum import Box, search
+from analysis.answer.recommend import Interval
+from analysis.answer.simulate import grid, simulate
+from analysis.data.files import dumps
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
 from analysis.fit import fit
 from analysis.fit.intervals import Draws, bootstrap
 from analysis.laws import Law, named, published_vector
-from analysis.optimum import Box, search
-from analysis.points import Array, Points
-from analysis.recommend import Interval
-from analysis.simulate import grid, simulate
-from analysis.table import Runs
 
 RESULTS = Path(__file__).parent / "results"
 BOX, BUDGET, UNIQUE, NOISE = Box((1e6, 1e10), (0.125, 1.0), (1.0, 16.0)), 3e19, 5e8, 0.008
@@ -37,7 +38,9 @@ OVERHEAD = 2.5e17  # FLOP a trial, about 5 % of the grid's mean trial: what star
 
 
 def width(runs: Runs, law: Law, seed: int) -> tuple[float, bool, Draws]:
-    """Width of the 95 % interval of ln optimal density, whether it holds the truth, and the draws."""
+    """Width of the 95 % interval of ln optimal density, whether it holds the truth, and the
+    draws.
+    """
     fitted = fit(law, runs, delta=1e-2, seed=seed)
     draws = bootstrap(fitted, DRAWS, seed)
     found = search(law, np.concatenate([fitted.theta[None], draws.theta]), BOX, BUDGET, UNIQUE)
@@ -47,16 +50,20 @@ def width(runs: Runs, law: Law, seed: int) -> tuple[float, bool, Draws]:
 
 
 def pilot(plan: Points, rows: int = 36) -> Array:
-    """A cheap start that the law can be fitted to: the two smallest sizes and U, all densities, three epochs."""
+    """A cheap start that the law can be fitted to: the two smallest sizes and U, all densities,
+    three epochs.
+    """
     cheap = (plan.active / plan.density <= 1.1e8) & (plan.unique < 6e8) & np.isin(np.round(plan.epochs), (1, 4, 16))
     chosen = np.flatnonzero(cheap)
     return chosen[np.argsort(ACTIVE.of(plan.take(chosen)), kind="stable")][:rows]
 
 
 def grow(plan: Points, wanted: float, number: int, chosen_by: str) -> tuple[Array, float, bool]:
-    """From the pilot, add batches until the interval is as narrow as wanted: rows run, width, holds the truth.
+    """From the pilot, add batches until the interval is as narrow as wanted: rows run, width, holds
+    the truth.
 
-    chosen_by: `design`, or `chance` (the grid's points in random order, replicated when all were run).
+    chosen_by: `design`, or `chance` (the grid's points in random order, replicated when all were
+    run).
     """
     law, theta, rows = named("sparse_published"), published_vector(), pilot(plan)
     generator = np.random.default_rng(number)
@@ -89,7 +96,9 @@ def uniform(number: int) -> dict[str, float]:
 
 
 def study(number: int, wanted: float) -> dict[str, float]:
-    """One study: what a design, and random trials of the grid, cost until their interval is as narrow as wanted."""
+    """One study: what a design, and random trials of the grid, cost until their interval is as
+    narrow as wanted.
+    """
     plan = grid(SIZES, DENSITIES, UNIQUES, EPOCHS)
     cost, row = ACTIVE.of(plan), {}
     for name in ("design", "chance"):

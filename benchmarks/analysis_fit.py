@@ -1,9 +1,10 @@
 """How fast and how exact the fits are: one row per operation, CPU seconds without imports.
 
-Each operation is repeated and the median and the fastest are kept, because the machine may be shared; the
-objective reached stands beside the time, so that speed is never bought with a worse minimum. Also measured: the
-import of the package, the report of a laptop table, and a million-row table. Writes results/analysis_fit.json;
-run `python benchmarks/analysis_fit.py`. The Chinchilla rows need RAYSPARSE_SHARED_DATA and are left out otherwise.
+Each operation is repeated and the median and the fastest are kept, because the machine may be
+shared; the objective reached stands beside the time, so that speed is never bought with a worse
+minimum. Also measured: the import of the package, the report of a laptop table, and a million-row
+table. Writes results/analysis_fit.json; run `python benchmarks/analysis_fit.py`. The Chinchilla
+rows need RAYSPARSE_SHARED_DATA and are left out otherwise.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ import pyarrow.compute as pc
 import scipy
 from pyarrow import csv
 
-from analysis.costs import ACTIVE
-from analysis.files import dumps
+from analysis.answer.costs import ACTIVE
+from analysis.answer.optimum import Box, search
+from analysis.answer.simulate import simulate
+from analysis.answer.study import analyse
+from analysis.data.files import dumps
+from analysis.data.points import Points
+from analysis.data.table import Runs, read_table
 from analysis.fit import fit
 from analysis.fit.intervals import bootstrap
 from analysis.fit.joint import Fit
 from analysis.fit.staged import staged
 from analysis.laws import named, published_vector
-from analysis.optimum import Box, search
-from analysis.points import Points
-from analysis.report import write_report
-from analysis.simulate import simulate
-from analysis.study import analyse
-from analysis.table import Runs, read_table
+from analysis.show.report import write_report
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -51,15 +52,25 @@ def timed(name: str, run: Callable[[], Any], repeats: int, describe: Callable[[A
         start = time.process_time()
         result = run()
         seconds.append(time.process_time() - start)
-    row = {"operation": name, "cpu_seconds_median": float(np.median(seconds)), "cpu_seconds_least": float(min(seconds)),
-           "repeats": repeats, **describe(result)}
+    row = {
+        "operation": name,
+        "cpu_seconds_median": float(np.median(seconds)),
+        "cpu_seconds_least": float(min(seconds)),
+        "repeats": repeats,
+        **describe(result),
+    }
     print(row, flush=True)
     return row
 
 
 def about(found: Fit) -> dict[str, Any]:
-    return {"rows": len(found.runs), "law": found.law.name, "objective": found.objective,
-            "minima": [m.objective for m in found.minima], "parameters": found.parameters}
+    return {
+        "rows": len(found.runs),
+        "law": found.law.name,
+        "objective": found.objective,
+        "minima": [m.objective for m in found.minima],
+        "parameters": found.parameters,
+    }
 
 
 def synthetic(column: str) -> Runs:
@@ -74,16 +85,26 @@ def public_tables(repeats: int) -> list[dict[str, Any]]:
         every = read_table(table, {"active": "params"})
         clean = read_table(table.filter(pc.equal(table["excluded_outlier"], False)), {"active": "params"})
         law = named("chinchilla")
-        rows += [timed("chinchilla, 240 rows", lambda: fit(law, clean), repeats, about),
-                 timed("chinchilla, 245 rows", lambda: fit(law, every), repeats, about),
-                 timed("chinchilla, 4000 bootstraps", lambda: bootstrap(fit(law, clean), 4000), 3,
-                       lambda draws: {"intervals_95": draws.parameter_intervals()})]
+        rows += [
+            timed("chinchilla, 240 rows", lambda: fit(law, clean), repeats, about),
+            timed("chinchilla, 245 rows", lambda: fit(law, every), repeats, about),
+            timed(
+                "chinchilla, 4000 bootstraps",
+                lambda: bootstrap(fit(law, clean), 4000),
+                3,
+                lambda draws: {"intervals_95": draws.parameter_intervals()},
+            ),
+        ]
     repeated = read_table(DATA / "datablations_fit182.csv", {"active": "params"})
     one_epoch = read_table(DATA / "datablations_all_runs.csv", {"active": "params"})
     one_epoch = one_epoch.take(one_epoch.points.epochs <= 2.5)
-    rows += [timed("datablations, R_D and R_N", lambda: fit(named("data_constrained"), repeated, fixed=FIXED), repeats, about),
-             timed("datablations, all seven", lambda: fit(named("data_constrained_untied"), repeated), repeats, about),
-             timed("datablations, up to 2.5 epochs", lambda: fit(named("chinchilla_tied"), one_epoch), repeats, about)]
+    rows += [
+        timed(
+            "datablations, R_D and R_N", lambda: fit(named("data_constrained"), repeated, fixed=FIXED), repeats, about
+        ),
+        timed("datablations, all seven", lambda: fit(named("data_constrained_untied"), repeated), repeats, about),
+        timed("datablations, up to 2.5 epochs", lambda: fit(named("chinchilla_tied"), one_epoch), repeats, about),
+    ]
     return rows
 
 
@@ -101,12 +122,24 @@ def sparse_law(repeats: int) -> list[dict[str, Any]]:
         timed("joint fit, 13 parameters, 500 noisy rows", lambda: fit(law, noisy), repeats, about),
         timed("four-stage fit, loss", lambda: staged(noisy), repeats, stages),
         timed("four-stage fit, loss_staged", lambda: staged(synthetic("loss_staged")), repeats, stages),
-        timed("200 bootstraps of the joint fit", lambda: bootstrap(found, 200), 5,
-              lambda draws: {"intervals_95": draws.parameter_intervals()}),
-        timed("optimum of 200 laws at one budget", lambda: search(law, theta, box, 1e21, 2.6e9), repeats,
-              lambda best: {"density": float(best.density[0])}),
-        timed("optimum over a grid of 13 U x 25 budgets", lambda: _sparsity_grid(law, box), 5,
-              lambda best: {"optima": len(best.loss)}),
+        timed(
+            "200 bootstraps of the joint fit",
+            lambda: bootstrap(found, 200),
+            5,
+            lambda draws: {"intervals_95": draws.parameter_intervals()},
+        ),
+        timed(
+            "optimum of 200 laws at one budget",
+            lambda: search(law, theta, box, 1e21, 2.6e9),
+            repeats,
+            lambda best: {"density": float(best.density[0])},
+        ),
+        timed(
+            "optimum over a grid of 13 U x 25 budgets",
+            lambda: _sparsity_grid(law, box),
+            5,
+            lambda best: {"optima": len(best.loss)},
+        ),
     ]
 
 
@@ -120,31 +153,58 @@ def whole_reports() -> list[dict[str, Any]]:
 
     table = laptop(densities=(1.0, 0.5, 0.25))
     with tempfile.TemporaryDirectory() as folder:
-        return [timed("report of a laptop sweep, pictures included", lambda: write_report(table, folder, title="benchmark"), 3,
-                      lambda report: {"rows": table.num_rows, "files": len(report.paths)})]
+        return [
+            timed(
+                "report of a laptop sweep, pictures included",
+                lambda: write_report(table, folder, title="benchmark"),
+                3,
+                lambda report: {"rows": table.num_rows, "files": len(report.paths)},
+            )
+        ]
 
 
 def million() -> list[dict[str, Any]]:
     generator, n = np.random.default_rng(0), 1_000_000
     unique = 10 ** generator.uniform(8, 10, n)
-    points = Points(10 ** generator.uniform(7, 9, n), generator.choice([1, 0.5, 0.25, 0.125], n), unique,
-                    unique * 2.0 ** generator.integers(0, 6, n))
+    points = Points(
+        10 ** generator.uniform(7, 9, n),
+        generator.choice([1, 0.5, 0.25, 0.125], n),
+        unique,
+        unique * 2.0 ** generator.integers(0, 6, n),
+    )
     loss = simulate(named("sparse_published"), published_vector(), points).loss
-    table = pa.table({"active": points.active, "density": points.density, "unique_tokens": points.unique,
-                      "tokens": points.tokens, "loss": loss})
+    table = pa.table(
+        {
+            "active": points.active,
+            "density": points.density,
+            "unique_tokens": points.unique,
+            "tokens": points.tokens,
+            "loss": loss,
+        }
+    )
     runs: list[Runs] = []
     rows = [timed("a million rows, read and checked", lambda: runs.append(read_table(table)), 1, lambda _: {"rows": n})]
-    study = timed("a million rows, law chosen, fitted, intervals, optimum", lambda: analyse(runs[0], bootstraps=100), 1,
-                  lambda study: {"law": study.fit.law.name, "rmse": study.fit.rmse, "cost": ACTIVE.name})
+    study = timed(
+        "a million rows, law chosen, fitted, intervals, optimum",
+        lambda: analyse(runs[0], bootstraps=100),
+        1,
+        lambda study: {"law": study.fit.law.name, "rmse": study.fit.rmse, "cost": ACTIVE.name},
+    )
     return [*rows, study]
 
 
 def import_seconds() -> dict[str, Any]:
     code = "import time; t = time.process_time(); import analysis; print(time.process_time() - t)"
-    every = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout)
-             for _ in range(7)]
-    row = {"operation": "import analysis", "cpu_seconds_median": float(np.median(every)), "cpu_seconds_least": min(every),
-           "repeats": len(every)}
+    every = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+        for _ in range(7)
+    ]
+    row = {
+        "operation": "import analysis",
+        "cpu_seconds_median": float(np.median(every)),
+        "cpu_seconds_least": min(every),
+        "repeats": len(every),
+    }
     print(row, flush=True)
     return row
 
@@ -159,11 +219,21 @@ def main() -> None:
     if not arguments.skip_million:
         rows += million()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(dumps({
-        "command": "python " + " ".join(["benchmarks/analysis_fit.py", *sys.argv[1:]]),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"), "python": platform.python_version(),
-        "numpy": np.__version__, "scipy": scipy.__version__, "pyarrow": pa.__version__, "rows": rows}) + "\n")
+    arguments.output.write_text(
+        dumps(
+            {
+                "command": "python " + " ".join(["benchmarks/analysis_fit.py", *sys.argv[1:]]),
+                "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+                "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "scipy": scipy.__version__,
+                "pyarrow": pa.__version__,
+                "rows": rows,
+            }
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Everything that only a GPU can tell, in one call: every kernel against its reference, then what they cost (`gpu_speed`).
+"""Everything that only a GPU can tell, in one call: every kernel against its reference, then what
+they cost (`gpu_speed`).
 
-Run it on a machine with a GPU: `python -m benchmarks.gpu_check` (about ten minutes; `--only` takes some sections). It needs torch,
-triton, numpy, pyarrow, rich and pytest, not ray. Rows go to gpu_check.json in --out, else in $OUT, else in benchmarks/results,
-after every section, so that a run that is cut off leaves what it had. A row that fails keeps its error, the rest goes on, and the
+Run it on a machine with a GPU: `python -m benchmarks.gpu_check` (about ten minutes; `--only` takes
+some sections). It needs torch, triton, numpy, pyarrow, rich and pytest, not ray. Rows go to
+gpu_check.json in --out, else in $OUT, else in benchmarks/results, after every section, so that a
+run that is cut off leaves what it had. A row that fails keeps its error, the rest goes on, and the
 exit status is 1.
 
-`--smoke` does the same with tiny shapes in Triton's interpreter on a CPU. It times nothing: it is how the script itself is tested.
+`--smoke` does the same with tiny shapes in Triton's interpreter on a CPU. It times nothing: it is
+how the script itself is tested.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ def kernel_tests(bench: Bench) -> Iterator[Row]:
 
 
 def no_waiting(bench: Bench) -> Iterator[Row]:
-    """A topology update and an optimizer step never make the host wait for the device: torch raises if one of its calls does."""
+    """A topology update and an optimizer step never make the host wait for the device: torch raises
+    if one of its calls does.
+    """
     mask, active = bench.mask(60_000, 0.3)
     values, (m, v) = torch.randn(active, device=bench.device), torch.zeros(2, active, device=bench.device)
     table, k = torch.ones(256, device=bench.device), active // 5
@@ -73,7 +78,9 @@ def no_waiting(bench: Bench) -> Iterator[Row]:
 
 
 def both(bench: Bench, operation: Any, *args: Any, mutated: int | None = None, **named: Any) -> tuple[Tensor, Tensor]:
-    """(Triton on the device, reference on the CPU) of one operation; of one in place, the argument that it changed."""
+    """(Triton on the device, reference on the CPU) of one operation; of one in place, the argument
+    that it changed.
+    """
     made = []
     for kernels, device in (("triton", bench.device), ("reference", "cpu")):
         moved = [a.to(device, copy=True) if isinstance(a, Tensor) else a for a in args]
@@ -84,7 +91,9 @@ def both(bench: Bench, operation: Any, *args: Any, mutated: int | None = None, *
 
 
 def real_shapes(bench: Bench) -> Iterator[Row]:
-    """A whole topology update and a step, at the shapes of real models; equal to the bit but for the last bits of Adam."""
+    """A whole topology update and a step, at the shapes of real models; equal to the bit but for
+    the last bits of Adam.
+    """
     shapes = bench.pick([(2048, 768), (5461, 2048), (11008, 4096)], [(40, 60)])
     for (rows, columns), density in itertools.product(shapes, bench.pick((0.5, 0.125), (0.25,))):
         blocks = rows * columns
@@ -116,7 +125,13 @@ def real_shapes(bench: Bench) -> Iterator[Row]:
             gradient_factor=torch.tensor(0.7), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=philox.stream(1),
         )  # fmt: skip
         share = (mine != reference).float().mean().item()
-        yield {"what": "adam_step", "shape": [rows, columns], "density": density, "unequal share": share, "equal": share < 1e-3}
+        yield {
+            "what": "adam_step",
+            "shape": [rows, columns],
+            "density": density,
+            "unequal share": share,
+            "equal": share < 1e-3,
+        }
 
 
 SECTIONS = {f.__name__: f for f in (kernel_tests, no_waiting, real_shapes, *gpu_speed.SECTIONS)}

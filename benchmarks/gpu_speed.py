@@ -1,7 +1,8 @@
 """What the kernels cost on a GPU: the second half of `gpu_check`, which runs it.
 
-The decision that shaped this file: every figure stands beside what it must be judged by, measured in the same run: bandwidth beside
-that of a copy, expanding beside the products that it serves, tile products and whole steps beside dense ones.
+Every figure stands beside what it must be judged by, measured in the same run: bandwidth beside
+that of a copy, expanding beside the products that it serves, tile products and whole steps beside
+dense ones.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Bench:
         return torch.cuda.max_memory_allocated()
 
     def ms(self, function: Callable[[], Any]) -> float | None:
-        """Median milliseconds on the device, with a cold cache; None in the interpreter, where time means nothing."""
+        """Median milliseconds on the device, with a cold cache; None in the interpreter, where time
+        means nothing.
+        """
         if self.smoke:
             function()
             return None
@@ -64,7 +67,9 @@ class Bench:
         return float(do_bench(function, warmup=50, rep=200, return_mode="median"))
 
     def mask(self, blocks: int, density: float, *, rows: int = 0) -> tuple[Tensor, int]:
-        """`blocks` x density active blocks at random, made as a run makes them; with `rows`, as many in each row of blocks."""
+        """`blocks` x density active blocks at random, made as a run makes them; with `rows`, as
+        many in each row of blocks.
+        """
         active = max(1, round(density * blocks))
         empty = torch.zeros(bitmask.words(blocks), dtype=torch.int32, device=self.device)
         key = philox.stream(blocks, active)
@@ -121,8 +126,12 @@ def dense_products(bench: Bench, x: Tensor, dy: Tensor, weight: Tensor) -> float
 
 
 def storage(bench: Bench) -> Iterator[Row]:
-    """Two expands and a compact-accumulate, against the three dense products that they serve; and a topology update's parts."""
-    for (rows, columns), density in itertools.product(bench.pick([(2048, 2048), (11008, 4096)], [(16, 64)]), bench.densities):
+    """Two expands and a compact-accumulate, against the three dense products that they serve; and a
+    topology update's parts.
+    """
+    for (rows, columns), density in itertools.product(
+        bench.pick([(2048, 2048), (11008, 4096)], [(16, 64)]), bench.densities
+    ):
         yield {"shape": [rows, columns], "density": density, **storage_case(bench, rows, columns, density)}
 
 
@@ -147,7 +156,9 @@ def storage_case(bench: Bench, rows: int, columns: int, density: float) -> Row:
 
 
 def tile_products(bench: Bench) -> Iterator[Row]:
-    """The three products over tiles, against the dense ones; masks at random and masks with as many tiles in every row."""
+    """The three products over tiles, against the dense ones; masks at random and masks with as many
+    tiles in every row.
+    """
     shapes, sides = bench.pick([(2048, 2048), (4096, 4096)], [(48, 32)]), bench.pick((32, 64, 128), (16,))
     gains: dict[int, list[tuple[float, float]]] = {side: [] for side in sides}
     for (rows, columns), side, density, balanced in itertools.product(shapes, sides, bench.densities, (False, True)):
@@ -189,7 +200,9 @@ def relative_error(mine: Tensor, wanted: Tensor) -> float:
 
 
 def head(bench: Bench) -> Iterator[Row]:
-    """The output head with its loss, forward and backward: ours, Liger-Kernel's if installed, and with all logits at once."""
+    """The output head with its loss, forward and backward: ours, Liger-Kernel's if installed, and
+    with all logits at once.
+    """
     tokens, width, vocabulary = bench.pick((32_768, 2048, 32_000), (20, 16, 50))
     hidden = torch.randn(tokens, width, device=bench.device, dtype=torch.bfloat16, requires_grad=True)
     weight = torch.randn(vocabulary, width, device=bench.device).mul_(0.02).bfloat16().requires_grad_()
@@ -204,7 +217,11 @@ def head(bench: Bench) -> Iterator[Row]:
         if way is None:
             yield {"what": name, "says": "not installed"}
             continue
-        yield {"what": name, "tokens": tokens, **attempt(functools.partial(head_case, bench, way, hidden, weight, targets, wanted))}
+        yield {
+            "what": name,
+            "tokens": tokens,
+            **attempt(functools.partial(head_case, bench, way, hidden, weight, targets, wanted)),
+        }
 
 
 def head_case(
@@ -230,7 +247,9 @@ def head_case(
 
 
 class RandomBatches:
-    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens are."""
+    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens
+    are.
+    """
 
     def __init__(self, spec: TrialSpec):
         shape = spec.optimizer.batch_sequences, spec.model.context + 1
@@ -241,7 +260,9 @@ class RandomBatches:
 
 
 def whole_steps(bench: Bench) -> Iterator[Row]:
-    """Tokens a second and peak memory against the dense step of the same model: 32,768 tokens a step, 8,192 at a time."""
+    """Tokens a second and peak memory against the dense step of the same model: 32,768 tokens a
+    step, 8,192 at a time.
+    """
     tiny = ModelSpec(hidden=32, intermediate=32, layers=1, heads=2, vocab_size=50, context=16)
     sizes = bench.pick({name: ladder.model(name) for name in ("smet-130m", "smet-350m", "smet-1b")}, {"tiny": tiny})
     tileable = dict(sizes)  # 350m and 1b have widths that no tile divides: 1b is padded a little, 350m left out
@@ -259,13 +280,17 @@ def whole_steps(bench: Bench) -> Iterator[Row]:
             yield {"model": name, "layout": "dense", "density": 1.0, **dense[name]}
         for density in bench.densities:
             row = attempt(functools.partial(one_step, bench, model, density, **layout))
-            against = {f"{key} / dense": ratio(row.get(key), dense[name].get(key)) for key in ("tokens/s", "peak bytes")}
+            against = {
+                f"{key} / dense": ratio(row.get(key), dense[name].get(key)) for key in ("tokens/s", "peak bytes")
+            }
             yield {"model": name, "layout": {"layout": "element", **layout}, "density": density, **row, **against}
 
 
 def one_step(bench: Bench, model: ModelSpec, density: float, *, resident: bool = False, **layout: Any) -> Row:
     """Seconds and peak bytes of a training step after warm-up, and of a topology update."""
-    counts.TILE_BREAK_EVEN[bench.device, "bf16", layout.get("block", 1)] = 1.0  # tile products at any density: that is the question
+    counts.TILE_BREAK_EVEN[bench.device, "bf16", layout.get("block", 1)] = (
+        1.0  # tile products at any density: that is the question
+    )
     sequences, micro_batch, steps = bench.pick((128, 32, 7), (2, 1, 1))
     spec = TrialSpec(
         model=model,
@@ -279,8 +304,15 @@ def one_step(bench: Bench, model: ModelSpec, density: float, *, resident: bool =
     for _ in range(bench.pick(3, 0)):
         train_step(state, batches)
     bench.forget_peak()
-    seconds = statistics.median(train_step(state, batches).seconds for _ in range(steps))  # a step ends by reading its loss
-    row = {"s": seconds, "tokens/s": spec.tokens_per_step / seconds, "peak bytes": bench.peak(), "held": state.bytes_by_kind()}
+    seconds = statistics.median(
+        train_step(state, batches).seconds for _ in range(steps)
+    )  # a step ends by reading its loss
+    row = {
+        "s": seconds,
+        "tokens/s": spec.tokens_per_step / seconds,
+        "peak bytes": bench.peak(),
+        "held": state.bytes_by_kind(),
+    }
     for _ in range(bench.pick(2, 1) if spec.sparsity.changes_topology else 0):  # the first compiles
         bench.forget_peak()
         started = time.perf_counter()

@@ -1,7 +1,9 @@
-"""The README's tables of measurements, made from benchmarks/results: no figure in them can differ from the row it was measured in.
+"""The README's tables of measurements, made from benchmarks/results: no figure in them can differ
+from the row it was measured in.
 
-`python -m benchmarks.readme` writes them between the README's marks; a test holds that they are up to date. The words around them
-are written by hand. Left out: choosing what is flattering. A table shows every row of its kind, those that dense training wins too.
+`python -m benchmarks.readme` writes them between the README's marks; a test holds that they are up
+to date. The words around them are written by hand. Left out: choosing what is flattering. A table
+shows every row of its kind, those that dense training wins too.
 """
 
 from __future__ import annotations
@@ -54,7 +56,11 @@ def steps() -> str:
     kinds = list(dict.fromkeys((row["dtype"], row["hidden"], row["layout"]) for row in rows))
     lines = []
     for dtype, hidden, layout in kinds:
-        mine = {row["density"]: row for row in rows if (row["dtype"], row["hidden"], row["layout"]) == (dtype, hidden, layout)}
+        mine = {
+            row["density"]: row
+            for row in rows
+            if (row["dtype"], row["hidden"], row["layout"]) == (dtype, hidden, layout)
+        }
         cells = [f"{mine[d]['dense / sparse']:.2f}" if d in mine else "" for d in DENSITIES]
         lines.append([layout, dtype, str(hidden), *cells])
     return table(["layout", "dtype", "hidden", *(f"d = {d}" for d in DENSITIES)], lines)
@@ -62,15 +68,24 @@ def steps() -> str:
 
 def optimizer() -> str:
     rows = [row for row in rows_of("step-cpu") if row["what"] == "SMET-Adam"]
-    lines = [[f"{row['weights'] / 1e6:.0f} million", str(row["threads"]), f"{row['separate / ours']:.1f}"] for row in rows]
+    lines = [
+        [f"{row['weights'] / 1e6:.0f} million", str(row["threads"]), f"{row['separate / ours']:.1f}"] for row in rows
+    ]
     return table(["active weights", "threads", "separate operations / ours"], lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"memory": memory, "transients": transients, "steps": steps, "optimizer": optimizer}
+TABLES: dict[str, Callable[[], str]] = {
+    "memory": memory,
+    "transients": transients,
+    "steps": steps,
+    "optimizer": optimizer,
+}
 
 
 def rendered(text: str) -> str:
-    """The text with what lies between its marks made anew. Raises KeyError for a table that there is not."""
+    """The text with what lies between its marks made anew. Raises KeyError for a table that there
+    is not.
+    """
     return MARKS.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", text)
 
 

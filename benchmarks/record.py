@@ -1,6 +1,8 @@
-"""How a measurement is kept: rows of numbers with the device, the versions, the date and the command that made them.
+"""How a measurement is kept: rows of numbers with the device, the versions, the date and the
+command that made them.
 
-Left out: judging. A benchmark prints and records; only documents draw conclusions, and they name the file.
+Left out: judging. A benchmark prints and records; only documents draw conclusions, and they name
+the file.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ def machine() -> dict[str, Any]:
     """Device and versions; torch is asked, so CUDA devices are named where there are any."""
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    device = (
+        torch.cuda.get_device_name(0)
+        if torch.cuda.is_available()
+        else f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    )
     return {
         "device": device,
         "threads": torch.get_num_threads(),
@@ -58,7 +64,8 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
 def alternate(first: Callable[[], Any], second: Callable[[], Any], *, rounds: int = 7) -> tuple[float, float, float]:
     """Median seconds of two functions run in turn, and the median of first / second pair by pair.
 
-    The machine's speed drifts; within a pair it hardly does, so quote the ratio and not the seconds.
+    The machine's speed drifts; within a pair it hardly does, so quote the ratio and not the
+    seconds.
     """
     pairs = []
     for function in (first, second):
@@ -75,8 +82,9 @@ def alternate(first: Callable[[], Any], second: Callable[[], Any], *, rounds: in
 
 
 def break_even(gains: list[tuple[float, float]]) -> float:
-    """The density at which tiles cost what dense products do, from (density, how many times faster tiles are), between the measured
-    ones; the largest of them where tiles always win."""
+    """The density at which tiles cost what dense products do, from (density, how many times faster
+    tiles are), between the measured ones; the largest of them where tiles always win.
+    """
     gain, density = np.array(sorted((gain, density) for density, gain in gains)).T
     if gain[-1] < 1.0:  # never: time goes with density
         return float(density[-1] * gain[-1])

@@ -1,8 +1,9 @@
-"""Time of a training step and of its parts, as ratios within one run: sparse against dense, fused against separate operations.
+"""Time of a training step and of its parts, as ratios within one run: sparse against dense, fused
+against separate operations.
 
-Run it: `python -m benchmarks.step` (about ten minutes on two cores). Every figure is a ratio of two things that ran in turn, pair
-by pair, so it holds although the machine's speed drifts; the seconds beside it are medians, for orientation. `--tiles` prints the
-table behind `counts.TILE_BREAK_EVEN`.
+Run it: `python -m benchmarks.step` (about ten minutes on two cores). Every figure is a ratio of two
+things that ran in turn, pair by pair, so it holds although the machine's speed drifts; the seconds
+beside it are medians, for orientation. `--tiles` prints the table behind `counts.TILE_BREAK_EVEN`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def stepper(spec: TrialSpec, *, resident: bool = False) -> Any:
 
 
 def plain_stepper(spec: TrialSpec) -> Any:
-    """SMET as one would first write it: dense weights, gradients, moments and ages, a mask over them, an operation a line."""
+    """SMET as one would first write it: dense weights, gradients, moments and ages, a mask over
+    them, an operation a line.
+    """
     dense = spec.replace(sparsity=spec.sparsity.replace(method="dense", density=1.0))
     state, batches = TrainState(dense, Placement()), RandomBatches(spec)
     arena, optimizer = state.weights.arena, spec.optimizer
@@ -101,7 +104,9 @@ def whole_step_row(
 
 
 def storage(rounds: int) -> list[dict[str, Any]]:
-    """Expanding to dense memory, and compact-accumulating from it, against one of the products that they serve (2,048 tokens)."""
+    """Expanding to dense memory, and compact-accumulating from it, against one of the products that
+    they serve (2,048 tokens).
+    """
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         x, dense = torch.randn(2048, 512).to(dtype), torch.randn(1408, 512).to(dtype)
@@ -114,16 +119,32 @@ def storage(rounds: int) -> list[dict[str, Any]]:
                 ("expand", lambda v=values, m=mask, b=bases, out=flat: ops.expand(v, m, b, out)),
                 ("compact", lambda v=values, m=mask, b=bases, out=flat: ops.compact_accumulate(out, m, b, v)),
             ):
-                row[f"{name} / product"] = record.alternate(operation, lambda x=x, w=dense: x @ w.t(), rounds=2 * rounds)[2]
+                row[f"{name} / product"] = record.alternate(
+                    operation, lambda x=x, w=dense: x @ w.t(), rounds=2 * rounds
+                )[2]
             rows.append(row)
     return rows
 
 
 def separate_adam(
-    values: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, age: Tensor, step_size: Tensor, correction: Tensor, *,
-    gradient_factor: Tensor, beta1: float, beta2: float, eps: float, decay: float, noise: int,
-) -> None:  # fmt: skip
-    """SMET's Adam as one would first write it: one torch operation a line, each over the whole arena."""
+    values: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    age: Tensor,
+    step_size: Tensor,
+    correction: Tensor,
+    *,
+    gradient_factor: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    noise: int,
+) -> None:
+    """SMET's Adam as one would first write it: one torch operation a line, each over the whole
+    arena.
+    """
     entry = age.int()
     gradient = grad * gradient_factor
     exp_avg.copy_(beta1 * exp_avg + (1 - beta1) * gradient)
@@ -136,7 +157,8 @@ def separate_adam(
 def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
     """SMET's Adam in portions against the same in separate operations.
 
-    The second of the sizes is past what the C library's allocator keeps: there every temporary is new memory from the system.
+    The second of the sizes is past what the C library's allocator keeps: there every temporary is
+    new memory from the system.
     """
     rows = []
     generator = torch.Generator().manual_seed(0)
@@ -168,7 +190,9 @@ def topology_updates(rounds: int) -> list[dict[str, Any]]:
     spec = trial("fp32", method="smet", density=0.25)
     state, steps = TrainState(spec, Placement()), itertools.count(100, 100)
     dense = stepper(trial("fp32", method="dense", density=1.0))
-    update, step, ratio = record.alternate(lambda: Topology(spec).update(state.weights, next(steps)), dense, rounds=rounds)
+    update, step, ratio = record.alternate(
+        lambda: Topology(spec).update(state.weights, next(steps)), dense, rounds=rounds
+    )
     return [{"what": "topology update, d = 0.25", "update s": update, "dense step s": step, "update / step": ratio}]
 
 
@@ -189,7 +213,11 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
                 values, grad = torch.randn(count, side, side).to(dtype), torch.zeros(count, side, side, dtype=dtype)
 
                 def sparse(
-                    x: Tensor = x, dy: Tensor = gradient, values: Tensor = values, grad: Tensor = grad, places: Any = places
+                    x: Tensor = x,
+                    dy: Tensor = gradient,
+                    values: Tensor = values,
+                    grad: Tensor = grad,
+                    places: Any = places,
                 ) -> None:
                     tiles.product(x, values, places, 1024)
                     tiles.input_gradient(dy, values, places, 512)
@@ -202,7 +230,9 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
 
 def break_even(rows: list[dict[str, Any]], dtype: str, side: int) -> float:
     """The density below which tiles of this side are faster in this dtype."""
-    return record.break_even([(r["density"], r["dense / tiles"]) for r in rows if (r["dtype"], r["tile"]) == (dtype, side)])
+    return record.break_even(
+        [(r["density"], r["dense / tiles"]) for r in rows if (r["dtype"], r["tile"]) == (dtype, side)]
+    )
 
 
 def main() -> None:
@@ -220,9 +250,13 @@ def main() -> None:
         print(record.save("tiles-cpu", rows))
         return
     sections = [
-        optimizer_steps(args.rounds), storage(args.rounds), topology_updates(args.rounds), whole_steps("fp32", 512, args.rounds),
-        whole_steps("bf16_master", 512, args.rounds), whole_steps("bf16_master", 1024, args.rounds),
-    ]  # fmt: skip
+        optimizer_steps(args.rounds),
+        storage(args.rounds),
+        topology_updates(args.rounds),
+        whole_steps("fp32", 512, args.rounds),
+        whole_steps("bf16_master", 512, args.rounds),
+        whole_steps("bf16_master", 1024, args.rounds),
+    ]
     for rows in sections:
         record.show(str(rows[0]["what"]), rows)
     print(record.save("step-cpu", [row for rows in sections for row in rows]))

@@ -1,7 +1,7 @@
-"""`python -m raysparse` is the command line of `raysparse.cli`."""
+"""`python -m raysparse` is the command line of `raysparse.console.cli`."""
 
 import sys
 
-from raysparse.cli import main
+from raysparse.console.cli import main
 
 sys.exit(main())

@@ -1,9 +1,10 @@
-"""What a trial costs before it runs: parameters by kind, FLOPs active and executed, bytes by kind. Pure arithmetic, no torch.
+"""What a trial costs before it runs: parameters by kind, FLOPs active and executed, bytes by kind.
+Pure arithmetic, no torch.
 
-The decision that shaped this file: every count is kept apart and exact. The papers multiply all non-embedding weights by the
-density, the dense head included, which under-counts active weights up to 4.8 times on small models (REFERENCE section 2); here a
-law or a budget names the count that it uses. `block_counts` is also what the layouts are built from, so a count cannot disagree
-with the model that is trained.
+Every count is kept apart and exact. The papers multiply all non-embedding weights by the density,
+the dense head included, which under-counts active weights up to 4.8 times on small models
+(REFERENCE section 2); here a law or a budget names the count that it uses. `block_counts` is also
+what the layouts are built from, so a count cannot disagree with the model that is trained.
 
 Left out: measured seconds and bytes (`results`), and any choice of kernels.
 """
@@ -19,7 +20,9 @@ from raysparse.spec import ModelSpec, Precision, SparsitySpec, TrialSpec
 
 @dataclass(frozen=True)
 class Blocks:
-    """How many blocks of one sparse matrix are active: `active` of `total`, each of `size` weights."""
+    """How many blocks of one sparse matrix are active: `active` of `total`, each of `size`
+    weights.
+    """
 
     rows: int
     columns: int
@@ -33,10 +36,11 @@ class Blocks:
 
 
 def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
-    """Active blocks of every projection; each within half a block of its density, never fewer than one (of each row's, balanced).
+    """Active blocks of every projection; each within half a block of its density, never fewer than
+    one (of each row's, balanced).
 
-    `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1, with the total
-    preserved (REFERENCE section 1); `uniform` gives all the same.
+    `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1,
+    with the total preserved (REFERENCE section 1); `uniform` gives all the same.
     """
     sparsity.check_blocks(model.projections)
     size = sparsity.block_size
@@ -67,7 +71,9 @@ def _densities(shapes: dict[str, tuple[int, int]], sparsity: SparsitySpec) -> di
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Weights by kind; `sparse_*` are the projections of attention and MLP, of any method, dense included."""
+    """Weights by kind; `sparse_*` are the projections of attention and MLP, of any method, dense
+    included.
+    """
 
     embedding: int
     head: int
@@ -86,7 +92,9 @@ class ParameterCounts:
 
     @property
     def active_non_embedding(self) -> int:
-        """N of the law unless it says otherwise: everything that takes part in a product or a norm."""
+        """N of the law unless it says otherwise: everything that takes part in a product or a
+        norm.
+        """
         return self.head + self.norm + self.sparse_active
 
     @property
@@ -106,13 +114,16 @@ def parameters(model: ModelSpec, sparsity: SparsitySpec) -> ParameterCounts:
 
 
 def attention_flops_per_token(model: ModelSpec) -> float:
-    """Scores and weighted values, forward and backward, with the causal half of the context: 6 * layers * hidden * context."""
+    """Scores and weighted values, forward and backward, with the causal half of the context: 6 *
+    layers * hidden * context.
+    """
     return 6.0 * model.layers * model.hidden * model.context
 
 
-# Largest density at which products over active tiles beat the dense product, by (device, dtype of the product, side of a tile).
-# From benchmarks/results/tiles-cpu.json, rounded down (a test compares), of a 2-core x86 CPU with AVX512-BF16. GPUs are not in it
-# yet and take the dense product.
+# Largest density at which products over active tiles beat the dense product, by (device, dtype of
+# the product, side of a tile). From benchmarks/results/tiles-cpu.json, rounded down (a test
+# compares), of a 2-core x86 CPU with AVX512-BF16. GPUs are not in it yet and take the dense
+# product.
 TILE_BREAK_EVEN: dict[tuple[str, str, int], float] = {
     ("cpu", "fp32", 16): 0.2, ("cpu", "fp32", 32): 0.45, ("cpu", "fp32", 64): 0.65, ("cpu", "fp32", 128): 0.7,
     ("cpu", "bf16", 16): 0.04, ("cpu", "bf16", 32): 0.15, ("cpu", "bf16", 64): 0.4, ("cpu", "bf16", 128): 0.65,
@@ -120,7 +131,9 @@ TILE_BREAK_EVEN: dict[tuple[str, str, int], float] = {
 
 
 def uses_tile_products(sparsity: SparsitySpec, precision: Precision = "fp32", device: str = "cpu") -> bool:
-    """Whether products skip inactive tiles. Elsewhere a dense product runs over memory that the active weights are put into."""
+    """Whether products skip inactive tiles. Elsewhere a dense product runs over memory that the
+    active weights are put into.
+    """
     dtype = "fp32" if precision == "fp32" else "bf16"
     limit = TILE_BREAK_EVEN.get((device.split(":")[0], dtype, sparsity.block), 0.0)
     return sparsity.layout == "tile" and sparsity.density <= limit
@@ -131,8 +144,8 @@ def flops_per_token(
 ) -> tuple[float, float]:
     """(active, executed) training FLOPs of one token: 6 per weight that takes part, plus attention.
 
-    active counts the active weights; executed counts what the products really compute: the dense product for masks of single
-    weights and runs, the active tiles where tile products are used.
+    active counts the active weights; executed counts what the products really compute: the dense
+    product for masks of single weights and runs, the active tiles where tile products are used.
     """
     counts = parameters(model, sparsity)
     attention = attention_flops_per_token(model)
@@ -170,13 +183,17 @@ LOGIT_CHUNK_ELEMENTS = 1 << 22
 
 
 def logit_elements(tokens: int, vocabulary: int, hidden: int) -> int:
-    """How many logits exist at a time (model/loss.py): as many numbers as the hidden states have, and at least 4 million, so that
-    products stay large and the head's gradient is not added to more often than needed."""
+    """How many logits exist at a time (model/loss.py): as many numbers as the hidden states have,
+    and at least 4 million, so that products stay large and the head's gradient is not added to more
+    often than needed.
+    """
     return min(tokens * vocabulary, max(LOGIT_CHUNK_ELEMENTS, tokens * hidden))
 
 
 def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
-    """Whether a dense matrix is ever made: not where weights are dense already, and not for tiles that are multiplied as such."""
+    """Whether a dense matrix is ever made: not where weights are dense already, and not for tiles
+    that are multiplied as such.
+    """
     blocks = block_counts(spec.model, spec.sparsity).values()
     gathers_gradients = spec.sparsity.regrows_by_gradient and spec.sparsity.changes_topology
     return gathers_gradients or any(made_dense(spec, b, device) for b in blocks)
@@ -190,8 +207,10 @@ def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:
 
 
 def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: bool = False) -> MemoryBytes:
-    """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are the tensors that the
-    backward pass keeps (about 14 of hidden width and 4 of MLP width a layer and token), good to some tens of percent."""
+    """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are
+    the tensors that the backward pass keeps (about 14 of hidden width and 4 of MLP width a layer
+    and token), good to some tens of percent.
+    """
     model, counts = spec.model, parameters(spec.model, spec.sparsity)
     blocks = block_counts(model, spec.sparsity)
     value = 2 if spec.precision == "bf16" else 4
@@ -208,7 +227,9 @@ def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: 
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
         layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
         scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
-        resident=compute * sum(b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device)) if resident else 0,
+        resident=compute * sum(b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device))
+        if resident
+        else 0,
         activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
         logits=chunk * (compute + 8) + head * (4 if compute == 4 else 4 + compute) + tokens * model.hidden * compute,
     )

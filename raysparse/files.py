@@ -1,11 +1,12 @@
-"""A run folder on a local disk or an object store: the one place where raysparse reads and writes files that must survive.
+"""A run folder on a local disk or an object store: the one place where raysparse reads and writes
+files that must survive.
 
-The decision that shaped this file: a write is whole or absent. Locally that is temporary name, fsync, rename; an object store
-publishes an object only when it is complete, so there the upload itself is atomic. Paths are relative to the folder, with "/"
-between parts. Checksums are SHA-256 over the bytes written.
+A write is whole or absent. Locally that is temporary name, fsync, rename; an object store publishes
+an object only when it is complete, so there the upload itself is atomic. Paths are relative to the
+folder, with "/" between parts. Checksums are SHA-256 over the bytes written.
 
-Left out: what the files mean (docs/run-folder.md), locking (one driver owns a run folder; `sweep` checks that), and appending,
-which object stores do not have: logs are rewritten whole.
+Left out: what the files mean (docs/run-folder.md), locking (one driver owns a run folder; `sweep`
+checks that), and appending, which object stores do not have: logs are rewritten whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def checksum(data: bytes | memoryview) -> str:
 
 
 def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a local file whole or not at all, and durably: the data and the folder entry are synced."""
+    """Write a local file whole or not at all, and durably: the data and the folder entry are
+    synced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -45,9 +48,11 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 class Folder:
-    """A folder at a local path or any `pyarrow.fs` URI (s3://, gs://, file://). Safe to send to another process.
+    """A folder at a local path or any `pyarrow.fs` URI (s3://, gs://, file://). Safe to send to
+    another process.
 
-    Raises ValueError when the URI cannot be understood, and when `writable()` finds that nothing can be written there.
+    Raises ValueError when the URI cannot be understood, and when `writable()` finds that nothing
+    can be written there.
     """
 
     def __init__(self, uri: str | Path):
@@ -120,10 +125,14 @@ class Folder:
         try:
             return json.loads(self.read(name))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.uri}/{name} is not valid JSON ({error}); it was damaged or edited by hand") from error
+            raise ValueError(
+                f"{self.uri}/{name} is not valid JSON ({error}); it was damaged or edited by hand"
+            ) from error
 
     def names(self, under: str = "") -> list[str]:
-        """Names of the files and folders directly in `under`, sorted; temporary files left out; [] when it is absent."""
+        """Names of the files and folders directly in `under`, sorted; temporary files left out; []
+        when it is absent.
+        """
         if self._filesystem is None:
             path = Path(self._path(under))
             found = [p.name for p in path.iterdir()] if path.is_dir() else []
@@ -142,7 +151,9 @@ class Folder:
             self._filesystem.delete_file(self._path(name))
 
     def writable(self) -> Folder:
-        """This folder, after proving that a file can be written there. Raises ValueError naming the folder and the cause."""
+        """This folder, after proving that a file can be written there. Raises ValueError naming the
+        folder and the cause.
+        """
         probe = f".writable-{secrets.token_hex(4)}"
         try:
             self.write(probe, b"")

@@ -1,7 +1,8 @@
 """Named model sizes: the two papers' ladders (REFERENCE section 2) and a laptop ladder of ours.
 
-A name is `family-size` ("dc-60m", "smet-350m", "laptop-s"). What a size looks like is kept apart from how it is trained, so the
-vocabulary and the context are arguments. `dense_lr` gives the learning rate that the SMET paper used for a size, where it gave one.
+A name is `family-size` ("dc-60m", "smet-350m", "laptop-s"). What a size looks like is kept apart
+from how it is trained, so the vocabulary and the context are arguments. `dense_lr` gives the
+learning rate that the SMET paper used for a size, where it gave one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from raysparse.spec import ModelSpec
 
 # name: hidden, intermediate, layers, heads
 SHAPES: dict[str, tuple[int, int, int, int]] = {
-    # Ours, for two CPU cores and a byte vocabulary: 25k to 0.7M weights in the projections, times 2-3.5 a step.
+    # Ours, for two CPU cores and a byte vocabulary: 25k to 0.7M weights in the projections, times
+    # 2-3.5 a step.
     "laptop-xs": (32, 96, 2, 2),
     "laptop-s": (48, 128, 3, 2),
     "laptop-m": (72, 192, 3, 2),
@@ -35,7 +37,8 @@ SHAPES: dict[str, tuple[int, int, int, int]] = {
     "smet-7b": (4096, 11008, 32, 32),
 }
 
-# Peak learning rates of the dense runs in the SMET paper's appendix; laptop rates from the sweep in docs/experiments.md.
+# Peak learning rates of the dense runs in the SMET paper's appendix; laptop rates from the sweep in
+# docs/experiments.md.
 DENSE_LR: dict[str, float] = {
     "laptop-xs": 4e-3,
     "laptop-s": 3e-3,
@@ -50,7 +53,9 @@ DENSE_LR: dict[str, float] = {
 
 
 def full_name(name: str) -> str:
-    """A name of the ladder, or the only one that ends so ("1b" for smet-1b). Raises ValueError with the names to choose from."""
+    """A name of the ladder, or the only one that ends so ("1b" for smet-1b). Raises ValueError with
+    the names to choose from.
+    """
     ending = [known for known in SHAPES if known == name or known.endswith(f"-{name}")]
     if len(ending) > 1:
         raise ValueError(f"size {name!r} could be {' or '.join(ending)}; give the whole name")

@@ -1,8 +1,9 @@
-"""What all records share: JSON both ways, an identity that leaves some fields out, and one wording for what is refused.
+"""What all records share: JSON both ways, an identity that leaves some fields out, and one wording
+for what is refused.
 
-The decision that shaped this file: a record is a frozen dataclass, and its fields say for themselves how they count. A `label` is
-for people, never part of the identity; a field that is `added` later is left out at its default, so that an identity from before it
-stays what it was. Left out: what the records are (`spec`).
+A record is a frozen dataclass, and its fields say for themselves how they count. A `label` is for
+people, never part of the identity; a field that is `added` later is left out at its default, so
+that an identity from before it stays what it was. Left out: what the records are (`spec`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ def label(default: str = "") -> Any:
 
 
 def added(default: Any) -> Any:
-    """A field that came later: at its default it is left out of the trial id, so that ids from before it stay what they were."""
+    """A field that came later: at its default it is left out of the trial id, so that ids from
+    before it stay what they were.
+    """
     return field(default=default, metadata={"identity_unless": default})
 
 
 def require(holds: bool, what: str, value: object, expected: str) -> None:
-    """Raise ValueError with one wording for every record: the field, the value, what was expected."""
+    """Raise ValueError with one wording for every record: the field, the value, what was
+    expected.
+    """
     if not holds:
         raise ValueError(f"{what} is {value!r}, expected {expected}")
 

@@ -1,9 +1,11 @@
-"""The results table: its schema, and a journal that makes "exactly one row per trial id" true whatever dies when.
+"""The results table: its schema, and a journal that makes "exactly one row per trial id" true
+whatever dies when.
 
-A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the table `results.parquet` is
-made from these files and can be remade at any time. So there is no append to tear and nothing to repair: a trial is finished
-exactly when its journal file exists and says so. A row holds the spec flattened, exact counts, FLOPs active and executed,
-measured seconds and bytes, and the losses.
+A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the
+table `results.parquet` is made from these files and can be remade at any time. So there is no
+append to tear and nothing to repair: a trial is finished exactly when its journal file exists and
+says so. A row holds the spec flattened, exact counts, FLOPs active and executed, measured seconds
+and bytes, and the losses.
 
 Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 """
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 Status = Literal["completed", "pruned", "diverged", "out_of_memory", "failed", "preempted"]
 
-# Journal rows with these statuses are final; the others are tried again by the next run of the sweep.
+# Journal rows with these statuses are final; the others are tried again by the next run of the
+# sweep.
 FINAL: frozenset[str] = frozenset({"completed", "pruned", "diverged"})
 
 JOURNAL = "journal"
@@ -45,7 +48,9 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a trial measured. Losses are nats per token, token-weighted; None where the run ended before there was one."""
+    """What a trial measured. Losses are nats per token, token-weighted; None where the run ended
+    before there was one.
+    """
 
     status: Status
     reason: str = ""
@@ -65,7 +70,9 @@ class Outcome:
 
     def __post_init__(self) -> None:
         require_choice("status", self.status, Status)
-        fits = (self.validation_loss is not None and not self.reason) if self.status == "completed" else bool(self.reason)
+        fits = (
+            (self.validation_loss is not None and not self.reason) if self.status == "completed" else bool(self.reason)
+        )
         if not fits:
             raise ValueError(
                 f"a completed trial has a validation loss and no reason, any other a reason; got status "
@@ -119,7 +126,9 @@ def schema() -> pa.Schema:
 
 
 def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[str, Any]:
-    """The row of a trial. FLOPs and tokens are those really spent, so a trial that stopped early costs what it used."""
+    """The row of a trial. FLOPs and tokens are those really spent, so a trial that stopped early
+    costs what it used.
+    """
     params = counts.parameters(spec.model, spec.sparsity)
     per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
     micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
@@ -145,7 +154,9 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
 
 
 class Results:
-    """The results of one run folder. Any number of processes may read; rows of different trials may be written at once."""
+    """The results of one run folder. Any number of processes may read; rows of different trials may
+    be written at once.
+    """
 
     def __init__(self, folder: Folder):
         self.folder = folder

@@ -1,11 +1,14 @@
-"""What a trial is: frozen records that say everything which changes a trial's result, and nothing else.
+"""What a trial is: frozen records that say everything which changes a trial's result, and nothing
+else.
 
-The decision that shaped this file: a trial's identity is a hash of its fields (`TrialSpec.trial_id`), never a name that somebody
-must parse back later. Fields marked as labels (a model's name, a trial's name) are for people and are left out of the hash; where
-a trial runs (`Placement`: devices, workers, micro-batch) is a record of its own, because the same trial on other machines is
-the same trial. Everything is validated when it is built, so that a wrong value never reaches a device.
+A trial's identity is a hash of its fields (`TrialSpec.trial_id`), never a name that somebody must
+parse back later. Fields marked as labels (a model's name, a trial's name) are for people and are
+left out of the hash; where a trial runs (`Placement`: devices, workers, micro-batch) is a record of
+its own, because the same trial on other machines is the same trial. Everything is validated when it
+is built, so that a wrong value never reaches a device.
 
-Left out: what a size looks like (`ladder`), what a trial costs (`counts`), what came out of it (`results`).
+Left out: what a size looks like (`ladder`), what a trial costs (`counts`), what came out of it
+(`results`).
 """
 
 from __future__ import annotations
@@ -26,13 +29,16 @@ Distribution = Literal["uniform", "erk"]
 PruneRule = Literal["magnitude", "soft_magnitude"]
 Moments = Literal["fp32", "bf16_stochastic"]
 
-# Part of every trial id: raise it when the meaning of a field changes, so that old results are never taken for new ones.
+# Part of every trial id: raise it when the meaning of a field changes, so that old results are
+# never taken for new ones.
 IDENTITY_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Record):
-    """A LLaMA shape (REFERENCE section 2): RMSNorm, rotary embedding, SwiGLU, no biases, untied head."""
+    """A LLaMA shape (REFERENCE section 2): RMSNorm, rotary embedding, SwiGLU, no biases, untied
+    head.
+    """
 
     hidden: int
     intermediate: int
@@ -48,14 +54,17 @@ class ModelSpec(Record):
         require(self.vocab_size >= 2, "model.vocab_size", self.vocab_size, "at least 2")
         if self.hidden % self.heads:
             raise ValueError(
-                f"model.hidden is {self.hidden}, which {self.heads} heads do not divide; choose heads from the divisors of hidden"
+                f"model.hidden is {self.hidden}, which {self.heads} heads do not divide; choose heads from the "
+                f"divisors of hidden"
             )
         require(self.hidden // self.heads % 2 == 0, "model.hidden / model.heads", self.hidden // self.heads,
                 "an even number (rotary embedding turns pairs)")  # fmt: skip
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
-        """The matrices that can be sparse: name -> (rows = outputs, columns = inputs), in the order of the model."""
+        """The matrices that can be sparse: name -> (rows = outputs, columns = inputs), in the order
+        of the model.
+        """
         h, i = self.hidden, self.intermediate
         one_layer = {
             "attention.query": (h, h), "attention.key": (h, h), "attention.value": (h, h), "attention.output": (h, h),
@@ -66,11 +75,13 @@ class ModelSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SparsitySpec(Record):
-    """How the seven projection matrices of every layer are kept sparse (SMET, arXiv 2606.00888; REFERENCE section 1).
+    """How the seven projection matrices of every layer are kept sparse (SMET, arXiv 2606.00888;
+    REFERENCE section 1).
 
-    density is the fraction of weights kept, exact per matrix up to one block. `update_ratio` falls along a cosine to
-    `update_ratio_final` over the run. Methods: `dense`; `static` (random mask, never changed); `set` (plain Adam);
-    `rigl` (regrow the largest gradient); `smet` (local age and regrowth warm-up); `smet_grad` (smet with rigl's regrowth).
+    density is the fraction of weights kept, exact per matrix up to one block. `update_ratio` falls
+    along a cosine to `update_ratio_final` over the run. Methods: `dense`; `static` (random mask,
+    never changed); `set` (plain Adam); `rigl` (regrow the largest gradient); `smet` (local age and
+    regrowth warm-up); `smet_grad` (smet with rigl's regrowth).
     """
 
     method: Method = "smet"
@@ -84,7 +95,9 @@ class SparsitySpec(Record):
     lr_scaling: LearningRateScaling = "rsqrt"
     distribution: Distribution = "uniform"
     prune: PruneRule = "magnitude"
-    balanced: bool = added(default=False)  # tiles only: as many active in every row of tiles, so that no row's product is longer
+    balanced: bool = added(
+        default=False
+    )  # tiles only: as many active in every row of tiles, so that no row's product is longer
 
     def __post_init__(self) -> None:
         require_choice("sparsity.method", self.method, Method)
@@ -94,12 +107,18 @@ class SparsitySpec(Record):
         require_choice("sparsity.prune", self.prune, PruneRule)
         require(0.0 < self.density <= 1.0, "sparsity.density", self.density, "a fraction in (0, 1]")
         if self.method == "dense" and self.density != 1.0:
-            raise ValueError(f"sparsity.method is 'dense' but density is {self.density}; use density 1 or a sparse method")
+            raise ValueError(
+                f"sparsity.method is 'dense' but density is {self.density}; use density 1 or a sparse method"
+            )
         require(self.block >= 1, "sparsity.block", self.block, "a positive whole number")
         if self.layout == "element" and self.block != 1:
-            raise ValueError(f"sparsity.block is {self.block} but layout 'element' has blocks of 1; use 'run' or 'tile'")
+            raise ValueError(
+                f"sparsity.block is {self.block} but layout 'element' has blocks of 1; use 'run' or 'tile'"
+            )
         if self.balanced and self.layout != "tile":
-            raise ValueError(f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case")
+            raise ValueError(
+                f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case"
+            )
         require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
         require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
         require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
@@ -112,12 +131,15 @@ class SparsitySpec(Record):
         return {"element": 1, "run": self.block, "tile": self.block**2}[self.layout]
 
     def check_blocks(self, shapes: dict[str, tuple[int, int]]) -> None:
-        """Raise ValueError when blocks do not divide a matrix of (rows, columns), or are too large for the density."""
+        """Raise ValueError when blocks do not divide a matrix of (rows, columns), or are too large
+        for the density.
+        """
         for name, (rows, columns) in shapes.items():
             sides = {"element": [], "run": [rows * columns], "tile": [rows, columns]}[self.layout]
             if any(side % self.block for side in sides):
                 raise ValueError(
-                    f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x {columns}; "
+                    f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x "
+                    f"{columns}; "
                     f"choose a block that divides {math.gcd(*sides)}, or change the model's shape"
                 )
             total, where = rows * columns // self.block_size, f"{name} of {rows} x {columns}"
@@ -131,7 +153,9 @@ class SparsitySpec(Record):
 
     @property
     def learning_rate_factor(self) -> float:
-        """What the learning rate of the sparse matrices is multiplied by: 1/sqrt(d), 1/d or 1 (SMET section 3)."""
+        """What the learning rate of the sparse matrices is multiplied by: 1/sqrt(d), 1/d or 1 (SMET
+        section 3).
+        """
         return float({"rsqrt": self.density**-0.5, "inverse": 1.0 / self.density, "none": 1.0}[self.lr_scaling])
 
     @property
@@ -149,7 +173,9 @@ class SparsitySpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(Record):
-    """Which tokens, and how often. A smaller `unique_tokens` is a prefix of a larger one over the same corpus."""
+    """Which tokens, and how often. A smaller `unique_tokens` is a prefix of a larger one over the
+    same corpus.
+    """
 
     corpus: str = "python"  # a name ("python", "python+packages"), a path or glob, or "hf:NAME[:CONFIG]"
     tokenizer: str = "bytes"  # "bytes", "bpe:VOCABULARY" (trained on the corpus), or "hf:NAME_OR_FILE"
@@ -167,7 +193,9 @@ class DataSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Record):
-    """Adam with SMET's parts (REFERENCE section 1): linear warm-up, then cosine to `final_lr_fraction` of the peak."""
+    """Adam with SMET's parts (REFERENCE section 1): linear warm-up, then cosine to
+    `final_lr_fraction` of the peak.
+    """
 
     lr: float = 1e-3  # peak, of the dense parameters; the sparse matrices' is lr * SparsitySpec.learning_rate_factor
     beta1: float = 0.9
@@ -195,7 +223,9 @@ class OptimizerSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec(Record):
-    """One training run. `trial_id` names it everywhere: in folders, in the journal and in the results table."""
+    """One training run. `trial_id` names it everywhere: in folders, in the journal and in the
+    results table.
+    """
 
     model: ModelSpec
     sparsity: SparsitySpec = SparsitySpec()
@@ -213,7 +243,8 @@ class TrialSpec(Record):
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         if self.unique_sequences < 1:
             raise ValueError(
-                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of {self.model.context} tokens "
+                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of "
+                f"{self.model.context} tokens "
                 f"and its last target; raise unique_tokens or shorten model.context"
             )
         if self.steps < 1:
@@ -229,12 +260,16 @@ class TrialSpec(Record):
 
     @property
     def unique_sequences(self) -> int:
-        """Whole sequences in the unique tokens; each predicts `context` tokens, so one token more is read at the end."""
+        """Whole sequences in the unique tokens; each predicts `context` tokens, so one token more
+        is read at the end.
+        """
         return (self.data.unique_tokens - 1) // self.model.context
 
     @property
     def steps(self) -> int:
-        """Optimizer steps: whole batches in unique_sequences * epochs; a batch may span two epochs."""
+        """Optimizer steps: whole batches in unique_sequences * epochs; a batch may span two
+        epochs.
+        """
         return round(self.unique_sequences * self.data.epochs) // self.optimizer.batch_sequences
 
     @property
@@ -251,7 +286,8 @@ class TrialSpec(Record):
 class Placement(Record):
     """Where and in what portions a trial runs; it never changes what the trial is.
 
-    micro_batch: sequences in one forward pass of one worker; 0 takes the worker's whole share of the batch.
+    micro_batch: sequences in one forward pass of one worker; 0 takes the worker's whole share of
+    the batch.
     """
 
     workers: int = 1
@@ -266,4 +302,9 @@ class Placement(Record):
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
         require(self.micro_batch >= 0, "placement.micro_batch", self.micro_batch, "0 (whole share) or more")
         require(self.threads >= 1, "placement.threads", self.threads, "at least 1")
-        require(self.checkpoint_seconds >= 0, "placement.checkpoint_seconds", self.checkpoint_seconds, "0 (every step) or more")
+        require(
+            self.checkpoint_seconds >= 0,
+            "placement.checkpoint_seconds",
+            self.checkpoint_seconds,
+            "0 (every step) or more",
+        )

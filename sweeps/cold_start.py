@@ -1,12 +1,15 @@
-"""Does the loss spike after a topology update, and what removes the spike? Plain Adam (set) against SMET, update by update.
+"""Does the loss spike after a topology update, and what removes the spike? Plain Adam (set) against
+SMET, update by update.
 
-Run it: `python sweeps/cold_start.py`, and again with `--regime hard` (ten minutes each on a quiet core, one trial after
-another). After every step around an update it evaluates fixed sequences, and reports the change against the mean of the five
-steps before the update, averaged over updates and seeds. The static mask shows what training alone does in the same time.
+Run it: `python sweeps/cold_start.py`, and again with `--regime hard` (ten minutes each on a quiet
+core, one trial after another). After every step around an update it evaluates fixed sequences, and
+reports the change against the mean of the five steps before the update, averaged over updates and
+seeds. The static mask shows what training alone does in the same time.
 
-`gentle` is the paper's default schedule with an unscaled learning rate. `hard` is what the released scripts do, a rate of 1/d at
-d = 0.1, with half of the weights replaced at every update and the rate kept up: there the mechanism must show if it exists.
-Prints a Markdown table and writes a picture for docs/smet-study.md.
+`gentle` is the paper's default schedule with an unscaled learning rate. `hard` is what the released
+scripts do, a rate of 1/d at d = 0.1, with half of the weights replaced at every update and the rate
+kept up: there the mechanism must show if it exists. Prints a Markdown table and writes a picture
+for docs/smet-study.md.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from raysparse import cli, ladder
+from raysparse import ladder
+from raysparse.console import cli
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore, prepare
 from raysparse.data.tokenizer import vocab_size
@@ -64,7 +68,9 @@ REGIMES = {
 
 
 class Probe(Hook):
-    """The loss of fixed sequences after every step around an update; `self.losses[step]`, nats per token."""
+    """The loss of fixed sequences after every step around an update; `self.losses[step]`, nats per
+    token.
+    """
 
     def __init__(self, batches: Batches):
         self.rows = torch.from_numpy(batches.validation(0, 48))
@@ -78,7 +84,9 @@ class Probe(Hook):
 
 
 def spikes(losses: dict[int, float], steps: int) -> np.ndarray:
-    """Change of the loss 0..AFTER steps after each update (0 is right after it), shape (updates, AFTER + 1)."""
+    """Change of the loss 0..AFTER steps after each update (0 is right after it), shape (updates,
+    AFTER + 1).
+    """
     updates = range(FIRST_UPDATE, steps - AFTER, UPDATE_EVERY)
     level = {u: mean(losses[u - k] for k in range(1, BEFORE + 1)) for u in updates}
     return np.array([[losses[u + k] - level[u] for k in range(AFTER + 1)] for u in updates])
@@ -97,7 +105,9 @@ def measure(regime: Regime, case: dict[str, Any], seed: int, store: TokenStore) 
             **case,
         ),
         data=DataSpec(unique_tokens=262_145, epochs=regime.epochs, validation_tokens=32_768),
-        optimizer=OptimizerSpec(lr=ladder.dense_lr("laptop-s"), batch_sequences=4, final_lr_fraction=regime.final_lr_fraction),
+        optimizer=OptimizerSpec(
+            lr=ladder.dense_lr("laptop-s"), batch_sequences=4, final_lr_fraction=regime.final_lr_fraction
+        ),
         seed=seed,
         evaluations=1,
     )

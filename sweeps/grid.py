@@ -1,9 +1,11 @@
-"""How big, how sparse, for how many epochs? A grid of small models on two cores, and the answer that their losses give.
+"""How big, how sparse, for how many epochs? A grid of small models on two cores, and the answer
+that their losses give.
 
-Run it: `python sweeps/grid.py` (or `make sweep`). It trains every combination of size, density, unique tokens and epochs below,
-fits the scaling law, and writes what to train next into the run folder's report/. Run it again after anything went wrong: it
-continues. `--plan` says what it will cost first. The defaults were chosen so that repeating the data visibly stops paying off
-within a few minutes of training; they are no study of anything larger.
+Run it: `python sweeps/grid.py` (or `make sweep`). It trains every combination of size, density,
+unique tokens and epochs below, fits the scaling law, and writes what to train next into the run
+folder's report/. Run it again after anything went wrong: it continues. `--plan` says what it will
+cost first. The defaults were chosen so that repeating the data visibly stops paying off within a
+few minutes of training; they are no study of anything larger.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from raysparse import arguments, cli
+from raysparse.console import arguments, cli
 from raysparse.data.tokenizer import vocab_size
 from raysparse.files import Folder
 from raysparse.spec import DataSpec, Placement
 from raysparse.sweep.budget import Budget
-from raysparse.sweep.plan import Plan, grid
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.grid import grid
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
 DENSITIES = [1.0, 0.5, 0.25]
@@ -29,10 +32,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
     )
-    parser.add_argument("--max-flops", type=float, help="never compute more than this in all (the cheapest trials are kept)")
+    parser.add_argument(
+        "--max-flops", type=float, help="never compute more than this in all (the cheapest trials are kept)"
+    )
     question = parser.add_argument_group("the question")
-    question.add_argument("--sizes", nargs="+", default=SIZES, help="names of raysparse/ladder.py (default: %(default)s)")
-    question.add_argument("--densities", nargs="+", type=float, default=DENSITIES, help="share of weights kept (%(default)s)")
+    question.add_argument(
+        "--sizes", nargs="+", default=SIZES, help="names of raysparse/ladder.py (default: %(default)s)"
+    )
+    question.add_argument(
+        "--densities", nargs="+", type=float, default=DENSITIES, help="share of weights kept (%(default)s)"
+    )
     question.add_argument("--unique-tokens", nargs="+", type=int, default=UNIQUE_TOKENS, help="(%(default)s)")
     question.add_argument("--epochs", nargs="+", type=float, default=EPOCHS, help="passes over them (%(default)s)")
     question.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -70,11 +79,15 @@ def make_plan(args: argparse.Namespace) -> Plan:
 
 
 def answer(args: argparse.Namespace, *, again: bool) -> None:
-    """Fit the law to the results and print what it says; the answer is kept, and printed again when nothing was run since."""
+    """Fit the law to the results and print what it says; the answer is kept, and printed again when
+    nothing was run since.
+    """
     results = cli.run_folder(args)
-    report = results.child("report") if results.is_local else Folder(f"reports/{args.name}")  # pictures are drawn to local files
+    report = (
+        results.child("report") if results.is_local else Folder(f"reports/{args.name}")
+    )  # pictures are drawn to local files
     if again or not report.exists("answer.txt"):
-        from analysis.report import write_report
+        from analysis.show.report import write_report
         from raysparse.results import Results
 
         written = write_report(Results(results).table(), report.local_path, title=f"Grid sweep {args.name!r}")

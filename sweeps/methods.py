@@ -1,8 +1,10 @@
-"""Does changing the topology help, and is it SMET or its learning rate? Six methods, two densities, three seeds, both scalings.
+"""Does changing the topology help, and is it SMET or its learning rate? Six methods, two densities,
+three seeds, both scalings.
 
-Run it: `python sweeps/methods.py`. Nobody has published a static mask with the scaled learning rate, without which the gain of
-SMET cannot be told from the gain of a larger rate; so here every method runs with equal scaling, and again with none. Prints a
-Markdown table of validation losses (mean and standard deviation over seeds) for docs/smet-study.md.
+Run it: `python sweeps/methods.py`. Nobody has published a static mask with the scaled learning
+rate, without which the gain of SMET cannot be told from the gain of a larger rate; so here every
+method runs with equal scaling, and again with none. Prints a Markdown table of validation losses
+(mean and standard deviation over seeds) for docs/smet-study.md.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import sys
 from collections import defaultdict
 from statistics import mean, stdev
 
-from raysparse import arguments, cli
+from raysparse.console import arguments, cli
 from raysparse.data.tokenizer import vocab_size
 from raysparse.results import Results
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
-from raysparse.sweep.plan import Plan, grid
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.grid import grid
 
 METHODS = ["static", "set", "rigl", "smet", "smet_grad"]
 DENSITIES = [0.25, 0.1]
@@ -30,17 +33,26 @@ def specs() -> tuple[TrialSpec, ...]:
     found: list[TrialSpec] = []
     for method, scaling in [("dense", "none"), *itertools.product(METHODS, SCALINGS)]:
         found += grid(
-            sizes=["laptop-s"], densities=[1.0] if method == "dense" else DENSITIES, unique_tokens=[131_072], epochs=[4],
-            seeds=SEEDS, vocab_size=vocab_size("bytes"), method=method, context=128, evaluations=4,
+            sizes=["laptop-s"],
+            densities=[1.0] if method == "dense" else DENSITIES,
+            unique_tokens=[131_072],
+            epochs=[4],
+            seeds=SEEDS,
+            vocab_size=vocab_size("bytes"),
+            method=method,
+            context=128,
+            evaluations=4,
             data=DataSpec(validation_tokens=32_768),
             sparsity=SparsitySpec(update_every=50, lr_scaling=scaling),
             optimizer=OptimizerSpec(batch_sequences=4),
-        )  # fmt: skip
+        )
     return tuple(found)
 
 
 def table(results: Results) -> str:
-    """Rows of methods, columns of scaling and density: mean and standard deviation of the validation loss over seeds."""
+    """Rows of methods, columns of scaling and density: mean and standard deviation of the
+    validation loss over seeds.
+    """
     losses: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     for row in results.rows():
         losses[row["method"], row["lr_scaling"], row["density"]].append(row["validation_loss"])

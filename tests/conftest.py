@@ -1,4 +1,6 @@
-"""Shared by all tests: one small token store made from text kept in this repository, and specs that train in a second."""
+"""Shared by all tests: one small token store made from text kept in this repository, and specs that
+train in a second.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ CORPUS = str(REPOSITORY / "raysparse")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Sums depend on the number of threads in the last bit, and two pytest processes share two cores."""
+    """Sums depend on the number of threads in the last bit, and two pytest processes share two
+    cores.
+    """
     torch.set_num_threads(1)
 
 
@@ -38,9 +42,17 @@ def small_trial(method: str = "smet", density: float = 0.25, **changes) -> Trial
     """A trial of about 40 steps that crosses two epoch boundaries and four topology updates."""
     density = 1.0 if method == "dense" else density
     sparsity = {"method": method, "density": density, "update_every": 8, **changes.pop("sparsity", {})}
-    data = {"corpus": CORPUS, "unique_tokens": 2_049, "epochs": 2.6, "validation_tokens": 1_000, **changes.pop("data", {})}
+    data = {
+        "corpus": CORPUS,
+        "unique_tokens": 2_049,
+        "epochs": 2.6,
+        "validation_tokens": 1_000,
+        **changes.pop("data", {}),
+    }
     return TrialSpec(
-        model=changes.pop("model", ModelSpec(hidden=16, intermediate=24, layers=2, heads=2, vocab_size=257, context=32)),
+        model=changes.pop(
+            "model", ModelSpec(hidden=16, intermediate=24, layers=2, heads=2, vocab_size=257, context=32)
+        ),
         sparsity=SparsitySpec(**sparsity),
         data=DataSpec(**data),
         optimizer=OptimizerSpec(**{"batch_sequences": 4, "lr": 5e-3, **changes.pop("optimizer", {})}),

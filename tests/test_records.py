@@ -42,8 +42,12 @@ def test_names_are_for_people_and_everything_else_is_identity():
 
 
 def test_the_id_does_not_drift():
-    """Results of last year must be found again: change this id only together with IDENTITY_VERSION."""
-    spec = TrialSpec(model=ladder.model("dc-60m"), sparsity=SparsitySpec(density=0.25), data=DataSpec(unique_tokens=10**9))
+    """Results of last year must be found again: change this id only together with
+    IDENTITY_VERSION.
+    """
+    spec = TrialSpec(
+        model=ladder.model("dc-60m"), sparsity=SparsitySpec(density=0.25), data=DataSpec(unique_tokens=10**9)
+    )
     assert spec.trial_id == "1eb646dda207"
 
 
@@ -74,7 +78,10 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: small_trial(sparsity={"layout": "run", "block": 7}), "choose a block that divides 256"),
         (lambda: small_trial(density=0.1, sparsity={"layout": "tile", "block": 8}), "choose a block smaller than 8"),
         (lambda: SparsitySpec(balanced=True), "balanced is for layout 'tile', not 'element'"),
-        (lambda: small_trial(density=0.2, sparsity={"layout": "tile", "block": 8, "balanced": True}), "a row of .* of 16 x 16"),
+        (
+            lambda: small_trial(density=0.2, sparsity={"layout": "tile", "block": 8, "balanced": True}),
+            "a row of .* of 16 x 16",
+        ),
         (lambda: ladder.model("dc-61m"), "known sizes: laptop-xs"),
         (lambda: ladder.model("60m"), "could be dc-60m or smet-60m"),
         (lambda: Placement(workers=0), r"placement\.workers is 0"),
@@ -95,7 +102,9 @@ def test_every_size_of_the_ladder_is_a_valid_model():
     assert set(ladder.DENSE_LR) <= set(ladder.SHAPES)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("smet-60m", 58), ("smet-130m", 134), ("smet-350m", 368), ("smet-1b", 1339)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("smet-60m", 58), ("smet-130m", 134), ("smet-350m", 368), ("smet-1b", 1339)]
+)
 def test_parameter_counts_of_known_models(name, millions):
     """Of the LLaMA configurations that these names stand for, embedding and head included."""
     total = counts.parameters(ladder.model(name), SparsitySpec(method="dense", density=1.0)).total

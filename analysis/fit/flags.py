@@ -1,6 +1,8 @@
-"""What is wrong with a fit although it converged: bounds, infinite saturation, parameters the table does not limit.
+"""What is wrong with a fit although it converged: bounds, infinite saturation, parameters the table
+does not limit.
 
-A flag is a sentence with the parameter's name. None of them changes a number; they decide how a number is shown.
+A flag is a sentence with the parameter's name. None of them changes a number; they decide how a
+number is shown.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from analysis.fit.joint import Fit
 from analysis.laws.parameter import Parameter
 
 WIDE = np.log(100.0)  # an R* known only within this factor is called not identified
-BLIND = 50.0          # R* above this many times the largest repetition or excess cannot be told from infinite
-RIVAL = 0.01          # other minima this close (relative objective) are reported
-MOVED = 0.5           # ... if a parameter differs there by this share of its start range
+BLIND = 50.0  # R* above this many times the largest repetition or excess cannot be told from infinite
+RIVAL = 0.01  # other minima this close (relative objective) are reported
+MOVED = 0.5  # ... if a parameter differs there by this share of its start range
 
 
 def fit_flags(fit: Fit, draws: Draws | None = None) -> tuple[str, ...]:
@@ -34,7 +36,9 @@ def fit_flags(fit: Fit, draws: Draws | None = None) -> tuple[str, ...]:
 
 
 def _infinite(fit: Fit) -> dict[str, str]:
-    """R* beyond what the table's repetition (or excess) can tell from no saturation at all, by parameter."""
+    """R* beyond what the table's repetition (or excess) can tell from no saturation at all, by
+    parameter.
+    """
     stored, points, found = fit.stored, fit.runs.points, {}
     reach = {"ln_R_D": float(points.epochs.max() - 1.0)}
     if "ln_R_N" in stored:
@@ -42,8 +46,10 @@ def _infinite(fit: Fit) -> dict[str, str]:
         reach["ln_R_N"] = float(np.expm1(max(0.0, excess.max())))
     for name, most in reach.items():
         if name in stored and name not in fit.fixed and np.exp(stored[name]) > BLIND * max(most, 1e-9):
-            found[name] = (f"{name.removeprefix('ln_')}* = {np.exp(stored[name]):.3g} is practically infinite: the "
-                           f"table reaches only {most:.3g}")
+            found[name] = (
+                f"{name.removeprefix('ln_')}* = {np.exp(stored[name]):.3g} is practically infinite: the "
+                f"table reaches only {most:.3g}"
+            )
     return found
 
 
@@ -57,7 +63,9 @@ def _identified(parameter: Parameter, low: float, high: float) -> list[str]:
 
 
 def _rivals(fit: Fit) -> list[str]:
-    """Near-equal minima elsewhere: the parameter values are then a choice of basin, not a measurement."""
+    """Near-equal minima elsewhere: the parameter values are then a choice of basin, not a
+    measurement.
+    """
     width = np.array([parameter.start[1] - parameter.start[0] for parameter in fit.law.parameters])
     for other in fit.minima[1:]:
         gap = other.objective / fit.objective - 1.0 if fit.objective > 0 else np.inf

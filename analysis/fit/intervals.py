@@ -1,9 +1,10 @@
 """How sure a fit is: bootstrap draws of its parameters, and the intervals that follow from them.
 
-Rows are resampled by specification, so that replicates stay together. Each draw restarts from the near-optimal
-minima of the fit and keeps the best, all draws in one batch. `pairs` is the classical bootstrap; `smooth` gives
-every specification an exponential weight instead of a count (Rubin 1981), which does not lose whole density
-levels of a small table. Whatever is computed from a law is given its interval by computing it for every draw.
+Rows are resampled by specification, so that replicates stay together. Each draw restarts from the
+near-optimal minima of the fit and keeps the best, all draws in one batch. `pairs` is the classical
+bootstrap; `smooth` gives every specification an exponential weight instead of a count (Rubin 1981),
+which does not lose whole density levels of a small table. Whatever is computed from a law is given
+its interval by computing it for every draw.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.data.points import Array, Points
 from analysis.fit.joint import LARGE, Fit, Minimum
 from analysis.fit.solver import minimise
-from analysis.points import Array, Points
 
 Scheme = Literal["pairs", "smooth"]
 SUBSAMPLE = 4096  # rows bootstrapped of a table above `LARGE`
@@ -35,21 +36,27 @@ class Draws:
     def parameter_intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile interval of every parameter, by natural name, in natural units."""
         low, high = self.interval(self.theta, self.fit.theta, level)
-        return {parameter.natural_name: (parameter.natural(max(low[i], parameter.low)),
-                                         parameter.natural(min(high[i], parameter.high)))
-                for i, parameter in enumerate(self.fit.law.parameters)}
+        return {
+            parameter.natural_name: (
+                parameter.natural(max(low[i], parameter.low)),
+                parameter.natural(min(high[i], parameter.high)),
+            )
+            for i, parameter in enumerate(self.fit.law.parameters)
+        }
 
     def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
         """Limits of anything computed for every draw (first axis), given its value at the fit.
 
-        Percentiles, moved away from the estimate by `widen`. Give logarithms of positive quantities.
+        Percentiles, moved away from the estimate by `widen`. Give logarithms of positive
+        quantities.
         """
         low, high = percentiles(values, level)
         centre, more = np.asarray(estimate, dtype=float), self.widen(level) - 1.0
         return low - more * np.maximum(centre - low, 0.0), high + more * np.maximum(high - centre, 0.0)
 
     def widen(self, level: float = 0.95) -> float:
-        """Small-sample factor: sqrt(n / (n - p)) for the residuals' shrinkage, Student's t over the normal quantile.
+        """Small-sample factor: sqrt(n / (n - p)) for the residuals' shrinkage, Student's t over the
+        normal quantile.
 
         n counts specifications, not replicates, because those are what the bootstrap resamples.
         """
@@ -73,7 +80,9 @@ class Draws:
         return np.exp(low), np.exp(high)
 
     def predict_run(self, points: Points, level: float = 0.95, seed: int = 0) -> tuple[Array, Array]:
-        """(n,) limits of the loss of one new run: the law's uncertainty and one run's noise together."""
+        """(n,) limits of the loss of one new run: the law's uncertainty and one run's noise
+        together.
+        """
         generator = np.random.default_rng(seed)
         expected = self.fit.law.log_loss(self.theta, points)
         noise = generator.choice(self._centred_residuals, size=expected.shape)
@@ -109,14 +118,17 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
     problem = fit.problem
     starts = np.stack([minimum.theta[problem.free] for minimum in fit.minima[:MINIMA]])
     each = len(starts)
-    solution = minimise(problem, np.tile(starts, (draws, 1)), problem.delta, np.repeat(weights, each, axis=0),
-                        steps=60, tolerance=1e-6)
+    solution = minimise(
+        problem, np.tile(starts, (draws, 1)), problem.delta, np.repeat(weights, each, axis=0), steps=60, tolerance=1e-6
+    )
     best = solution.objective.reshape(draws, each).argmin(axis=1) + each * np.arange(draws)
     return Draws(fit, problem.full(solution.free[best]), scheme)
 
 
 def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
-    """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m / n)."""
+    """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m /
+    n).
+    """
     rows = np.sort(np.random.default_rng(seed).choice(len(fit.runs), SUBSAMPLE, replace=False))
     small = replace(fit, runs=fit.runs.take(rows), minima=())
     solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta, steps=60)

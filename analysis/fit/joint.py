@@ -1,9 +1,9 @@
 """Fit one law to one table, from default settings, without being told where to start.
 
-Guesses -> a diverse few -> descent under delta 1e-1, 1e-2 and the wanted delta -> the minima found, best first.
-The published procedure is kept beside it as `fit.staged`; we prefer the joint fit, because the stages are biased
-(docs/analysis.md). A `Fit` is a value: the law, its parameters, and everything needed to repeat it. Intervals
-are added by `fit.intervals`.
+Guesses -> a diverse few -> descent under delta 1e-1, 1e-2 and the wanted delta -> the minima found,
+best first. The published procedure is kept beside it as `fit.staged`; we prefer the joint fit,
+because the stages are biased (docs/analysis.md). A `Fit` is a value: the law, its parameters, and
+everything needed to repeat it. Intervals are added by `fit.intervals`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
 from analysis.fit.problem import DELTA, Prior, Problem
 from analysis.fit.solver import Solution, minimise
 from analysis.fit.starts import choose, guesses
 from analysis.laws.law import Law
 from analysis.laws.named import LAWS
-from analysis.points import Array, Points
-from analysis.table import Runs
 
 CONTINUATION = (1e-1, 1e-2)  # Huber thresholds on the way to the wanted one
-EFFORT = 160_000             # starts are chosen so that starts * rows * parameters is about this
-SCREEN = 130_000             # ... and guesses so that guesses * rows is about this
-PROMISING = 1.15             # starts this close to the best after 30 steps are followed to the end
-SKETCH = 128                 # rows that guesses are judged on
-LARGE = 20_000               # rows above which everything but the last descent uses a random subset ...
-SAMPLE = 2048                # ... of this size
+EFFORT = 160_000  # starts are chosen so that starts * rows * parameters is about this
+SCREEN = 130_000  # ... and guesses so that guesses * rows is about this
+PROMISING = 1.15  # starts this close to the best after 30 steps are followed to the end
+SKETCH = 128  # rows that guesses are judged on
+LARGE = 20_000  # rows above which everything but the last descent uses a random subset ...
+SAMPLE = 2048  # ... of this size
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Minimum:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law. theta: (p,) parameters in the law's stored coordinates. minima: all found near the best.
+    """A fitted law. theta: (p,) parameters in the law's stored coordinates. minima: all found near
+    the best.
 
     delta: Huber threshold used. fixed: parameters that were not free. seed: of the starts.
     """
@@ -85,7 +86,9 @@ class Fit:
 
     @property
     def r2(self) -> float:
-        """Share of the variance of the loss that the law explains; NaN if the loss does not vary."""
+        """Share of the variance of the loss that the law explains; NaN if the loss does not
+        vary.
+        """
         spread = np.sum((self.runs.loss - self.runs.loss.mean()) ** 2)
         error = np.sum((self.predict(self.runs.points) - self.runs.loss) ** 2)
         return float(1 - error / spread) if spread > 0 else float("nan")
@@ -95,21 +98,34 @@ class Fit:
         return self.law.predict(self.theta, points)
 
 
-def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior: Prior | None = None,
-        delta: float = DELTA, starts: int | None = None, warm: ArrayLike | None = None, seed: int = 0) -> Fit:
+def fit(
+    law: Law,
+    runs: Runs,
+    *,
+    fixed: Mapping[str, float] | None = None,
+    prior: Prior | None = None,
+    delta: float = DELTA,
+    starts: int | None = None,
+    warm: ArrayLike | None = None,
+    seed: int = 0,
+) -> Fit:
     """Fit `law` to `runs`: the least sum of Huber(delta) of log-loss residuals.
 
-    fixed: stored parameter names held at a value. starts: descents (default: by size of the problem). warm:
-    (k, p) parameter vectors to descend from as well. seed: shifts the start sequence; same seed, same answer.
+    fixed: stored parameter names held at a value. starts: descents (default: by size of the
+    problem). warm: (k, p) parameter vectors to descend from as well. seed: shifts the start
+    sequence; same seed, same answer.
 
-    Raises ValueError if there are fewer specifications than free parameters, or a fixed name is unknown.
+    Raises ValueError if there are fewer specifications than free parameters, or a fixed name is
+    unknown.
     """
     problem = Problem(law, runs.points, runs.log_loss, dict(fixed or {}), prior, delta)
     free = len(problem.free)
     distinct = len(np.unique(runs.group))
     if distinct < free and prior is None:
-        raise ValueError(f"law {law.name!r} has {free} free parameters but the table has {distinct} different runs; "
-                         f"{_smaller(law, distinct)}")
+        raise ValueError(
+            f"law {law.name!r} has {free} free parameters but the table has {distinct} different runs; "
+            f"{_smaller(law, distinct)}"
+        )
     whole = problem
     if len(runs) > LARGE:
         rows = np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False))
@@ -122,7 +138,9 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
         smooth = np.concatenate([np.atleast_2d(np.asarray(warm, dtype=float))[:, problem.free], smooth])
     # Continuation finds the best basin; direct descents list the kinked minima beside it.
     direct = choose(sketch, candidates, max(4, wanted // 2), delta)
-    solution = minimise(problem, np.concatenate([descend(problem, smooth).free, direct]), delta, steps=30, tolerance=1e-7)
+    solution = minimise(
+        problem, np.concatenate([descend(problem, smooth).free, direct]), delta, steps=30, tolerance=1e-7
+    )
     near = solution.objective <= PROMISING * solution.objective.min() + 1e-20
     solution = minimise(problem, solution.free[near], delta)
     if problem is not whole:
@@ -132,7 +150,9 @@ def fit(law: Law, runs: Runs, *, fixed: Mapping[str, float] | None = None, prior
 
 
 def _smaller(law: Law, rows: int) -> str:
-    """Advice: the richest named law whose parameters are among this law's and that so many runs can determine."""
+    """Advice: the richest named law whose parameters are among this law's and that so many runs can
+    determine.
+    """
     nested = [other for other in LAWS.values() if set(other.names) < set(law.names) and len(other.names) < rows]
     if not nested:
         return "no law can be fitted to so few; add runs, fix parameters, or give a prior"
@@ -141,7 +161,9 @@ def _smaller(law: Law, rows: int) -> str:
 
 
 def descend(problem: Problem, begin: Array, weights: Array | None = None) -> Solution:
-    """Minimise from (b, q) starts under falling Huber thresholds; each stage keeps the better half."""
+    """Minimise from (b, q) starts under falling Huber thresholds; each stage keeps the better
+    half.
+    """
     for delta in CONTINUATION:
         if delta <= problem.delta:
             break
@@ -152,7 +174,9 @@ def descend(problem: Problem, begin: Array, weights: Array | None = None) -> Sol
 
 
 def _sketch(problem: Problem) -> Problem:
-    """The problem on a few rows, evenly taken along density, repetition and tokens, so that no level is lost."""
+    """The problem on a few rows, evenly taken along density, repetition and tokens, so that no
+    level is lost.
+    """
     points = problem.points
     if len(points) <= SKETCH:
         return problem
@@ -166,8 +190,10 @@ def _distinct(problem: Problem, solution: Solution, within: float = 0.05) -> tup
     order = np.argsort(solution.objective, kind="stable")
     best = solution.objective[order[0]]
     if not np.isfinite(best):
-        raise ValueError(f"no start of law {problem.law.name!r} reached a finite objective; "
-                         f"check the units of the table (losses in nats, counts not in millions)")
+        raise ValueError(
+            f"no start of law {problem.law.name!r} reached a finite objective; "
+            f"check the units of the table (losses in nats, counts not in millions)"
+        )
     kept: list[int] = []
     for index in order:
         value = solution.objective[index]

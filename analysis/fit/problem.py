@@ -1,8 +1,8 @@
 """What is minimised: sum_i w_i Huber_delta(ln L_hat_i - ln L_i), plus an optional Gaussian prior.
 
-A `Problem` holds one law, one set of runs and the choice of free parameters; a batch of parameter vectors (and a
-batch of row weights, for the bootstrap) is evaluated at once. The sum, not the mean, is minimised: a mean stops
-optimizers too early. How it is minimised is `fit.solver`'s business.
+A `Problem` holds one law, one set of runs and the choice of free parameters; a batch of parameter
+vectors (and a batch of row weights, for the bootstrap) is evaluated at once. The sum, not the mean,
+is minimised: a mean stops optimizers too early. How it is minimised is `fit.solver`'s business.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.data.points import Array, Points
 from analysis.laws.law import Law
 from analysis.laws.parameter import Parameter
-from analysis.points import Array, Points
 
 DELTA = 1e-3  # the published Huber threshold, in log loss
 
@@ -25,8 +25,9 @@ DELTA = 1e-3  # the published Huber threshold, in log loss
 class Prior:
     """Gaussian knowledge of some parameters: mean and standard deviation by stored name.
 
-    noise: the residual scale (log loss) that one unit of the prior is worth against. The Huber sum is near
-    delta * |r|, a Laplace likelihood of scale `noise` times delta * noise; the prior is multiplied by the same.
+    noise: the residual scale (log loss) that one unit of the prior is worth against. The Huber sum
+    is near delta * |r|, a Laplace likelihood of scale `noise` times delta * noise; the prior is
+    multiplied by the same.
     """
 
     mean: Mapping[str, float]
@@ -35,8 +36,10 @@ class Prior:
 
     def __post_init__(self) -> None:
         if set(self.mean) != set(self.deviation):
-            raise ValueError(f"prior means are given for {sorted(self.mean)} but deviations for "
-                             f"{sorted(self.deviation)}; give both for the same parameters")
+            raise ValueError(
+                f"prior means are given for {sorted(self.mean)} but deviations for "
+                f"{sorted(self.deviation)}; give both for the same parameters"
+            )
         for name, deviation in self.deviation.items():
             if not deviation > 0:
                 raise ValueError(f"prior deviation of {name!r} is {deviation!r}; it must be positive")
@@ -44,9 +47,11 @@ class Prior:
 
 @dataclass(frozen=True)
 class Problem:
-    """One fit. fixed: stored name -> value of parameters that do not move. delta: Huber threshold (log loss).
+    """One fit. fixed: stored name -> value of parameters that do not move. delta: Huber threshold
+    (log loss).
 
-    Raises ValueError for a fixed or prior parameter that the law does not have, and if nothing is left free.
+    Raises ValueError for a fixed or prior parameter that the law does not have, and if nothing is
+    left free.
     """
 
     law: Law
@@ -60,8 +65,10 @@ class Problem:
         for given, what in ((self.fixed, "fixed"), (self.prior.mean if self.prior else {}, "prior")):
             unknown = sorted(set(given) - set(self.law.names))
             if unknown:
-                raise ValueError(f"{what} parameters {unknown} are not in law {self.law.name!r}, which has "
-                                 f"{', '.join(self.law.names)}")
+                raise ValueError(
+                    f"{what} parameters {unknown} are not in law {self.law.name!r}, which has "
+                    f"{', '.join(self.law.names)}"
+                )
         if set(self.law.names) <= set(self.fixed):
             raise ValueError(f"every parameter of law {self.law.name!r} is fixed; leave at least one free")
 
@@ -93,7 +100,9 @@ class Problem:
 
     @cached_property
     def prior_terms(self) -> tuple[Array, Array]:
-        """(q,) prior means and precisions on the objective's scale; precision 0 where there is no prior."""
+        """(q,) prior means and precisions on the objective's scale; precision 0 where there is no
+        prior.
+        """
         mean, precision = np.zeros(len(self.free)), np.zeros(len(self.free))
         if self.prior:
             for column, parameter in enumerate(self.parameters):

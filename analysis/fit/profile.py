@@ -1,8 +1,10 @@
-"""Profile intervals: how far one parameter can be pushed before the fit, with all others free, gets clearly worse.
+"""Profile intervals: how far one parameter can be pushed before the fit, with all others free, gets
+clearly worse.
 
-Unlike the bootstrap a profile sees flat valleys and other basins. The Huber sum is no likelihood, so its increase
-is scaled as robust likelihood-ratio tests do: 2 (Q - Q_min) / (mean psi^2 / mean psi') is compared with chi^2_1.
-An interval that reaches a bound without crossing is reported as open: the table does not limit the parameter.
+Unlike the bootstrap a profile sees flat valleys and other basins. The Huber sum is no likelihood,
+so its increase is scaled as robust likelihood-ratio tests do: 2 (Q - Q_min) / (mean psi^2 / mean
+psi') is compared with chi^2_1. An interval that reaches a bound without crossing is reported as
+open: the table does not limit the parameter.
 """
 
 from __future__ import annotations
@@ -11,18 +13,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis.data.points import Array
 from analysis.fit.joint import Fit
 from analysis.fit.solver import minimise
-from analysis.points import Array
 
-STEPS = 24     # positions on each side
+STEPS = 24  # positions on each side
 GROWTH = 1.35  # each step is this much longer than the one before
 
 
 @dataclass(frozen=True)
 class Profile:
-    """values: (m,) of the stored parameter, ascending. excess: (m,) scaled increase; the interval is where it is
-    below `threshold`. low, high: limits, -inf or inf where open."""
+    """values: (m,) of the stored parameter, ascending. excess: (m,) scaled increase; the interval
+    is where it is below `threshold`. low, high: limits, -inf or inf where open.
+    """
 
     name: str
     values: Array
@@ -61,8 +64,14 @@ def profile(fit: Fit, name: str, level: float = 0.95) -> Profile:
     (below, low), (above, high) = sides
     values = np.concatenate([below[::-1], [best], above])
     excess = np.concatenate([low[::-1], [0.0], high])
-    return Profile(name, values, excess, threshold, -_crossing(np.append(-best, -below), np.append(0.0, low), threshold),
-                   _crossing(np.append(best, above), np.append(0.0, high), threshold))
+    return Profile(
+        name,
+        values,
+        excess,
+        threshold,
+        -_crossing(np.append(-best, -below), np.append(0.0, low), threshold),
+        _crossing(np.append(best, above), np.append(0.0, high), threshold),
+    )
 
 
 def _scale(fit: Fit) -> float:
@@ -74,7 +83,9 @@ def _scale(fit: Fit) -> float:
 
 
 def _first_step(fit: Fit, name: str, scale: float) -> float:
-    """A third of the parameter's own standard error, others held: always shorter than the profile's width."""
+    """A third of the parameter's own standard error, others held: always shorter than the profile's
+    width.
+    """
     column = [parameter.name for parameter in fit.problem.parameters].index(name)
     residuals, jacobian = fit.problem.residuals_and_jacobian(fit.theta[None, fit.problem.free])
     weight = np.minimum(1.0, fit.delta / np.maximum(np.abs(residuals[0]), 1e-300))
@@ -85,7 +96,9 @@ def _first_step(fit: Fit, name: str, scale: float) -> float:
 
 
 def _walk(fit: Fit, name: str, values: Array, scale: float, enough: float) -> tuple[Array, Array]:
-    """Refit at each value in turn, starting from the last; stops when the excess is far above the threshold."""
+    """Refit at each value in turn, starting from the last; stops when the excess is far above the
+    threshold.
+    """
     base = {**fit.fixed}
     column = fit.law.names.index(name)
     starts = np.stack([minimum.theta for minimum in fit.minima[:4]] or [fit.theta])
@@ -105,7 +118,9 @@ def _walk(fit: Fit, name: str, values: Array, scale: float, enough: float) -> tu
 
 
 def _crossing(values: Array, excess: Array, threshold: float) -> float:
-    """The first value where the excess passes the threshold, linearly between positions; inf if it never does."""
+    """The first value where the excess passes the threshold, linearly between positions; inf if it
+    never does.
+    """
     over = np.flatnonzero(excess > threshold)
     if not len(over):
         return float("inf")

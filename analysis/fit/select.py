@@ -1,8 +1,9 @@
 """Which law a table can carry, and which of those predicts best: the ladder from rich to plain.
 
-A law asks for a minimum of rows, sizes, densities, epochs and unique budgets; what a table lacks is said in words.
-Among the laws it can carry, grouped cross-validation decides, and of laws within one standard error of the best
-the one with the fewest parameters wins. Extrapolation is judged in `compare`; here every row is predicted once.
+A law asks for a minimum of rows, sizes, densities, epochs and unique budgets; what a table lacks is
+said in words. Among the laws it can carry, grouped cross-validation decides, and of laws within one
+standard error of the best the one with the fewest parameters wins. Extrapolation is judged in
+`compare`; here every row is predicted once.
 """
 
 from __future__ import annotations
@@ -11,18 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
 from analysis.fit.problem import DELTA, Problem
 from analysis.fit.solver import minimise
 from analysis.laws import LAWS, Law
-from analysis.points import Array, Points
-from analysis.table import Runs
 
 LADDER = (
-    "sparse_published", "sparse_untied", "sparse_smooth", "sparse_smooth_untied", "sparse_identified",
-    "sparse_identified_untied", "sparse_identified_overfit", "sparse_identified_overfit_linear", "sparse_small",
-    "sparse_small_untied", "sparse_small_overfit", "sparse_small_overfit_linear", "sparse_single_epoch",
-    "data_constrained_untied", "data_constrained", "repeated_overfit_linear", "repeated", "chinchilla",
+    "sparse_published",
+    "sparse_untied",
+    "sparse_smooth",
+    "sparse_smooth_untied",
+    "sparse_identified",
+    "sparse_identified_untied",
+    "sparse_identified_overfit",
+    "sparse_identified_overfit_linear",
+    "sparse_small",
+    "sparse_small_untied",
+    "sparse_small_overfit",
+    "sparse_small_overfit_linear",
+    "sparse_single_epoch",
+    "data_constrained_untied",
+    "data_constrained",
+    "repeated_overfit_linear",
+    "repeated",
+    "chinchilla",
     "chinchilla_tied",
 )
 FOLDS = 5
@@ -33,8 +48,10 @@ APART = np.log(1.1)  # values nearer than this are one level
 
 @dataclass(frozen=True)
 class Candidate:
-    """One law of the ladder. lacking: why the table cannot carry it; unsuited: what varies in the table but not in
-    the law; both empty if it was tried. rmse: cross-validated, nats, with its standard error; NaN if not tried."""
+    """One law of the ladder. lacking: why the table cannot carry it; unsuited: what varies in the
+    table but not in the law; both empty if it was tried. rmse: cross-validated, nats, with its
+    standard error; NaN if not tried.
+    """
 
     law: Law
     lacking: tuple[str, ...] = ()
@@ -64,7 +81,9 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
 
 
 def levels(values: Array) -> int:
-    """How many clearly different values: a tenth apart or more (8 epochs, and 7.98 after a dropped tail, are one)."""
+    """How many clearly different values: a tenth apart or more (8 epochs, and 7.98 after a dropped
+    tail, are one).
+    """
     found, last = 0, -np.inf
     for value in np.unique(np.round(np.log(values), 3)):
         if value - last > APART:
@@ -73,7 +92,9 @@ def levels(values: Array) -> int:
 
 
 def density_class(points: Points) -> Array:
-    """(n,) numbers that are equal for densities about a tenth apart or less: 0.1428 and 0.1429 are one density."""
+    """(n,) numbers that are equal for densities about a tenth apart or less: 0.1428 and 0.1429 are
+    one density.
+    """
     return np.asarray(np.round(points.log_density / APART))
 
 
@@ -87,11 +108,14 @@ def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
     return tuple(found)
 
 
-def candidates(runs: Runs, seed: int = 0, delta: float = DELTA,
-               names: tuple[str, ...] = LADDER) -> tuple[Candidate, ...]:
-    """Every law of the ladder, tried by cross-validation where the table can carry it and it fits the kind of table.
+def candidates(
+    runs: Runs, seed: int = 0, delta: float = DELTA, names: tuple[str, ...] = LADDER
+) -> tuple[Candidate, ...]:
+    """Every law of the ladder, tried by cross-validation where the table can carry it and it fits
+    the kind of table.
 
-    A table with one density gets the dense laws only, one without repetition the one-epoch laws only.
+    A table with one density gets the dense laws only, one without repetition the one-epoch laws
+    only.
     """
     tried = []
     if len(runs) > LARGE:  # which law is decided on a sample; the caller fits it to all rows
@@ -137,7 +161,9 @@ def nearest_law(tried: tuple[Candidate, ...]) -> str:
 
 
 def cross_validate(fitted: Fit, folds: int = FOLDS) -> tuple[float, float]:
-    """Root mean squared error (nats) of rows predicted without their specification, and its standard error."""
+    """Root mean squared error (nats) of rows predicted without their specification, and its
+    standard error.
+    """
     runs = fitted.runs
     fold = _folds(runs, folds, fitted.seed)
     squared = np.empty(len(runs))
@@ -165,4 +191,3 @@ def _folds(runs: Runs, folds: int, seed: int) -> Array:
     groups, inverse = np.unique(runs.group, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(groups))
     return np.asarray((order % folds)[inverse])
-

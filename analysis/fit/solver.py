@@ -1,10 +1,12 @@
-"""Batched minimiser for Huber problems: a trust-region Newton step whose metric is the re-weighted one.
+"""Batched minimiser for Huber problems: a trust-region Newton step whose metric is the re-weighted
+one.
 
-The Huber sum with a small delta is nearly L1. Iteratively re-weighted least squares always descends, but slowly;
-Newton with only the rows inside delta is fast, but only near the end. One step uses both:
-(J C J' + mu J W J') step = -gradient, C = rows inside delta, W = min(1, delta/|r|); mu falls after success and
-rises after failure, so it ends as Newton and begins as re-weighting. All starts (or all bootstrap draws) of a
-chunk advance together. It finds one local minimum per start; choosing starts is `fit.starts`.
+The Huber sum with a small delta is nearly L1. Iteratively re-weighted least squares always
+descends, but slowly; Newton with only the rows inside delta is fast, but only near the end. One
+step uses both: (J C J' + mu J W J') step = -gradient, C = rows inside delta, W = min(1, delta/|r|);
+mu falls after success and rises after failure, so it ends as Newton and begins as re-weighting. All
+starts (or all bootstrap draws) of a chunk advance together. It finds one local minimum per start;
+choosing starts is `fit.starts`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.data.points import Array
 from analysis.fit.problem import Problem
-from analysis.points import Array
 
 CHUNK = 2_000_000  # numbers in one Jacobian chunk: about 16 MB, so that a chunk stays near the caches
-RIDGE = 1e-13      # relative to a unit diagonal: only so that a parameter without influence does not stop the rest
+RIDGE = 1e-13  # relative to a unit diagonal: only so that a parameter without influence does not stop the rest
 
 
 @dataclass(frozen=True)
 class Solution:
-    """(b, q) minimisers, (b,) objectives, (b,) steps taken, (b,) whether the step size vanished in time."""
+    """(b, q) minimisers, (b,) objectives, (b,) steps taken, (b,) whether the step size vanished in
+    time.
+    """
 
     free: Array
     objective: Array
@@ -30,12 +34,18 @@ class Solution:
     converged: Array
 
 
-def minimise(problem: Problem, starts: Array, delta: float, weights: Array | None = None, steps: int = 200,
-             tolerance: float = 1e-12) -> Solution:
+def minimise(
+    problem: Problem,
+    starts: Array,
+    delta: float,
+    weights: Array | None = None,
+    steps: int = 200,
+    tolerance: float = 1e-12,
+) -> Solution:
     """Minimise from each row of `starts` (b, q), with row weights (b, n) or (n,), or none.
 
-    A start is done when three accepted steps in a row improve it by less than `tolerance` relative, or when no
-    step improves it. Everything is deterministic.
+    A start is done when three accepted steps in a row improve it by less than `tolerance` relative,
+    or when no step improves it. Everything is deterministic.
     """
     per_chunk = max(1, CHUNK // max(1, starts.shape[1] * len(problem.points)))
     pieces = []
@@ -43,12 +53,18 @@ def minimise(problem: Problem, starts: Array, delta: float, weights: Array | Non
         part = slice(begin, begin + per_chunk)
         chosen = weights[part] if weights is not None and weights.ndim == 2 else weights
         pieces.append(_Batch(problem, starts[part], delta, chosen).run(steps, tolerance))
-    return Solution(*(np.concatenate([getattr(piece, name) for piece in pieces])
-                      for name in ("free", "objective", "steps", "converged")))
+    return Solution(
+        *(
+            np.concatenate([getattr(piece, name) for piece in pieces])
+            for name in ("free", "objective", "steps", "converged")
+        )
+    )
 
 
 class _Batch:
-    """The state of one chunk: positions, objectives, damping, and the local model of those still moving."""
+    """The state of one chunk: positions, objectives, damping, and the local model of those still
+    moving.
+    """
 
     def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None):
         self.problem, self.delta = problem, delta
@@ -70,7 +86,9 @@ class _Batch:
         return Solution(self.position, self.objective, self.taken, converged)
 
     def _model(self, position: Array, weights: Array | None) -> tuple[Array, Array, Array, Array]:
-        """(b,) objective, (b, q) gradient, (b, q, q) Newton matrix and (b, q, q) re-weighted metric."""
+        """(b,) objective, (b, q) gradient, (b, q, q) Newton matrix and (b, q, q) re-weighted
+        metric.
+        """
         problem, delta = self.problem, self.delta
         residuals, jacobian = problem.residuals_and_jacobian(position)
         objective = problem.objective(position, residuals, delta, weights)

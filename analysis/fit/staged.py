@@ -1,9 +1,10 @@
 """The published four-stage fit (arXiv 2606.01155), each stage freezing what the earlier ones found.
 
-1: dense one-epoch runs, [A, B, E, alpha]. 2: all one-epoch runs, all seven with F(d), started from stage 1.
-3: dense repeated runs, [R_N, R_D]. 4: sparse repeated runs, [l1, s1, l2, s2]. It is here to compare with: stages
-1 and 2 ignore that one-epoch runs may hold excess parameters (N > N_opt), which biases R_N even without noise
-(docs/analysis.md). Prefer `fit`, which frees everything at once.
+1: dense one-epoch runs, [A, B, E, alpha]. 2: all one-epoch runs, all seven with F(d), started from
+stage 1. 3: dense repeated runs, [R_N, R_D]. 4: sparse repeated runs, [l1, s1, l2, s2]. It is here
+to compare with: stages 1 and 2 ignore that one-epoch runs may hold excess parameters (N > N_opt),
+which biases R_N even without noise (docs/analysis.md). Prefer `fit`, which frees everything at
+once.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from analysis.data.points import Array
+from analysis.data.table import Runs
 from analysis.fit.joint import Fit, fit
 from analysis.fit.problem import DELTA
 from analysis.laws.named import named
-from analysis.points import Array
-from analysis.table import Runs
 
 ONE_EPOCH = 1.001  # epochs up to this count as one
 
 
 @dataclass(frozen=True)
 class Staged:
-    """stages: the four fits in order. fit: the 13 parameters together, on all rows, with their joint objective."""
+    """stages: the four fits in order. fit: the 13 parameters together, on all rows, with their
+    joint objective.
+    """
 
     stages: tuple[Fit, Fit, Fit, Fit]
     fit: Fit
@@ -34,12 +37,18 @@ def staged(runs: Runs, *, delta: float = DELTA, seed: int = 0) -> Staged:
     Raises ValueError naming the stage for which the table has too few rows.
     """
     once, dense = runs.points.epochs <= ONE_EPOCH, runs.points.density == 1.0
-    parts = {"1 (dense, one epoch)": once & dense, "2 (one epoch)": once, "3 (dense, repeated)": ~once & dense,
-             "4 (sparse, repeated)": ~once & ~dense}
+    parts = {
+        "1 (dense, one epoch)": once & dense,
+        "2 (one epoch)": once,
+        "3 (dense, repeated)": ~once & dense,
+        "4 (sparse, repeated)": ~once & ~dense,
+    }
     for (name, rows), needed in zip(parts.items(), (4, 7, 2, 4), strict=True):
         if rows.sum() < needed:
-            raise ValueError(f"stage {name} has {int(rows.sum())} rows and needs at least {needed}; "
-                             f"use the joint fit, or a law that this table carries")
+            raise ValueError(
+                f"stage {name} has {int(rows.sum())} rows and needs at least {needed}; "
+                f"use the joint fit, or a law that this table carries"
+            )
     tables = [runs.take(rows) for rows in parts.values()]
     first = fit(named("chinchilla_tied"), tables[0], delta=delta, seed=seed)
     plain = _warm(named("sparse_one_epoch").names, {**first.stored, "eps": 0.0, "mu": 1.0, "P": 0.0})

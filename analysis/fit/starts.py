@@ -1,17 +1,19 @@
-"""Where to begin: many cheap guesses, each completed by linear algebra, then a few good and different ones.
+"""Where to begin: many cheap guesses, each completed by linear algebra, then a few good and
+different ones.
 
-For given exponents, F and R*, the law is linear in E, A, B (and K), so a guess needs only the non-linear
-parameters: the rest is a weighted least-squares solution (variable projection). Excess parameters depend on A/B
-through N_opt; the solution is repeated until it agrees. Guesses come from an additive low-discrepancy sequence
-over each parameter's start range. Nothing here decides which minimum is best.
+For given exponents, F and R*, the law is linear in E, A, B (and K), so a guess needs only the
+non-linear parameters: the rest is a weighted least-squares solution (variable projection). Excess
+parameters depend on A/B through N_opt; the solution is repeated until it agrees. Guesses come from
+an additive low-discrepancy sequence over each parameter's start range. Nothing here decides which
+minimum is best.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from analysis.data.points import Array
 from analysis.fit.problem import Problem, huber
-from analysis.points import Array
 
 LINEAR = ("ln_A", "ln_B", "ln_E", "ln_K")
 
@@ -28,7 +30,9 @@ def sequence(count: int, dimensions: int, seed: int = 0) -> Array:
 
 
 def guesses(problem: Problem, count: int, seed: int = 0) -> Array:
-    """(count, q) free parameters: the non-linear ones from the sequence, the linear ones solved for."""
+    """(count, q) free parameters: the non-linear ones from the sequence, the linear ones solved
+    for.
+    """
     law, points = problem.law, problem.points
     unit = sequence(count, len(problem.free) + 1, seed)
     free = np.empty((count, len(problem.free)))
@@ -59,7 +63,9 @@ def _place_feedable(vectors: Array, columns: dict[str, int], problem: Problem, o
 
 
 def _positive_least_squares(columns: list[Array], target: Array) -> list[Array]:
-    """(b,) positive multipliers of the (b, n) columns that best sum to the target; negative ones are floored."""
+    """(b,) positive multipliers of the (b, n) columns that best sum to the target; negative ones
+    are floored.
+    """
     if not columns:
         return []
     design = np.stack(columns, axis=1)
@@ -73,7 +79,9 @@ def _positive_least_squares(columns: list[Array], target: Array) -> list[Array]:
 
 
 def choose(problem: Problem, candidates: Array, keep: int, delta: float = 0.1) -> Array:
-    """(keep, q) the best candidates that differ: at least a tenth of the start range apart in some parameter."""
+    """(keep, q) the best candidates that differ: at least a tenth of the start range apart in some
+    parameter.
+    """
     cost = huber(problem.residuals(candidates), delta).sum(axis=1)
     mean, precision = problem.prior_terms
     cost = cost + 0.5 * (precision * (candidates - mean) ** 2).sum(axis=1)

@@ -1,6 +1,8 @@
-"""Scaling laws: `Law` (a choice of parts), `LAWS` (the named ones), `named`, and the published parameters.
+"""Scaling laws: `Law` (a choice of parts), `LAWS` (the named ones), `named`, and the published
+parameters.
 
-Imports nothing above it; every law answers `predict(theta, points)` and gives its analytic gradient.
+Imports nothing above it; every law answers `predict(theta, points)` and gives its analytic
+gradient.
 """
 
 from analysis.laws.law import Law

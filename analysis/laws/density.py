@@ -1,8 +1,9 @@
 """F(d): how much worse or better an active parameter is when it sits in a matrix of density d.
 
-The law's capacity term is A * F(d) / N_eff^alpha with F(1) = 1. The published factor is kept exactly, including
-its weakness: several (eps, mu, P) give the same curve. The others are written so that their parameters are
-identified: ln F is linear in them. Each factor returns ln F and its derivatives; none knows the rest of the law.
+The law's capacity term is A * F(d) / N_eff^alpha with F(1) = 1. The published factor is kept
+exactly, including its weakness: several (eps, mu, P) give the same curve. The others are written so
+that their parameters are identified: ln F is linear in them. Each factor returns ln F and its
+derivatives; none knows the rest of the law.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from analysis.data.points import Array, Points
 from analysis.laws.parameter import Parameter, Theta
-from analysis.points import Array, Points
 
 
 class DensityFactor(Protocol):
@@ -49,8 +50,8 @@ class NoFactor:
 class PublishedFactor:
     """F = d^eps + P (1 - d)^mu (arXiv 2606.01155).
 
-    On dense rows the second term is 0 whatever mu is, so F(1) = 1 exactly. At mu = 1, (eps 0, P) and
-    (eps 1, P + 1) are the same curve: read F(d), not the three numbers.
+    On dense rows the second term is 0 whatever mu is, so F(1) = 1 exactly. At mu = 1, (eps 0, P)
+    and (eps 1, P + 1) are the same curve: read F(d), not the three numbers.
     """
 
     parameters: tuple[Parameter, ...] = (
@@ -78,11 +79,11 @@ class PublishedFactor:
 
 @dataclass(frozen=True)
 class ExponentialFactor:
-    """F = exp(k s), s = 1 - d: one parameter, one basin. Negative k: sparse capacity is worth more."""
+    """F = exp(k s), s = 1 - d: one parameter, one basin. Negative k: sparse capacity is worth
+    more.
+    """
 
-    parameters: tuple[Parameter, ...] = (
-        Parameter("k", -8.0, 8.0, (-1.0, 1.0), "1", "slope of ln F in sparsity"),
-    )
+    parameters: tuple[Parameter, ...] = (Parameter("k", -8.0, 8.0, (-1.0, 1.0), "1", "slope of ln F in sparsity"),)
     levels: int = 1
     formula: str = "exp(k (1-d))"
 
@@ -94,7 +95,9 @@ class ExponentialFactor:
 
 @dataclass(frozen=True)
 class QuadraticFactor:
-    """F = exp(k s + m s^2), s = 1 - d: as flexible as the published factor where data lie, and identified."""
+    """F = exp(k s + m s^2), s = 1 - d: as flexible as the published factor where data lie, and
+    identified.
+    """
 
     parameters: tuple[Parameter, ...] = (
         *ExponentialFactor().parameters,

@@ -1,9 +1,11 @@
-"""One law family: L = E + A F(d) / N_eff^alpha + B / D_eff^beta (+ penalty), as a choice of four parts.
+"""One law family: L = E + A F(d) / N_eff^alpha + B / D_eff^beta (+ penalty), as a choice of four
+parts.
 
-Chinchilla, the data-constrained law, the published sparse law and our extensions differ only in their density
-factor, their saturation, whether alpha = beta, and whether over-fitting is charged. So there is one `Law`, one
-evaluation and one analytic gradient, batched over parameter vectors, and the named laws (`laws.named`) are
-choices. Predictions are logarithms inside, because the fit compares logarithms. Fitting is not done here.
+Chinchilla, the data-constrained law, the published sparse law and our extensions differ only in
+their density factor, their saturation, whether alpha = beta, and whether over-fitting is charged.
+So there is one `Law`, one evaluation and one analytic gradient, batched over parameter vectors, and
+the named laws (`laws.named`) are choices. Predictions are logarithms inside, because the fit
+compares logarithms. Fitting is not done here.
 
 Letters: b parameter vectors, p parameters, n points.
 """
@@ -18,10 +20,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.data.points import Array, Points
 from analysis.laws.density import DensityFactor, NoFactor
 from analysis.laws.parameter import Parameter, Theta
 from analysis.laws.saturation import Saturation, saturate
-from analysis.points import Array, Points
 
 LN_E = Parameter("ln_E", -12.0, 4.0, (-1.0, 1.2), "ln nats/token", "irreducible loss")
 LN_A = Parameter("ln_A", -10.0, 60.0, (0.0, 15.0), "ln nats", "size of the parameter term")
@@ -38,9 +40,10 @@ PENALTIES: dict[str, tuple[Parameter, ...]] = {"none": (), "linear": (_LN_K, _R)
 class Law:
     """A law by its parts; `laws.named.LAWS` holds the ones with names.
 
-    name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do not matter
-    (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1, 0), which can make loss
-    rise with epochs, as the published form cannot; "linear" holds q at 1, for tables with few epoch counts.
+    name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do
+    not matter (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1,
+    0), which can make loss rise with epochs, as the published form cannot; "linear" holds q at 1,
+    for tables with few epoch counts.
     """
 
     name: str
@@ -70,11 +73,15 @@ class Law:
         return f"L = E + {capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}{tail}"
 
     def vector(self, values: Mapping[str, float]) -> Array:
-        """(p,) parameters from a dictionary of stored names. Raises ValueError for a missing or unknown one."""
+        """(p,) parameters from a dictionary of stored names. Raises ValueError for a missing or
+        unknown one.
+        """
         if set(values) != set(self.names):
             missing, extra = sorted(set(self.names) - set(values)), sorted(set(values) - set(self.names))
-            raise ValueError(f"law {self.name!r} has parameters {', '.join(self.names)}; missing: "
-                             f"{', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
+            raise ValueError(
+                f"law {self.name!r} has parameters {', '.join(self.names)}; missing: "
+                f"{', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}"
+            )
         return np.array([values[name] for name in self.names], dtype=float)
 
     def predict(self, theta: ArrayLike, points: Points) -> Array:
@@ -92,15 +99,19 @@ class Law:
         return self._evaluate(theta, points, gradient=True)
 
     def terms(self, theta: Array, points: Points) -> dict[str, Array]:
-        """The (b, n) summands of L, under the name of the parameter each is proportional to: ln_A, ln_B, ln_E, ..."""
+        """The (b, n) summands of L, under the name of the parameter each is proportional to: ln_A,
+        ln_B, ln_E, ...
+        """
         split = self._split(theta)
         alpha = split["alpha"]
         beta = alpha if self.tied else split["beta"]
         log_factor, _ = self.factor.log_factor(split, points)
         size, data = self._effective(split, beta, log_factor, points)
-        terms = {"ln_A": np.exp(split["ln_A"] + log_factor - alpha * size.log_value),
-                 "ln_B": np.exp(split["ln_B"] - beta * data.log_value),
-                 "ln_E": np.exp(split["ln_E"])}
+        terms = {
+            "ln_A": np.exp(split["ln_A"] + log_factor - alpha * size.log_value),
+            "ln_B": np.exp(split["ln_B"] - beta * data.log_value),
+            "ln_E": np.exp(split["ln_E"]),
+        }
         if self.penalty != "none":
             terms["ln_K"] = _penalty(split, points)[0]
         shape = (len(theta), points.shape[-1])
@@ -123,17 +134,21 @@ class Law:
         return tokens
 
     def log_feedable(self, theta: Array, points: Points) -> Array:
-        """(b, n) ln of N_opt, the parameters that one epoch over U can feed (compute-optimal for U)."""
+        """(b, n) ln of N_opt, the parameters that one epoch over U can feed (compute-optimal for
+        U).
+        """
         split = self._split(theta)
-        return self._log_feedable(split, split["alpha" if self.tied else "beta"],
-                                  self.factor.log_factor(split, points)[0], points)
+        return self._log_feedable(
+            split, split["alpha" if self.tied else "beta"], self.factor.log_factor(split, points)[0], points
+        )
 
     def _split(self, theta: Array) -> dict[str, Array]:
         return {name: theta[:, column, None] for column, name in enumerate(self.names)}
 
     @staticmethod
     def _log_feedable(split: Theta, beta: Array, log_factor: Array, points: Points) -> Array:
-        # D_opt(C) = U solved for C and put into N_opt(C); for alpha = beta this is U (A F / B)^(1/alpha).
+        # D_opt(C) = U solved for C and put into N_opt(C); for alpha = beta this is U (A F /
+        # B)^(1/alpha).
         alpha = split["alpha"]
         ratio = np.log(alpha / beta) + split["ln_A"] + log_factor - split["ln_B"]
         feedable: Array = (ratio + beta * np.minimum(points.log_unique, points.log_tokens)) / alpha
@@ -156,7 +171,8 @@ class Law:
         log_loss = np.log(total)
         if not gradient:
             return log_loss, np.empty((0, 0, 0))
-        # Shares of the loss: every derivative of ln L is a share times the derivative of a logarithm.
+        # Shares of the loss: every derivative of ln L is a share times the derivative of a
+        # logarithm.
         share_n, share_d = capacity / total, tokens / total
         moved = share_n * size.to_feedable  # how much of the parameter term moves with N_opt
         rows: dict[str, Array] = {"ln_E": floor / total, "ln_A": share_n - moved, "ln_B": share_d + moved}
@@ -176,8 +192,7 @@ class Law:
             jacobian[:, column] = rows[name]
         return log_loss, jacobian
 
-    def _effective(self, split: Theta, beta: Array, log_factor: Array,
-                   points: Points) -> tuple[_Effective, _Effective]:
+    def _effective(self, split: Theta, beta: Array, log_factor: Array, points: Points) -> tuple[_Effective, _Effective]:
         """N_eff and D_eff with what the gradient needs."""
         if self.saturation is None:
             return _Effective(points.log_active), _Effective(points.log_tokens)
@@ -199,7 +214,9 @@ class Law:
 
 @dataclass(frozen=True)
 class _Effective:
-    """ln of an effective count; its derivatives by ln R* and by ln N_opt; the derivatives of ln R*."""
+    """ln of an effective count; its derivatives by ln R* and by ln N_opt; the derivatives of ln
+    R*.
+    """
 
     log_value: Array
     to_scale: Array | float = 0.0
@@ -215,6 +232,7 @@ def _penalty(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
     log_ratio = points.log_active - points.log_unique
     size = np.exp(np.minimum(split["ln_K"] + split.get("q", 1.0) * log_repetition + split["r"] * log_ratio, 50.0))
     return np.where(repetition > 0, size, 0.0), {
-        "ln_K": np.ones_like(size), "q": np.broadcast_to(log_repetition, size.shape),
+        "ln_K": np.ones_like(size),
+        "q": np.broadcast_to(log_repetition, size.shape),
         "r": np.broadcast_to(log_ratio, size.shape),
     }

@@ -1,7 +1,9 @@
-"""What a law's parameter is: a name, where it may lie, where to look for it first, and what it means.
+"""What a law's parameter is: a name, where it may lie, where to look for it first, and what it
+means.
 
-Positive quantities are stored as natural logarithms (their names start with `ln_`), so that a fit is free to
-move and an interval is sensible; `Parameter.natural` undoes it for people. No numbers of any fit live here.
+Positive quantities are stored as natural logarithms (their names start with `ln_`), so that a fit
+is free to move and an interval is sensible; `Parameter.natural` undoes it for people. No numbers of
+any fit live here.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.points import Array
+from analysis.data.points import Array
 
 Theta = Mapping[str, Array]  # parameter name -> (starts, 1), to broadcast against (n,) points
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """low, high: bounds of the fit. start: the range that multi-start searches. unit, meaning: for people."""
+    """low, high: bounds of the fit. start: the range that multi-start searches. unit, meaning: for
+    people.
+    """
 
     name: str
     low: float

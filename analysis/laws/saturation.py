@@ -1,9 +1,11 @@
-"""How much repeated tokens and excess parameters are still worth: X_eff = X (1 + R* (1 - exp(-R / R*))).
+"""How much repeated tokens and excess parameters are still worth: X_eff = X (1 + R* (1 - exp(-R /
+R*))).
 
-R is the repetition (epochs beyond the first) or the excess (parameters beyond what U can feed); R* is where its
-worth has fallen by 1/e. What a law may say about R* is chosen here: constant, or a function of sparsity
-s = 1 - d, and optionally a power of U. The last is what lets the optimal sparsity depend on U; the published
-form has no such term (see docs/analysis.md). R_N* is infinite where parameters never saturate.
+R is the repetition (epochs beyond the first) or the excess (parameters beyond what U can feed); R*
+is where its worth has fallen by 1/e. What a law may say about R* is chosen here: constant, or a
+function of sparsity s = 1 - d, and optionally a power of U. The last is what lets the optimal
+sparsity depend on U; the published form has no such term (see docs/analysis.md). R_N* is infinite
+where parameters never saturate.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 
+from analysis.data.points import Array, Points
 from analysis.laws.parameter import Parameter, Theta
-from analysis.points import Array, Points
 
 REFERENCE_TOKENS = 1e9  # U at which a U-dependent R* equals its constant; a convention, not a fit
-FLOOR = 1e-3            # R* = R0 * polynomial may go negative far from the data; it stops here instead
+FLOOR = 1e-3  # R* = R0 * polynomial may go negative far from the data; it stops here instead
 
 SHAPES: dict[str, tuple[str, str]] = {  # names of the sparsity terms for (tokens, parameters)
     "constant": ("", ""),
@@ -29,8 +31,9 @@ SHAPES: dict[str, tuple[str, str]] = {  # names of the sparsity terms for (token
 
 @dataclass(frozen=True)
 class Saturation:
-    """shape: R* / R0 as a function of sparsity: 1, exp(g s), exp(g s + h s^2), or the published 1 + l s + s' s^2.
-    The exponentials stay positive everywhere, which the published polynomial does not.
+    """shape: R* / R0 as a function of sparsity: 1, exp(g s), exp(g s + h s^2), or the published 1 +
+    l s + s' s^2. The exponentials stay positive everywhere, which the published polynomial does
+    not.
 
     unique: R* grows as (U / 1e9)^v. excess: excess parameters saturate too (else N_eff = N).
     """
@@ -84,7 +87,9 @@ class Saturation:
 
 
 def saturate(excess: Array, log_scale: Array) -> tuple[Array, Array, Array]:
-    """S = R* (1 - exp(-R / R*)) with exp(-R / R*) and dS / d ln R*; any R >= 0, exact for R* -> infinity."""
+    """S = R* (1 - exp(-R / R*)) with exp(-R / R*) and dS / d ln R*; any R >= 0, exact for R* ->
+    infinity.
+    """
     scale = np.exp(log_scale)
     ratio = excess / scale
     faded = np.exp(-ratio)

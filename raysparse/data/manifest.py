@@ -1,8 +1,8 @@
 """What a token store says about itself: manifest.json, written last and checked first.
 
-The decision that shaped this file: the manifest is the store. Shards are named by their content, so they can be written in any
-order and by several processes; until the manifest names them they are nothing. Preparing more tokens writes new shards and then
-a new manifest, and whoever opened the store before keeps a whole one.
+The manifest is the store. Shards are named by their content, so they can be written in any order
+and by several processes; until the manifest names them they are nothing. Preparing more tokens
+writes new shards and then a new manifest, and whoever opened the store before keeps a whole one.
 
 Left out: the shards themselves and what is in them (`store`).
 """
@@ -46,7 +46,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where the tokens came from, and which shards hold them; `corpus_facts` as `corpus.Corpus.facts`."""
+    """Where the tokens came from, and which shards hold them; `corpus_facts` as
+    `corpus.Corpus.facts`.
+    """
 
     corpus: str
     corpus_fingerprint: str
@@ -63,35 +65,47 @@ class Manifest:
 
     @staticmethod
     def read(folder: Folder) -> Manifest | None:
-        """The manifest in `folder`, None when there is none. Raises ValueError when it is damaged or of another format."""
+        """The manifest in `folder`, None when there is none. Raises ValueError when it is damaged
+        or of another format.
+        """
         if not folder.exists(MANIFEST):
             return None
         values: Any = folder.read_json(MANIFEST)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT_VERSION:
-            raise ValueError(f"{folder.uri}/{MANIFEST} is not of format {FORMAT_VERSION}; delete the folder to have it made again")
+            raise ValueError(
+                f"{folder.uri}/{MANIFEST} is not of format {FORMAT_VERSION}; delete the folder to have it made again"
+            )
         try:
             for split in SPLITS:
                 shards = tuple(Shard(**shard) for shard in values[split].pop("shards"))
                 values[split] = Split(**values[split], shards=shards)
             return Manifest(**values)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{folder.uri}/{MANIFEST} is damaged ({error}); delete the folder to have it made again") from error
+            raise ValueError(
+                f"{folder.uri}/{MANIFEST} is damaged ({error}); delete the folder to have it made again"
+            ) from error
 
     @property
     def shard_names(self) -> set[str]:
         return {shard.name for split in (self.train, self.validation) for shard in split.shards}
 
     def check_source(self, corpus: str, tokenizer: str, where: str) -> None:
-        """Raise ValueError when the store in `where` was made from another corpus or with another tokenizer."""
+        """Raise ValueError when the store in `where` was made from another corpus or with another
+        tokenizer.
+        """
         for what, stored, asked in (("corpus", self.corpus, corpus), ("tokenizer", self.tokenizer, tokenizer)):
             if stored != asked:
-                raise ValueError(f"the token store in {where} holds {what} {stored!r}, not {asked!r}; use another folder")
+                raise ValueError(
+                    f"the token store in {where} holds {what} {stored!r}, not {asked!r}; use another folder"
+                )
 
     def holds(self, train_tokens: int, validation_tokens: int) -> bool:
         return self.train.tokens >= train_tokens and self.validation.tokens >= validation_tokens
 
     def check_tokens(self, train_tokens: int, validation_tokens: int, *, growing: bool = False) -> None:
-        """Raise ValueError when more is asked for than there is; while `growing`, only when the corpus has no more either."""
+        """Raise ValueError when more is asked for than there is; while `growing`, only when the
+        corpus has no more either.
+        """
         asked = (("data.unique_tokens", "trains on", train_tokens, self.train),
                  ("data.validation_tokens", "holds out", validation_tokens, self.validation))  # fmt: skip
         for what, does, tokens, split in asked:

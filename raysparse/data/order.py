@@ -1,11 +1,14 @@
-"""Which tokens a trial reads at which step: nested unique subset x epochs, as a function of (seed, epoch, index).
+"""Which tokens a trial reads at which step: nested unique subset x epochs, as a function of (seed,
+epoch, index).
 
-The decision that shaped this file: there is no iterator and no state. Row r of step s is global position p = s * batch + r;
-p // n is its epoch and p % n its place in that epoch's permutation of the n unique sequences, which depends on seed and epoch
-alone. So a trial resumes at any step without replay, and any number of workers that split the rows of a batch see the same batch.
-Each epoch visits each unique sequence once; a batch may hold the end of one epoch and the beginning of the next.
+There is no iterator and no state. Row r of step s is global position p = s * batch + r; p // n is
+its epoch and p % n its place in that epoch's permutation of the n unique sequences, which depends
+on seed and epoch alone. So a trial resumes at any step without replay, and any number of workers
+that split the rows of a batch see the same batch. Each epoch visits each unique sequence once; a
+batch may hold the end of one epoch and the beginning of the next.
 
-Left out: which rows a worker takes (`train`), and devices: the arrays are numpy, int64, and belong to the caller.
+Left out: which rows a worker takes (`train`), and devices: the arrays are numpy, int64, and belong
+to the caller.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from raysparse.spec import TrialSpec
 def permutation(seed: int, epoch: int, sequences: int) -> np.ndarray:
     """The order of 0..sequences-1 in one epoch, int64 [sequences], read-only.
 
-    It sorts raw Philox numbers instead of calling `Generator.permutation`: NumPy keeps a bit generator's stream for ever, but not
-    what its Generator makes of it, and a trial must resume under another NumPy with the same order.
+    It sorts raw Philox numbers instead of calling `Generator.permutation`: NumPy keeps a bit
+    generator's stream for ever, but not what its Generator makes of it, and a trial must resume
+    under another NumPy with the same order.
     """
     keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(sequences)
     order = np.argsort(keys, kind="stable")
@@ -34,7 +38,8 @@ def permutation(seed: int, epoch: int, sequences: int) -> np.ndarray:
 class Batches:
     """The training batches and the validation set of one trial.
 
-    Raises ValueError when the store is not the trial's, has another vocabulary, or holds too few tokens.
+    Raises ValueError when the store is not the trial's, has another vocabulary, or holds too few
+    tokens.
     """
 
     def __init__(self, store: TokenStore, spec: TrialSpec):
@@ -45,7 +50,8 @@ class Batches:
         self.validation_sequences = (spec.data.validation_tokens - 1) // spec.model.context
         if self.validation_sequences < 1:
             raise ValueError(
-                f"data.validation_tokens is {spec.data.validation_tokens}, less than one sequence of {spec.model.context} tokens "
+                f"data.validation_tokens is {spec.data.validation_tokens}, less than one sequence of "
+                f"{spec.model.context} tokens "
                 f"and its last target; raise it or shorten model.context"
             )
         self._store = store
@@ -53,13 +59,16 @@ class Batches:
         self._context = spec.model.context
 
     def train(self, step: int, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop of the global batch of a step counted from 0, int64 [stop - start, context + 1].
+        """Rows start..stop of the global batch of a step counted from 0, int64 [stop - start,
+        context + 1].
 
-        A row is a sequence of `context` inputs and the target of the last one. Raises IndexError outside the run or the batch.
+        A row is a sequence of `context` inputs and the target of the last one. Raises IndexError
+        outside the run or the batch.
         """
         if not (0 <= step < self.steps and 0 <= start <= stop <= self.batch_sequences):
             raise IndexError(
-                f"rows {start}..{stop} of step {step} are outside the run: {self.steps} steps of {self.batch_sequences} sequences"
+                f"rows {start}..{stop} of step {step} are outside the run: {self.steps} steps of "
+                f"{self.batch_sequences} sequences"
             )
         return self._rows("train", self.sequences(step * self.batch_sequences + np.arange(start, stop)))
 
@@ -73,7 +82,8 @@ class Batches:
         return found
 
     def validation(self, start: int, stop: int) -> np.ndarray:
-        """Sequences start..stop of the validation set, int64 [stop - start, context + 1]; the same for every trial of a store.
+        """Sequences start..stop of the validation set, int64 [stop - start, context + 1]; the same
+        for every trial of a store.
 
         Raises IndexError outside the `validation_sequences`.
         """

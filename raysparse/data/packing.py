@@ -1,9 +1,11 @@
-"""Packing: passages of text become token shards, one after the other, with a separator behind each and no padding.
+"""Packing: passages of text become token shards, one after the other, with a separator behind each
+and no padding.
 
-The decision that shaped this file: each split stops at the first passage that gives it the tokens asked for, whatever the
-other split still needs. So what is stored is a prefix of the split's stream that depends on its own target alone, and asking for
-more of one never moves a token of the other. Shards are named by their content and belong to nobody until a manifest names them;
-when a preparation fails, `withdrawn_on_failure` deletes those it wrote.
+Each split stops at the first passage that gives it the tokens asked for, whatever the other split
+still needs. So what is stored is a prefix of the split's stream that depends on its own target
+alone, and asking for more of one never moves a token of the other. Shards are named by their
+content and belong to nobody until a manifest names them; when a preparation fails,
+`withdrawn_on_failure` deletes those it wrote.
 
 Left out: where passages come from (`corpus`), and publishing the manifest (`store.prepare`).
 """
@@ -23,14 +25,18 @@ from raysparse.data.tokenizer import Tokenizer, token_dtype
 from raysparse.files import Folder, checksum
 
 SHARD_TOKENS = 2**24  # 32 MiB of uint16
-BATCH_CHARACTERS = 2**20  # of text encoded at once: enough to keep all cores busy, little enough to stop near the target
+BATCH_CHARACTERS = (
+    2**20
+)  # of text encoded at once: enough to keep all cores busy, little enough to stop near the target
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def withdrawn_on_failure(folder: Folder) -> Iterator[list[str]]:
-    """A list for the names of shards that the body writes; they are deleted when it fails, unless a manifest names them by then."""
+    """A list for the names of shards that the body writes; they are deleted when it fails, unless a
+    manifest names them by then.
+    """
     written: list[str] = []
     try:
         yield written
@@ -42,10 +48,20 @@ def withdrawn_on_failure(folder: Folder) -> Iterator[list[str]]:
 
 
 class _SplitWriter:
-    """Packs the passages of one split into shards until it has `target` tokens; the last passage is stored whole."""
+    """Packs the passages of one split into shards until it has `target` tokens; the last passage is
+    stored whole.
+    """
 
-    def __init__(self, folder: Folder, name: str, tokenizer: Tokenizer, target: int, shard_tokens: int, written: list[str]):
-        self._folder, self._name, self._target, self._shard_tokens, self._written = folder, name, target, shard_tokens, written
+    def __init__(
+        self, folder: Folder, name: str, tokenizer: Tokenizer, target: int, shard_tokens: int, written: list[str]
+    ):
+        self._folder, self._name, self._target, self._shard_tokens, self._written = (
+            folder,
+            name,
+            target,
+            shard_tokens,
+            written,
+        )
         self._separator = np.array([tokenizer.separator], dtype=token_dtype(tokenizer.vocab_size))
         self._pending: list[np.ndarray] = []
         self._shards: list[Shard] = []
@@ -53,7 +69,9 @@ class _SplitWriter:
         self._complete = True
 
     def takes_another(self) -> bool:
-        """Whether one more passage is taken, told that there may be one; if it is not, the split is left incomplete."""
+        """Whether one more passage is taken, told that there may be one; if it is not, the split is
+        left incomplete.
+        """
         taken = self._tokens < self._target
         self._complete = self._complete and taken
         return taken
@@ -104,16 +122,20 @@ def write_shards(
     written: list[str],
     shard_tokens: int = SHARD_TOKENS,
 ) -> Manifest:
-    """Write shards with at least `targets` tokens (train, validation), or all that the corpus has; their names go to `written`.
+    """Write shards with at least `targets` tokens (train, validation), or all that the corpus has;
+    their names go to `written`.
 
     Returns the manifest, not published yet; `name` is the tokenizer's.
     """
     train, validation = (
-        _SplitWriter(folder, split, tokenizer, target, shard_tokens, written) for split, target in zip(SPLITS, targets, strict=True)
+        _SplitWriter(folder, split, tokenizer, target, shard_tokens, written)
+        for split, target in zip(SPLITS, targets, strict=True)
     )
     for batch in _batches(source.passages()):
         writers = [validation if passage.held_out else train for passage in batch]
-        wanted = [(passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.takes_another()]
+        wanted = [
+            (passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.takes_another()
+        ]
         encoded = tokenizer.encode_batch([text for text, _ in wanted])
         for (text, writer), tokens in zip(wanted, encoded, strict=True):
             if writer.takes_another():

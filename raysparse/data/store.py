@@ -1,12 +1,13 @@
-"""A token store: the tokens of a corpus in memory-mapped Arrow shards, prepared once and opened by every worker of every trial.
+"""A token store: the tokens of a corpus in memory-mapped Arrow shards, prepared once and opened by
+every worker of every trial.
 
-The decision that shaped this file: one stream of tokens per split, in an order that does not depend on how many are asked for.
-Preparing more tokens later makes the old ones a prefix of the new ones (and this is checked), so every smaller token budget is
-nested in every larger one. Shards are written first and the manifest last: a preparation that was killed left no store, and is
-done again.
+One stream of tokens per split, in an order that does not depend on how many are asked for.
+Preparing more tokens later makes the old ones a prefix of the new ones (and this is checked), so
+every smaller token budget is nested in every larger one. Shards are written first and the manifest
+last: a preparation that was killed left no store, and is done again.
 
-Left out: how shards are filled (`packing`), which tokens a trial reads at which step (`order`), and deleting the last, partial
-shard that an extension has replaced: somebody may be reading it.
+Left out: how shards are filled (`packing`), which tokens a trial reads at which step (`order`), and
+deleting the last, partial shard that an extension has replaced: somebody may be reading it.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ def prepare(
     cache: Path | None = None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> TokenStore:
-    """The token store in `folder`, made or extended so that it holds this many tokens; reused when it does already.
+    """The token store in `folder`, made or extended so that it holds this many tokens; reused when
+    it does already.
 
-    Safe to call from several processes at once, and again after it was killed. Raises ValueError when the corpus or tokenizer is
-    unknown, differs from the stored one, or is too small; ConnectionError when a dataset cannot be reached.
+    Safe to call from several processes at once, and again after it was killed. Raises ValueError
+    when the corpus or tokenizer is unknown, differs from the stored one, or is too small;
+    ConnectionError when a dataset cannot be reached.
     """
     require(train_tokens >= 1, "train_tokens", train_tokens, "at least 1")
     require(validation_tokens >= 1, "validation_tokens", validation_tokens, "at least 1")
@@ -84,13 +87,16 @@ def prepare(
 def _check_unchanged(source: Corpus, stored: Manifest, folder: Folder) -> None:
     if source.fingerprint != stored.corpus_fingerprint:
         raise ValueError(
-            f"corpus {source.name!r} has changed since the token store in {folder.uri} was made, and results of both would not "
+            f"corpus {source.name!r} has changed since the token store in {folder.uri} was made, and results of "
+            f"both would not "
             f"compare; use another folder, or delete this one to begin anew"
         )
 
 
 def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
-    """Write the manifest, unless another process has published a store meanwhile that holds as much of the same."""
+    """Write the manifest, unless another process has published a store meanwhile that holds as much
+    of the same.
+    """
     other = Manifest.read(folder)
     if other is not None and (other.corpus_fingerprint, other.tokenizer_fingerprint) == (
         made.corpus_fingerprint, made.tokenizer_fingerprint
@@ -113,12 +119,16 @@ def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
         return ByteTokenizer()
     data = folder.read(TOKENIZER) if folder.exists(TOKENIZER) else b""
     if checksum(data) != stored.tokenizer_fingerprint:
-        raise ValueError(f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}")
+        raise ValueError(
+            f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
+        )
     return load_tokenizer(stored.tokenizer, data.decode())
 
 
 def _check_prefix(old: TokenStore, new: TokenStore) -> None:
-    """Raise ValueError unless the tokens of `old` begin those of `new`: a stream may have changed under its name."""
+    """Raise ValueError unless the tokens of `old` begin those of `new`: a stream may have changed
+    under its name.
+    """
     for split in SPLITS:
         there, here = getattr(old.manifest, split).tokens, getattr(new.manifest, split).tokens
         for start in range(0, there, COMPARED_TOKENS):
@@ -131,7 +141,8 @@ def _check_prefix(old: TokenStore, new: TokenStore) -> None:
 
 
 class TokenStore:
-    """Read-only token streams, "train" and "validation". Opened once per process; the shards are mapped, not read into memory.
+    """Read-only token streams, "train" and "validation". Opened once per process; the shards are
+    mapped, not read into memory.
 
     Raises ValueError naming the file when a shard is missing or damaged.
     """
@@ -140,20 +151,24 @@ class TokenStore:
         self.folder = folder
         self.manifest = manifest
         place = None if folder.is_local else cache or default_cache()
-        self._shards = {split: [_map_shard(folder, shard, place) for shard in getattr(manifest, split).shards] for split in SPLITS}
+        self._shards = {
+            split: [_map_shard(folder, shard, place) for shard in getattr(manifest, split).shards] for split in SPLITS
+        }
         self._starts = {split: np.cumsum([0, *map(len, shards)]) for split, shards in self._shards.items()}
 
     @classmethod
     def open(cls, folder: Folder, cache: Path | None = None) -> TokenStore:
         """The store in `folder`, every shard checked against its checksum.
 
-        A remote store is copied to `cache` first (default: the user's cache folder), one file per shard, named by content.
-        Raises ValueError when there is no store, or when a shard or the manifest is damaged.
+        A remote store is copied to `cache` first (default: the user's cache folder), one file per
+        shard, named by content. Raises ValueError when there is no store, or when a shard or the
+        manifest is damaged.
         """
         manifest = Manifest.read(folder)
         if manifest is None:
             raise ValueError(
-                f"there is no token store in {folder.uri} (no {MANIFEST}); prepare one with raysparse.data.store.prepare"
+                f"there is no token store in {folder.uri} (no {MANIFEST}); prepare one with "
+                f"raysparse.data.store.prepare"
             )
         return cls(folder, manifest, cache)
 
@@ -175,15 +190,21 @@ class TokenStore:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of held-out text per held-out token, separators counted as tokens: bits per byte is nats / ln 2 / this."""
+        """UTF-8 bytes of held-out text per held-out token, separators counted as tokens: bits per
+        byte is nats / ln 2 / this.
+        """
         return self.manifest.validation.bytes / self.manifest.validation.tokens
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made the tokens, from the store itself. Raises ValueError when its file is damaged."""
+        """The tokenizer that made the tokens, from the store itself. Raises ValueError when its
+        file is damaged.
+        """
         return _stored_tokenizer(self.folder, self.manifest)
 
     def shards(self, split: str) -> list[np.ndarray]:
-        """The token ids of each shard, [tokens] of uint16 or uint32, mapped from disk and read-only."""
+        """The token ids of each shard, [tokens] of uint16 or uint32, mapped from disk and
+        read-only.
+        """
         return self._shards[split]
 
     def tokens(self, split: str, start: int, stop: int) -> np.ndarray:
@@ -191,10 +212,14 @@ class TokenStore:
         return self.take(split, np.arange(start, stop))
 
     def take(self, split: str, positions: np.ndarray) -> np.ndarray:
-        """Token ids at `positions` of a split's stream, int64 of the same shape. Raises IndexError beyond the stream's end."""
+        """Token ids at `positions` of a split's stream, int64 of the same shape. Raises IndexError
+        beyond the stream's end.
+        """
         starts = self._starts[split]
         if positions.size and (positions.min() < 0 or positions.max() >= starts[-1]):
-            raise IndexError(f"positions {positions.min()}..{positions.max()} are not all among the {starts[-1]} {split} tokens")
+            raise IndexError(
+                f"positions {positions.min()}..{positions.max()} are not all among the {starts[-1]} {split} tokens"
+            )
         found = np.empty(positions.shape, dtype=np.int64)
         numbers = np.searchsorted(starts, positions, side="right") - 1
         for number in np.unique(numbers):
@@ -203,7 +228,9 @@ class TokenStore:
         return found
 
     def check(self, spec: DataSpec, vocab_size: int) -> None:
-        """Raise ValueError when this is not the data of `spec`, holds too few tokens, or has another vocabulary than the model."""
+        """Raise ValueError when this is not the data of `spec`, holds too few tokens, or has
+        another vocabulary than the model.
+        """
         self.manifest.check_source(spec.corpus, spec.tokenizer, self.folder.uri)
         if vocab_size != self.vocab_size:
             raise ValueError(
@@ -216,7 +243,8 @@ class TokenStore:
         """One line for people."""
         m = self.manifest
         return (
-            f"{m.corpus} [{m.corpus_fingerprint[:8]}] as {m.tokenizer} ({m.vocab_size} ids): {m.train.tokens:,} training tokens, "
+            f"{m.corpus} [{m.corpus_fingerprint[:8]}] as {m.tokenizer} ({m.vocab_size} ids): {m.train.tokens:,} "
+            f"training tokens, "
             f"{m.validation.tokens:,} held out, {self.bytes_per_token:.2f} bytes per token"
         )
 
@@ -227,7 +255,9 @@ def default_cache() -> Path:
 
 
 def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
-    """The shard's tokens, mapped from disk; fetched to `cache` first when that is given and does not have it."""
+    """The shard's tokens, mapped from disk; fetched to `cache` first when that is given and does
+    not have it.
+    """
     path = (cache or folder.local_path) / shard.name
     if cache is not None and _file_checksum(path) != shard.sha256 and folder.exists(shard.name):
         write_file_atomically(path, folder.read(shard.name))

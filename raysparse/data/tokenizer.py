@@ -1,11 +1,14 @@
-"""Tokenizers by name: "bytes", "bpe:VOCABULARY" (trained here), "hf:NAME_OR_FILE" (any tokenizer.json).
+"""Tokenizers by name: "bytes", "bpe:VOCABULARY" (trained here), "hf:NAME_OR_FILE" (any
+tokenizer.json).
 
-The decision that shaped this file: a tokenizer is a pure function with a fingerprint. What it was trained on, where it was
-downloaded from and which library made it do not matter after that; the store keeps its `tokenizer.json`, and a store is only
-ever extended by a tokenizer with the same fingerprint. BPE is byte-level, so every text survives the round trip and no token is
-unknown; it is trained on a fixed first part of the training stream, so that it does not depend on how many tokens are asked for.
+A tokenizer is a pure function with a fingerprint. What it was trained on, where it was downloaded
+from and which library made it do not matter after that; the store keeps its `tokenizer.json`, and a
+store is only ever extended by a tokenizer with the same fingerprint. BPE is byte-level, so every
+text survives the round trip and no token is unknown; it is trained on a fixed first part of the
+training stream, so that it does not depend on how many tokens are asked for.
 
-Left out: chat templates, padding, truncation, special tokens inside documents (the text "</s>" is encoded as text).
+Left out: chat templates, padding, truncation, special tokens inside documents (the text "</s>" is
+encoded as text).
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ logger = logging.getLogger(__name__)
 
 
 class Tokenizer(Protocol):
-    """Text to token ids in [0, vocab_size); `separator` is put after every document and never comes from text."""
+    """Text to token ids in [0, vocab_size); `separator` is put after every document and never comes
+    from text.
+    """
 
     vocab_size: int
     separator: int
@@ -74,7 +79,8 @@ class ByteTokenizer:
 
 
 class FastTokenizer:
-    """A `tokenizers.Tokenizer`. vocab_size: at least that of the tokenizer; ids above the tokenizer's own never occur.
+    """A `tokenizers.Tokenizer`. vocab_size: at least that of the tokenizer; ids above the
+    tokenizer's own never occur.
 
     Raises ValueError when the tokenizer has no token that ends a document.
     """
@@ -88,7 +94,9 @@ class FastTokenizer:
         vocabulary = inner.get_vocab(with_added_tokens=True)
         ends = [vocabulary[token] for token in END_OF_TEXT if token in vocabulary]
         if not ends:
-            raise ValueError(f"tokenizer {name!r} has no token that ends a document; expected one of {', '.join(END_OF_TEXT)}")
+            raise ValueError(
+                f"tokenizer {name!r} has no token that ends a document; expected one of {', '.join(END_OF_TEXT)}"
+            )
         self.separator = ends[0]
         self.vocab_size = max(vocab_size, 1 + max(vocabulary.values()))
         self._dtype = token_dtype(self.vocab_size)
@@ -105,7 +113,8 @@ class FastTokenizer:
 
 
 def vocab_size(name: str) -> int:
-    """The vocabulary that a model needs for this tokenizer, before anything is trained; "hf:" names are loaded to find out.
+    """The vocabulary that a model needs for this tokenizer, before anything is trained; "hf:" names
+    are loaded to find out.
 
     Raises ValueError for a name that is not a tokenizer's.
     """
@@ -117,7 +126,9 @@ def vocab_size(name: str) -> int:
     if kind != "bpe":
         raise ValueError(f"tokenizer {name!r} is unknown; expected 'bytes', 'bpe:VOCABULARY' or 'hf:NAME_OR_FILE'")
     if not detail.isdecimal() or int(detail) <= BYTE_VOCABULARY:
-        raise ValueError(f"tokenizer {name!r} needs a vocabulary of {BYTE_VOCABULARY + 1} or more, for example 'bpe:4096'")
+        raise ValueError(
+            f"tokenizer {name!r} needs a vocabulary of {BYTE_VOCABULARY + 1} or more, for example 'bpe:4096'"
+        )
     return int(detail)
 
 
@@ -141,7 +152,9 @@ def load_tokenizer(name: str, text: str) -> Tokenizer:
 
 
 def train_bpe(name: str, size: int, texts: Iterable[str]) -> FastTokenizer:
-    """Byte-level BPE (the GPT-2 word pattern) of at most `size` tokens on the first BPE_TRAINING_CHARACTERS of `texts`."""
+    """Byte-level BPE (the GPT-2 word pattern) of at most `size` tokens on the first
+    BPE_TRAINING_CHARACTERS of `texts`.
+    """
     from tokenizers import Tokenizer as HuggingFaceTokenizer
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -149,7 +162,9 @@ def train_bpe(name: str, size: int, texts: Iterable[str]) -> FastTokenizer:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[SEPARATOR], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[SEPARATOR], initial_alphabet=alphabet, show_progress=False
+    )
     inner.train_from_iterator(_first_characters(texts, BPE_TRAINING_CHARACTERS), trainer)
     if (learned := inner.get_vocab_size()) < size:
         logger.warning("tokenizer %r found only %d tokens to learn; the ids above them never occur", name, learned)
@@ -168,9 +183,14 @@ def _load_hugging_face(name: str, place: str) -> FastTokenizer:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     try:
-        inner = (HuggingFaceTokenizer.from_file if Path(place).is_file() else HuggingFaceTokenizer.from_pretrained)(place)
-    except Exception as error:  # `tokenizers` raises bare Exception for a file it cannot read and for a hub it cannot reach
+        inner = (HuggingFaceTokenizer.from_file if Path(place).is_file() else HuggingFaceTokenizer.from_pretrained)(
+            place
+        )
+    except (
+        Exception
+    ) as error:  # `tokenizers` raises bare Exception for a file it cannot read and for a hub it cannot reach
         raise ValueError(
-            f"tokenizer {name!r} cannot be loaded: {error}; expected a tokenizer.json file or a name on the Hugging Face hub"
+            f"tokenizer {name!r} cannot be loaded: {error}; expected a tokenizer.json file or a name on the "
+            f"Hugging Face hub"
         ) from error
     return FastTokenizer(inner, name)

@@ -1,9 +1,10 @@
 """Which blocks of a matrix are active, at one bit a block: packing, unpacking, and ranks.
 
-A mask is int32 words, block b in bit b % 32 of word b // 32; `base` holds the number of active blocks before every group of 1,024
-(32 words), so a kernel finds the place of a block's values from one word, the words of its group and one base. That is 0.129 bytes
-a weight at most, against 4 d for an index list. The decision that shaped this file: on a CPU the list is made again whenever it is
-needed: `numpy.unpackbits` and `flatnonzero` read a mask at 0.4 ns a block, 1-2 % of the product that follows.
+A mask is int32 words, block b in bit b % 32 of word b // 32; `base` holds the number of active
+blocks before every group of 1,024 (32 words), so a kernel finds the place of a block's values from
+one word, the words of its group and one base. That is 0.129 bytes a weight at most, against 4 d for
+an index list. On a CPU the list is made again whenever it is needed: `numpy.unpackbits` and
+`flatnonzero` read a mask at 0.4 ns a block, 1-2 % of the product that follows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def pack(active: Tensor) -> Tensor:
 def unpack(mask: Tensor, blocks: int) -> Tensor:
     """int32 (words,) -> bool (blocks,)."""
     if mask.device.type == "cpu":
-        return torch.from_numpy(np.unpackbits(mask.numpy().view(np.uint8), count=blocks, bitorder="little").view(np.bool_))
+        return torch.from_numpy(
+            np.unpackbits(mask.numpy().view(np.uint8), count=blocks, bitorder="little").view(np.bool_)
+        )
     bits = (mask.unsqueeze(1) >> torch.arange(WORD, device=mask.device, dtype=torch.int32)) & 1
     return bits.bool().view(-1)[:blocks]
 

@@ -1,16 +1,21 @@
-"""The one door to the operations on compact storage: torch reference or Triton, by where the tensors are.
+"""The one door to the operations on compact storage: torch reference or Triton, by where the
+tensors are.
 
-A matrix is `mask` (int32 words, one bit a block) and `bases` (int32, active blocks before every 1,024). Dense memory is (blocks,
-size) for single weights and runs, and (rows, columns) with `tile` for tiles.
+A matrix is `mask` (int32 words, one bit a block) and `bases` (int32, active blocks before every
+1,024). Dense memory is (blocks, size) for single weights and runs, and (rows, columns) with `tile`
+for tiles.
 
-The decision that shaped this file: every operation is a `torch.library.custom_op`, so that it is one node for torch.compile,
-declares what it writes to, and has a fake twin that knows shapes alone. Called eagerly, one that is not differentiable skips
-torch's dispatcher, which costs the host 50 us a call, as much as a product of a small model takes on a GPU.
+Every operation is a `torch.library.custom_op`, so that it is one node for torch.compile, declares
+what it writes to, and has a fake twin that knows shapes alone. Called eagerly, one that is not
+differentiable skips torch's dispatcher, which costs the host 50 us a call, as much as a product of
+a small model takes on a GPU.
 
-CUDA tensors take Triton, all others the reference; `using` overrides that, for tests. Triton is imported at the first use and need
-not be installed: without it CUDA tensors take the reference too, after a warning (but tile products are refused).
+CUDA tensors take Triton, all others the reference; `using` overrides that, for tests. Triton is
+imported at the first use and need not be installed: without it CUDA tensors take the reference too,
+after a warning (but tile products are refused).
 
-Differentiable: `expanded` in its values, `tile_product` in x and tiles. What only fills memory of its caller is not.
+Differentiable: `expanded` in its values, `tile_product` in x and tiles. What only fills memory of
+its caller is not.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ _forced: ContextVar[str | None] = ContextVar("kernels", default=None)
 
 @contextlib.contextmanager
 def using(kernels: Literal["reference", "triton"]) -> Iterator[None]:
-    """Take these kernels inside the `with` whatever the device; "triton" on a CPU needs its interpreter."""
+    """Take these kernels inside the `with` whatever the device; "triton" on a CPU needs its
+    interpreter.
+    """
     token = _forced.set(kernels)
     try:
         yield
@@ -65,7 +72,9 @@ def _triton(tensor: Tensor, part: str) -> Any:
 
 
 def _operation(*, mutates: tuple[str, ...] = (), fake: Callable[..., Tensor] | None = None) -> Callable[[Any], Any]:
-    """Make a function the operator raysparse::<its name>, which torch.compile sees; eager calls go to the function itself."""
+    """Make a function the operator raysparse::<its name>, which torch.compile sees; eager calls go
+    to the function itself.
+    """
 
     def register(function: Any) -> Any:
         operator = custom_op(f"raysparse::{function.__name__}", function, mutates_args=mutates)
@@ -99,13 +108,17 @@ def bases(mask: Tensor) -> Tensor:
 
 @_operation(mutates=("mask",))
 def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask."""
+    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the
+    mask.
+    """
     (_triton(mask, "bits") or selection).remove(mask, total, dropped)
 
 
 @_operation(fake=lambda regrown, mask, total, active: mask.new_empty(active, dtype=torch.bool))
 def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """For each of the `active` blocks of the new mask, in order, whether it is none of the regrown, bool (active,)."""
+    """For each of the `active` blocks of the new mask, in order, whether it is none of the regrown,
+    bool (active,).
+    """
     return (_triton(mask, "bits") or selection).stayed(regrown, mask, total, active)  # type: ignore[no-any-return]
 
 
@@ -113,7 +126,9 @@ def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
     fake=lambda values, size, k, *, noise=None, exponent=1.0: values.new_empty(values.numel() // size, dtype=torch.bool)
 )  # fmt: skip
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
-    """The k active blocks with the smallest sum of |w|, or by the soft rule; bool (active,). See `selection.weakest`."""
+    """The k active blocks with the smallest sum of |w|, or by the soft rule; bool (active,). See
+    `selection.weakest`.
+    """
     return (_triton(values, "selection") or selection).weakest(values, size, k, noise=noise, exponent=exponent)  # type: ignore[no-any-return]
 
 
@@ -125,7 +140,9 @@ def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
 
 @_operation(fake=lambda mask, scores, k: torch.empty_like(mask))
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
-    """The k inactive blocks with the largest scores, float32 (total,) and not negative, as a mask."""
+    """The k inactive blocks with the largest scores, float32 (total,) and not negative, as a
+    mask.
+    """
     return (_triton(mask, "selection") or selection).regrow_largest(mask, scores, k)  # type: ignore[no-any-return]
 
 
@@ -133,13 +150,17 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
 def regrow_in_rows(
     mask: Tensor, survivors: Tensor, total: int, rows: int, per_row: int, key: int, scores: Tensor | None = None
 ) -> Tensor:
-    """As many new blocks in every row of blocks as it is short of. See `selection.regrow_in_rows`; one code for all devices."""
+    """As many new blocks in every row of blocks as it is short of. See `selection.regrow_in_rows`;
+    one code for all devices.
+    """
     return selection.regrow_in_rows(mask, survivors, total, rows, per_row, key, scores)
 
 
 @_operation(mutates=("state",))
 def close_up(state: Tensor, dropped: Tensor) -> None:
-    """Blocks that are not `dropped` go to the front of the state, in order; what is behind them is undefined."""
+    """Blocks that are not `dropped` go to the front of the state, in order; what is behind them is
+    undefined.
+    """
     (_triton(state, "storage") or selection).close_up(state, dropped)
 
 
@@ -154,9 +175,21 @@ def spread(state: Tensor, stayed: Tensor) -> None:
 
 @_operation(mutates=("values", "exp_avg", "exp_avg_sq"))
 def adam_step(
-    values: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, age: Tensor | None, step_size: Tensor, correction: Tensor,
-    gradient_factor: Tensor, *, beta1: float, beta2: float, eps: float, decay: float, noise: int,
-) -> None:  # fmt: skip
+    values: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    age: Tensor | None,
+    step_size: Tensor,
+    correction: Tensor,
+    gradient_factor: Tensor,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    noise: int,
+) -> None:
     """One Adam step in place over flat tensors. See `reference.adam_step`."""
     (_triton(values, "adam") or reference).adam_step(
         values, grad, exp_avg, exp_avg_sq, age, step_size, correction,
@@ -261,7 +294,9 @@ def tile_weight_gradient(gradient: Tensor, x: Tensor, where: Sequence[Tensor], o
 
 @custom_op("raysparse::tile_product", mutates_args=())
 def tile_product(x: Tensor, tiles_: Tensor, where: Sequence[Tensor], rows: int) -> Tensor:
-    """y = x W^T: x (t, columns) -> (t, rows), differentiable in x and the tiles (active, side, side)."""
+    """y = x W^T: x (t, columns) -> (t, rows), differentiable in x and the tiles (active, side,
+    side).
+    """
     fast = _triton(x, "tiles")
     if fast:
         return fast.product(x, tiles_, TileLists(*where), rows)  # type: ignore[no-any-return]

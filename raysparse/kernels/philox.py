@@ -1,10 +1,13 @@
-"""Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC 2011).
 
-The decision that shaped this file: a random choice is a pure function of (seed, what it is for, index), not the next draw of a
-generator. So every rank computes the same topology with nothing broadcast, a resumed run needs no generator state, and a GPU kernel
-can make the same bits. Element i uses counter i // 4 and lane i % 4, the numbers that Triton's `tl.randint4x(seed, i // 4)` gives.
+A random choice is a pure function of (seed, what it is for, index), not the next draw of a
+generator. So every rank computes the same topology with nothing broadcast, a resumed run needs no
+generator state, and a GPU kernel can make the same bits. Element i uses counter i // 4 and lane i %
+4, the numbers that Triton's `tl.randint4x(seed, i // 4)` gives.
 
-torch has no unsigned 32-bit arithmetic on the CPU, so words live in int64 and are masked after every product.
+torch has no unsigned 32-bit arithmetic on the CPU, so words live in int64 and are masked after
+every product.
 """
 
 from __future__ import annotations
@@ -16,14 +19,17 @@ _MASK = 0xFFFFFFFF
 _ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
 _KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
-# Counters worked on at once on a CPU: the temporaries stay in its cache, which is four times faster than one long pass.
+# Counters worked on at once on a CPU: the temporaries stay in its cache, which is four times faster
+# than one long pass.
 PORTION = 1 << 13
 
 
 def stream(seed: int, *purpose: int) -> int:
-    """A 64-bit Philox key for one purpose of one run, for example (seed, matrix, topology update, what for).
+    """A 64-bit Philox key for one purpose of one run, for example (seed, matrix, topology update,
+    what for).
 
-    Each number is stirred in with the SplitMix64 finaliser, so neighbouring purposes share no pattern.
+    Each number is stirred in with the SplitMix64 finaliser, so neighbouring purposes share no
+    pattern.
     """
     state = 0
     for number in (seed, *purpose):
@@ -35,7 +41,9 @@ def stream(seed: int, *purpose: int) -> int:
 
 
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of constant * word, for word in [0, 2**32). The signed product wraps around: its bits are right."""
+    """High and low 32 bits of constant * word, for word in [0, 2**32). The signed product wraps
+    around: its bits are right.
+    """
     product = constant * word
     return (product >> 32).bitwise_and_(_MASK), product.bitwise_and_(_MASK)
 
@@ -47,13 +55,20 @@ def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     for _ in range(_ROUNDS):
         high_b, low_b = _multiply(_ROUND_B, c2)
         high_a, low_a = _multiply(_ROUND_A, c0)
-        c0, c1, c2, c3 = high_b.bitwise_xor_(c1).bitwise_xor_(k0), low_b, high_a.bitwise_xor_(c3).bitwise_xor_(k1), low_a
+        c0, c1, c2, c3 = (
+            high_b.bitwise_xor_(c1).bitwise_xor_(k0),
+            low_b,
+            high_a.bitwise_xor_(c3).bitwise_xor_(k1),
+            low_a,
+        )
         k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
     return c0, c1, c2, c3
 
 
 def quadruples(key: int, start: int, stop: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """The four words of every counter from `start` to `stop`, int64 (stop - start, 4) in [0, 2**32)."""
+    """The four words of every counter from `start` to `stop`, int64 (stop - start, 4) in [0,
+    2**32).
+    """
     out = torch.empty(stop - start, 4, dtype=torch.int64, device=device)
     portion = PORTION if out.device.type == "cpu" else max(1, len(out))
     for first in range(start, stop, portion):

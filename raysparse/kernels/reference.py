@@ -1,12 +1,14 @@
-"""The operations on compact storage in plain torch: the definition that every faster kernel must equal, and the CPU path.
+"""The operations on compact storage in plain torch: the definition that every faster kernel must
+equal, and the CPU path.
 
-Legend: n active weights of a matrix in blocks of `size`; `mask` the bitmask of its active blocks (`bitmask`). `values`, `grad` and
-the moments are flat tensors of n, blocks in ascending order.
+Legend: n active weights of a matrix in blocks of `size`; `mask` the bitmask of its active blocks
+(`bitmask`). `values`, `grad` and the moments are flat tensors of n, blocks in ascending order.
 
-The decision that shaped this file: whatever depends on a weight's age takes one of 256 values (ages are kept as a count of topology
-updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and the step is one sequence
-of multiply-adds over a portion of flat memory that stays in the cache. Portions also keep temporaries at a few hundred KB, however
-large the model. Choosing blocks is in `selection`.
+Whatever depends on a weight's age takes one of 256 values (ages are kept as a count of topology
+updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and
+the step is one sequence of multiply-adds over a portion of flat memory that stays in the cache.
+Portions also keep temporaries at a few hundred KB, however large the model. Choosing blocks is in
+`selection`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from torch import Tensor
 from raysparse.kernels import philox
 from raysparse.kernels.bitmask import positions
 
-# The optimizer step works on this many weights at a time, and on a quarter where it rounds: 2 MB of temporaries.
+# The optimizer step works on this many weights at a time, and on a quarter where it rounds: 2 MB of
+# temporaries.
 STEP_PORTION = 1 << 17
 
 
 def expand(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
-    """Write single weights or runs into dense memory: `out` (blocks, size) is zeroed, then its active blocks get the values."""
+    """Write single weights or runs into dense memory: `out` (blocks, size) is zeroed, then its
+    active blocks get the values.
+    """
     blocks, size = out.shape
     index = positions(mask, blocks, values.numel() // size)
     out.zero_()
@@ -55,12 +60,14 @@ def adam_step(
     decay: float,
     noise: int,
 ) -> None:
-    """One Adam step in place over flat tensors, with per-age bias correction and warm-up (SMET sections 3.1 and 3.2).
+    """One Adam step in place over flat tensors, with per-age bias correction and warm-up (SMET
+    sections 3.1 and 3.2).
 
-    age: uint8, one for each block of n / len(age) weights: which entry of the tables it uses; None uses entry 0 for all.
-    step_size: float32 (256,), learning rate x warm-up / (1 - beta1^t) by age; correction: 1 / sqrt(1 - beta2^t) by age.
-    gradient_factor: scalar tensor the gradient is multiplied by (clipping). decay: learning rate x weight decay.
-    noise: Philox key for stochastic rounding of tensors stored in bf16; weight i of them uses counter i.
+    age: uint8, one for each block of n / len(age) weights: which entry of the tables it uses; None
+    uses entry 0 for all. step_size: float32 (256,), learning rate x warm-up / (1 - beta1^t) by age;
+    correction: 1 / sqrt(1 - beta2^t) by age. gradient_factor: scalar tensor the gradient is
+    multiplied by (clipping). decay: learning rate x weight decay. noise: Philox key for stochastic
+    rounding of tensors stored in bf16; weight i of them uses counter i.
     """
     size = values.numel() // age.numel() if age is not None else 1
     is_rounded = any(t.dtype != torch.float32 for t in (values, exp_avg, exp_avg_sq))
@@ -89,7 +96,9 @@ def _by_age(table: Tensor, entry: Tensor | None, out: Tensor) -> Tensor:
 
 
 def _store(stored: list[Tensor], results: list[Tensor], noise: int, part: slice) -> None:
-    """Put results back where storage is not float32, each rounded with its own 16 of a weight's 64 random bits."""
+    """Put results back where storage is not float32, each rounded with its own 16 of a weight's 64
+    random bits.
+    """
     first = part.start // 2  # a counter serves two weights
     pairs = philox.quadruples(noise, first, -(-part.stop // 2), device=results[0].device).view(-1, 2)
     words = pairs[part.start - 2 * first : part.stop - 2 * first]
@@ -100,9 +109,11 @@ def _store(stored: list[Tensor], results: list[Tensor], noise: int, part: slice)
 
 
 def round_stochastically(x: Tensor, word: Tensor) -> Tensor:
-    """float32 -> bfloat16, up or down with probability by distance, so that small steps are kept in expectation.
+    """float32 -> bfloat16, up or down with probability by distance, so that small steps are kept in
+    expectation.
 
-    Adds the upper 16 bits of `word` (random, in [0, 2**32)) below the bfloat16 mantissa and truncates. Infinities and NaN pass.
+    Adds the upper 16 bits of `word` (random, in [0, 2**32)) below the bfloat16 mantissa and
+    truncates. Infinities and NaN pass.
     """
     bits = x.contiguous().view(torch.int32)
     rounded = ((bits + (word >> 16).to(torch.int32)) & -65536).view(torch.float32)

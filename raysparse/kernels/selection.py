@@ -1,9 +1,11 @@
-"""Choosing blocks: the weakest active ones, the inactive ones to regrow, and moving compact states to their new places.
+"""Choosing blocks: the weakest active ones, the inactive ones to regrow, and moving compact states
+to their new places.
 
-The decision that shaped this file: nothing here makes a tensor as long as the dense matrix, or a copy of a state. Keys (magnitudes,
-random words) are made a portion at a time, as often as they are needed; the k-th smallest is found by counting 11-bit digits
-(radix selection: exact, and the counts do not depend on the order of work); states move inside their own memory. Equal keys
-are taken in ascending order of their block, so the choice is unique and the same on every device.
+Nothing here makes a tensor as long as the dense matrix, or a copy of a state. Keys (magnitudes,
+random words) are made a portion at a time, as often as they are needed; the k-th smallest is found
+by counting 11-bit digits (radix selection: exact, and the counts do not depend on the order of
+work); states move inside their own memory. Equal keys are taken in ascending order of their block,
+so the choice is unique and the same on every device.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ WORDS = 32 * GROUP  # and when random words are made, which are slower in smalle
 _DIGIT = 11
 _NEVER = 1 << 32  # the key of a block that may not be chosen
 
-Keys = Callable[[int, int], Tensor]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
+Keys = Callable[
+    [int, int], Tensor
+]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
 
 
 def portions(total: int, size: int | None = None) -> Iterator[tuple[int, int]]:
@@ -56,7 +60,9 @@ def smallest(keys: Keys, total: int, k: int) -> Iterator[Tensor]:
 
 
 def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
-    """(the k-th smallest key, how many keys equal to it are among the k smallest); (0, 0) for k = 0."""
+    """(the k-th smallest key, how many keys equal to it are among the k smallest); (0, 0) for k =
+    0.
+    """
     if k == 0:
         return 0, 0
     prefix = 0
@@ -74,7 +80,9 @@ def _kth_smallest(keys: Keys, total: int, k: int) -> tuple[int, int]:
 
 
 def pairwise_sums(blocks: Tensor) -> Tensor:
-    """The sum of every row, float32: neighbours first, then pairs of pairs, so that every device adds in the same order."""
+    """The sum of every row, float32: neighbours first, then pairs of pairs, so that every device
+    adds in the same order.
+    """
     x = blocks.float()
     width = 1 << (x.shape[1] - 1).bit_length()
     x = torch.nn.functional.pad(x, (0, width - x.shape[1]))
@@ -86,13 +94,16 @@ def pairwise_sums(blocks: Tensor) -> Tensor:
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
     """The k active blocks with the smallest sum of |w|, bool (active,).
 
-    With `noise` (a Philox key) the rule is soft: a block is kept with probability growing as score ** exponent.
+    With `noise` (a Philox key) the rule is soft: a block is kept with probability growing as score
+    ** exponent.
     """
     blocks = values.view(-1, size)
 
     def keys(start: int, stop: int) -> Tensor:
         scores = pairwise_sums(blocks[start:stop].abs())
-        if noise is not None:  # exp(exponent * log(score) + Gumbel), written as a quotient so that it stays non-negative
+        if (
+            noise is not None
+        ):  # exp(exponent * log(score) + Gumbel), written as a quotient so that it stays non-negative
             uniform = philox.uniform(philox.words(noise, start, stop, device=values.device))
             scores = scores**exponent / -uniform.double().log().float()  # in float64, so that devices agree
         return order_bits(scores)
@@ -104,10 +115,12 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
 
 
 def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
-    """k of the inactive blocks, uniformly: those with the smallest random words of the stream `key`. A mask of int32 words.
+    """k of the inactive blocks, uniformly: those with the smallest random words of the stream
+    `key`. A mask of int32 words.
 
-    Random words cost more than all else, so they are made once: the k-th smallest is where it is to be expected, give or take 8
-    standard deviations. What lies below is chosen at once, and only what lies within that window is kept and chosen from.
+    Random words cost more than all else, so they are made once: the k-th smallest is where it is to
+    be expected, give or take 8 standard deviations. What lies below is chosen at once, and only
+    what lies within that window is kept and chosen from.
     """
     inactive = max(1, total - sum(int(_bits(mask, start, stop).sum()) for start, stop in portions(total)))
     share, slack = k / inactive, (8 * math.sqrt(k * (1 - k / inactive)) + 64) / inactive
@@ -123,7 +136,9 @@ def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
         word.append(words[near])
         del words, below  # before the next portion's are made
     near, words, missing = torch.cat(block), torch.cat(word), k - taken
-    if not 0 <= missing <= len(near):  # the window missed: a stream that was used before, its small words may be active by now
+    if (
+        not 0 <= missing <= len(near)
+    ):  # the window missed: a stream that was used before, its small words may be active by now
         return _smallest_as_mask(lambda start, stop: _inactive_words(key, mask, start, stop), total, k)
     near = near[torch.cat(list(smallest(lambda start, stop: words[start:stop], len(near), missing)))]
     return found.scatter_add_(0, near // WORD, (torch.ones_like(near) << near % WORD).to(torch.int32))
@@ -134,7 +149,9 @@ def _inactive_words(key: int, mask: Tensor, start: int, stop: int) -> Tensor:
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
-    """The k inactive blocks with the largest scores, float32 (total,) and not negative. A mask of int32 words."""
+    """The k inactive blocks with the largest scores, float32 (total,) and not negative. A mask of
+    int32 words.
+    """
 
     def keys(start: int, stop: int) -> Tensor:
         return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(_bits(mask, start, stop), _NEVER)
@@ -149,11 +166,13 @@ def _smallest_as_mask(keys: Keys, total: int, k: int) -> Tensor:
 def regrow_in_rows(
     mask: Tensor, survivors: Tensor, total: int, rows: int, per_row: int, key: int, scores: Tensor | None = None
 ) -> Tensor:
-    """In each of `rows` equal rows of blocks, as many new ones as its `survivors` are short of `per_row`. A mask of int32 words.
+    """In each of `rows` equal rows of blocks, as many new ones as its `survivors` are short of
+    `per_row`. A mask of int32 words.
 
-    Taken are the inactive blocks of `mask` with the largest `scores`, float32 (total,), or without scores those with the smallest
-    random words of the stream `key`; blocks that were active and do not survive only when a row has no others. Keys of all blocks
-    are made at once: it is for tiles, of which there are few.
+    Taken are the inactive blocks of `mask` with the largest `scores`, float32 (total,), or without
+    scores those with the smallest random words of the stream `key`; blocks that were active and do
+    not survive only when a row has no others. Keys of all blocks are made at once: it is for tiles,
+    of which there are few.
     """
     keys = philox.words(key, 0, total, device=mask.device) if scores is None else 0x7FFFFFFF - order_bits(scores)
     kept = _bits(survivors, 0, total)
@@ -165,7 +184,9 @@ def regrow_in_rows(
 
 
 def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask, in place."""
+    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the
+    mask, in place.
+    """
     seen = 0
     for start, stop in portions(total):
         bits = _bits(mask, start, stop)
@@ -175,7 +196,9 @@ def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
 
 
 def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """For every one of the `active` blocks of the new `mask`, in order, whether it is none of the `regrown`, bool (active,)."""
+    """For every one of the `active` blocks of the new `mask`, in order, whether it is none of the
+    `regrown`, bool (active,).
+    """
     found = torch.empty(active, dtype=torch.bool, device=mask.device)
     seen = 0
     for start, stop in portions(total):
@@ -186,7 +209,9 @@ def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
 
 
 def close_up(state: Tensor, dropped: Tensor) -> None:
-    """Move the blocks of a state that are not `dropped` to its front, in order and in place; what is behind them is undefined."""
+    """Move the blocks of a state that are not `dropped` to its front, in order and in place; what
+    is behind them is undefined.
+    """
     blocks = state.view(len(dropped), -1)
     end = 0
     for start, stop in portions(len(blocks)):  # from the left: a portion is read before anything is written over it
@@ -196,7 +221,9 @@ def close_up(state: Tensor, dropped: Tensor) -> None:
 
 
 def spread(state: Tensor, stayed: Tensor) -> None:
-    """Move the blocks at the front of a state to where `stayed`, in order and in place; the others become 0."""
+    """Move the blocks at the front of a state to where `stayed`, in order and in place; the others
+    become 0.
+    """
     blocks = state.view(len(stayed), -1)
     end = sum(int(stayed[start:stop].sum()) for start, stop in portions(len(blocks)))
     for start, stop in reversed(list(portions(len(blocks)))):  # from the right, for the same reason

@@ -1,7 +1,8 @@
 """Where the active tiles of a matrix are, as index lists: what the Triton products go through.
 
-The decision that shaped this file: a mask is what is kept. These lists are made from it on its device, in a few torch operations
-that wait for nothing, whenever the topology has changed: 16 bytes a tile, where a tile of 64 has 8,192 bytes of values.
+A mask is what is kept. These lists are made from it on its device, in a few torch operations that
+wait for nothing, whenever the topology has changed: 16 bytes a tile, where a tile of 64 has 8,192
+bytes of values.
 """
 
 from __future__ import annotations

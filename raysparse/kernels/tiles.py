@@ -1,11 +1,14 @@
-"""Products with a matrix kept as tiles: only active tiles are multiplied, forward and in both gradients. The CPU path.
+"""Products with a matrix kept as tiles: only active tiles are multiplied, forward and in both
+gradients. The CPU path.
 
-Legend: t tokens, B the side of a tile; `tiles` (active, B, B) are the values; `places` gives each tile's (row, column) among tiles.
+Legend: t tokens, B the side of a tile; `tiles` (active, B, B) are the values; `places` gives each
+tile's (row, column) among tiles.
 
-The decision that shaped this file: one in-place `addmm_` per tile on strided views of x and y. On a CPU it beats batched products
-with index_add, gathered rows and MKL's block format by 2-8 times, because nothing is copied. Sums over the tiles of a row are
-kept in the dtype of the output, so bfloat16 rounds once per tile. Below a break-even density (`counts.TILE_BREAK_EVEN`) this is
-faster than the dense product, above it the caller takes that.
+One in-place `addmm_` per tile on strided views of x and y. On a CPU it beats batched products with
+index_add, gathered rows and MKL's block format by 2-8 times, because nothing is copied. Sums over
+the tiles of a row are kept in the dtype of the output, so bfloat16 rounds once per tile. Below a
+break-even density (`counts.TILE_BREAK_EVEN`) this is faster than the dense product, above it the
+caller takes that.
 """
 
 from __future__ import annotations

@@ -1,16 +1,21 @@
-"""The SMET-Adam step in Triton: every state of an arena is read once and written once, in one launch.
+"""The SMET-Adam step in Triton: every state of an arena is read once and written once, in one
+launch.
 
 Formula (SMET, arXiv 2606.00888, section 3), for a weight whose block has the stored age a:
-    m += (1 - beta1) (g - m),  v = beta2 v + (1 - beta2) g^2,  w = (1 - decay) w - step_size[a] m / (sqrt(v) correction[a] + eps)
-What depends on the age is two tables of 256 numbers, made in float64 by `sparsity.optimizer.age_tables`.
+    m += (1 - beta1) (g - m),  v = beta2 v + (1 - beta2) g^2,  w = (1 - decay) w - step_size[a] m /
+    (sqrt(v) correction[a] + eps)
+What depends on the age is two tables of 256 numbers, made in float64 by
+`sparsity.optimizer.age_tables`.
 
-The decision that shaped this file: the kernel waits for nothing. Clip factor and tables are read from device memory, so the host
+The kernel waits for nothing. Clip factor and tables are read from device memory, so the host
 may run ahead of the device by a whole step.
 
-Hazards. bfloat16 moments do not decay under nearest rounding (v * 0.999 is v again), so bfloat16 storage is rounded stochastically,
-with the words that `reference` takes: lanes 0, 1, 2 of Philox counter i for value and moments of weight i. Square root and division
-are the hardware's (2 units in the last place of float32): the IEEE ones cost 35 of 187 instructions a weight (sm_90), and
-what they differ in moves one bfloat16 in some 2^15. Philox is 80 of the 152 that remain; bandwidth leaves time for about 100.
+Hazards. bfloat16 moments do not decay under nearest rounding (v * 0.999 is v again), so bfloat16
+storage is rounded stochastically, with the words that `reference` takes: lanes 0, 1, 2 of Philox
+counter i for value and moments of weight i. Square root and division are the hardware's (2 units in
+the last place of float32): the IEEE ones cost 35 of 187 instructions a weight (sm_90), and what
+they differ in moves one bfloat16 in some 2^15. Philox is 80 of the 152 that remain; bandwidth
+leaves time for about 100.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -28,7 +33,9 @@ PORTION = 1024  # weights a program
 
 @triton.jit
 def round_stochastically(x, word):
-    """float32 values that bfloat16 can hold, up or down with probability by distance; infinities and NaN pass."""
+    """float32 values that bfloat16 can hold, up or down with probability by distance; infinities
+    and NaN pass.
+    """
     bits = x.to(tl.int32, bitcast=True)
     rounded = (bits + (word >> 16).to(tl.int32)) & -65536
     is_finite = (bits & 0x7F800000) != 0x7F800000
@@ -75,9 +82,21 @@ def _adam_step(
 
 
 def adam_step(
-    values: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, age: Tensor | None, step_size: Tensor, correction: Tensor,
-    *, gradient_factor: Tensor, beta1: float, beta2: float, eps: float, decay: float, noise: int,
-) -> None:  # fmt: skip
+    values: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    age: Tensor | None,
+    step_size: Tensor,
+    correction: Tensor,
+    *,
+    gradient_factor: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    noise: int,
+) -> None:
     """`reference.adam_step`, in place over flat tensors, without waiting for the device."""
     total = values.numel()
     _adam_step[(triton.cdiv(total, PORTION),)](
@@ -88,5 +107,7 @@ def adam_step(
 
 
 def signed(key: int) -> int:
-    """A 64-bit Philox key as the signed number of the same bits: Triton passes keys above and below 2^63 as different types."""
+    """A 64-bit Philox key as the signed number of the same bits: Triton passes keys above and below
+    2^63 as different types.
+    """
     return key - (1 << 64) if key >= 1 << 63 else key

@@ -1,13 +1,16 @@
-"""Bitmasks in Triton: the small functions that the other kernels are made of, and bases, packing and changes on the device.
+"""Bitmasks in Triton: the small functions that the other kernels are made of, and bases, packing
+and changes on the device.
 
-Legend: block b of a matrix is bit b % 32 of int32 word b // 32; a group is 1,024 blocks; `bases` counts the active blocks before
-every group, so a program that holds one group finds the compact place of its blocks with one scan and no other communication.
+Legend: block b of a matrix is bit b % 32 of int32 word b // 32; a group is 1,024 blocks; `bases`
+counts the active blocks before every group, so a program that holds one group finds the compact
+place of its blocks with one scan and no other communication.
 
-The decision that shaped this file: one program, one group. Programs exchange nothing but the counts of groups, summed by
-`torch.cumsum` on the device: no atomics, no waiting for the device, and the same answer in every run.
+One program, one group. Programs exchange nothing but the counts of groups, summed by `torch.cumsum`
+on the device: no atomics, no waiting for the device, and the same answer in every run.
 
-Hazards. Triton's interpreter truncates when it narrows float32 to bfloat16 and computes wrongly in bfloat16, so kernels compute in
-float32 and narrow through `cast`, which rounds by integers, the same everywhere. There is no popcount in the language itself.
+Hazards. Triton's interpreter truncates when it narrows float32 to bfloat16 and computes wrongly in
+bfloat16, so kernels compute in float32 and narrow through `cast`, which rounds by integers, the
+same everywhere. There is no popcount in the language itself.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -45,14 +48,18 @@ def popcount(word):
 
 @triton.jit
 def bits_of(mask, first, blocks, count: tl.constexpr):
-    """int32 (count,): 1 where a block from `first` on is active, 0 where it is not or lies beyond the last."""
+    """int32 (count,): 1 where a block from `first` on is active, 0 where it is not or lies beyond
+    the last.
+    """
     block = first + tl.arange(0, count)
     return (tl.load(mask + block // 32, mask=block < blocks, other=0) >> (block % 32)) & 1
 
 
 @triton.jit
 def ranks(mask, bases, first, blocks, count: tl.constexpr):
-    """Bits of `count` blocks of one group from `first` on (a multiple of 32), and the compact place of those that are active."""
+    """Bits of `count` blocks of one group from `first` on (a multiple of 32), and the compact place
+    of those that are active.
+    """
     bits = bits_of(mask, first, blocks, count)
     before = tl.load(bases + first // 1024)
     if count < 1024:  # and the words of the group that come before
@@ -120,19 +127,25 @@ def bases(mask: Tensor) -> Tensor:
 
 
 def pack(flags: Tensor, *, inverted: bool = False) -> Tensor:
-    """`bitmask.pack` on the device, of the flags or of their opposites: bool (blocks,) -> int32 (words,)."""
+    """`bitmask.pack` on the device, of the flags or of their opposites: bool (blocks,) -> int32
+    (words,).
+    """
     mask = torch.empty(words(flags.numel()), dtype=torch.int32, device=flags.device)
     _pack[(groups(flags.numel()),)](flags.view(torch.uint8), mask, flags.numel(), int(inverted))
     return mask
 
 
 def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """`selection.remove`: take the active blocks at the compact positions where `dropped`, bool (active,), out of the mask."""
+    """`selection.remove`: take the active blocks at the compact positions where `dropped`, bool
+    (active,), out of the mask.
+    """
     _remove[(groups(total),)](mask, bases(mask), dropped.view(torch.uint8), total)
 
 
 def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """`selection.stayed`, bool (active,). The count is an argument: asking the device for it would mean waiting for it."""
+    """`selection.stayed`, bool (active,). The count is an argument: asking the device for it would
+    mean waiting for it.
+    """
     out = torch.empty(active, dtype=torch.uint8, device=mask.device)
     _stayed[(groups(total),)](regrown, mask, bases(mask), out, total)
     return out.view(torch.bool)

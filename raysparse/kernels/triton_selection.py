@@ -1,17 +1,20 @@
-"""Choosing blocks in Triton: the k smallest keys by radix selection, without sorting and without waiting for the device.
+"""Choosing blocks in Triton: the k smallest keys by radix selection, without sorting and without
+waiting for the device.
 
-Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth, 0x7FFFFFFF less a score's bits
-for the largest. Four times, from the highest byte down, the keys that agree with what is known of the k-th are counted by their
-next byte, and one small program moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those
+Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth,
+0x7FFFFFFF less a score's bits for the largest. Four times, from the highest byte down, the keys
+that agree with what is known of the k-th are counted by their next byte, and one small program
+moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those
 equal to it the first, by index: their ranks come from counts of groups.
 
-The decision that shaped this file: keys are made again in every pass and never stored. The passes read the compact values (or the
-mask alone: random words are functions of the block's number), so a choice needs a few counts of groups beside its answer.
+Keys are made again in every pass and never stored. The passes read the compact values (or the mask
+alone: random words are functions of the block's number), so a choice needs a few counts of groups
+beside its answer.
 
-Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of several weights are float32 sums
-of |w| over neighbouring pairs, then pairs of pairs, and so on, with zeros up to a power of two: `selection.pairwise_sums`
-says the same in torch.
-The soft rule takes the logarithm in float64 and rounds it, so that devices disagree on one key in some 2^28 only.
+Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of
+several weights are float32 sums of |w| over neighbouring pairs, then pairs of pairs, and so on,
+with zeros up to a power of two: `selection.pairwise_sums` says the same in torch. The soft rule
+takes the logarithm in float64 and rounds it, so that devices disagree on one key in some 2^28 only.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -35,7 +38,9 @@ LEAF = 128  # neighbours that it sums at once, at most
 
 @triton.jit
 def _words(noise, first, count: tl.constexpr):
-    """Random words of blocks first..first + count, as `philox.words`: counter i // 4, lane i % 4. `first` is a multiple of 4."""
+    """Random words of blocks first..first + count, as `philox.words`: counter i // 4, lane i % 4.
+    `first` is a multiple of 4.
+    """
     a, b, c, d = tl.randint4x(noise, first // 4 + tl.arange(0, count // 4))
     return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (count,)).to(tl.uint32, bitcast=True)
 
@@ -84,7 +89,9 @@ def _count_digits(
 
 @triton.jit
 def _narrow(state, counts):
-    """state = (what is known of the k-th key, k among those that agree with it); one byte more is known afterwards."""
+    """state = (what is known of the k-th key, k among those that agree with it); one byte more is
+    known afterwards.
+    """
     digit = tl.arange(0, 256)
     found = tl.load(counts + digit)
     k = tl.load(state + 1)
@@ -121,7 +128,9 @@ def _choose(
 
 @triton.jit
 def _sum_pairs(values, sums, total, size, parts, width: tl.constexpr, levels: tl.constexpr, count: tl.constexpr):
-    """sums[i] of |values| over part i % parts, `width` = 2 ** levels entries long, of block i // parts."""
+    """sums[i] of |values| over part i % parts, `width` = 2 ** levels entries long, of block i //
+    parts.
+    """
     at = tl.program_id(0) * count + tl.arange(0, count)
     entry = (at % parts * width)[:, None] + tl.arange(0, width)[None, :]
     inside = (at[:, None] < total) & (entry < size)
@@ -136,14 +145,19 @@ def _smallest(
     source: Tensor | None, mask: Tensor | None, total: int, k: int, rule: str,
     *, device: torch.device, noise: int = 0, power: int = 0, packed: bool,
 ) -> Tensor:  # fmt: skip
-    """Which of `total` blocks have the k smallest keys under `rule`: int32 words if `packed`, else bool (total,)."""
-    # fill_ takes k as an argument of its launch; torch.tensor(..., device=...) would copy it, and wait.
+    """Which of `total` blocks have the k smallest keys under `rule`: int32 words if `packed`, else
+    bool (total,).
+    """
+    # fill_ takes k as an argument of its launch; torch.tensor(..., device=...) would copy it, and
+    # wait.
     state = torch.zeros(2, dtype=torch.int32, device=device)
     state[1:].fill_(k)
     counts = torch.zeros(256, dtype=torch.int32, device=device)
     key = signed(noise)
     for shift in (24, 16, 8, 0):
-        _count_digits[(triton.cdiv(total, COUNTED),)](source, mask, key, total, state, counts, shift, rule, power, COUNTED)
+        _count_digits[(triton.cdiv(total, COUNTED),)](
+            source, mask, key, total, state, counts, shift, rule, power, COUNTED
+        )
         _narrow[(1,)](state, counts)
     grid = (triton_bits.groups(total),)
     ties = torch.empty(grid[0], dtype=torch.int32, device=device)
@@ -173,7 +187,9 @@ def cut_of(size: int) -> tuple[int, int, int]:
 
 
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
-    """`selection.weakest`: the k active blocks with the smallest sum of |w|, bool (active,). The exponent must be whole."""
+    """`selection.weakest`: the k active blocks with the smallest sum of |w|, bool (active,). The
+    exponent must be whole.
+    """
     power = 0 if noise is None else int(exponent)
     if noise is not None and (power != exponent or power < 1):
         raise ValueError(f"exponent is {exponent}, expected 1, 2, 3, ...: on a GPU the soft rule multiplies")
@@ -184,10 +200,14 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
 
 
 def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
-    """`selection.regrow_at_random`: k of the inactive blocks, those with the smallest random words, as a mask."""
+    """`selection.regrow_at_random`: k of the inactive blocks, those with the smallest random words,
+    as a mask.
+    """
     return _smallest(None, mask, total, k, "random", device=mask.device, noise=key, packed=True)
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
-    """`selection.regrow_largest`: the k inactive blocks with the largest scores, float32 (total,), as a mask."""
+    """`selection.regrow_largest`: the k inactive blocks with the largest scores, float32 (total,),
+    as a mask.
+    """
     return _smallest(scores, mask, scores.numel(), k, "largest", device=mask.device, packed=True)

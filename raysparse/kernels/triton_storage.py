@@ -1,14 +1,18 @@
-"""Compact storage in Triton: expand to dense, compact-accumulate from dense, and moving states to their new places.
+"""Compact storage in Triton: expand to dense, compact-accumulate from dense, and moving states to
+their new places.
 
-Legend: a matrix of `blocks` blocks of `size` weights. Without a `tile`, dense memory is (blocks, size): single weights and runs.
-With one, it is (rows, columns), and block b is the square tile b // (columns / tile), b % (columns / tile). Compact memory holds
-the active blocks one after another, so entry e of the active block b is at rank(b) * size + e.
+Legend: a matrix of `blocks` blocks of `size` weights. Without a `tile`, dense memory is (blocks,
+size): single weights and runs. With one, it is (rows, columns), and block b is the square tile b //
+(columns / tile), b % (columns / tile). Compact memory holds the active blocks one after another, so
+entry e of the active block b is at rank(b) * size + e.
 
-The decision that shaped this file: one kernel each way for all three layouts. A program takes `count` blocks of one group and
-`width` entries of each: 1,024 x 1 for single weights, 32 x 128 for large tiles. Both memories are read and written in ascending
-order, a row of a tile at a time, and no two programs touch the same address: no atomics, any order of programs gives the same bits.
+One kernel each way for all three layouts. A program takes `count` blocks of one group and `width`
+entries of each: 1,024 x 1 for single weights, 32 x 128 for large tiles. Both memories are read and
+written in ascending order, a row of a tile at a time, and no two programs touch the same address:
+no atomics, any order of programs gives the same bits.
 
-Cost: expand writes the dense matrix once and reads d of it, which is 1/tokens of the product's work: it is paid by bandwidth alone.
+Cost: expand writes the dense matrix once and reads d of it, which is 1/tokens of the product's
+work: it is paid by bandwidth alone.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -76,7 +80,9 @@ def cut_of(size: int) -> tuple[int, int]:
 
 
 def _geometry(dense: Tensor, tile: int) -> tuple[int, int, int, int, tuple[int, int]]:
-    """(blocks, size, blocks a program, entries a program, grid) for dense memory, and the checks both ways share."""
+    """(blocks, size, blocks a program, entries a program, grid) for dense memory, and the checks
+    both ways share.
+    """
     assert dense.is_contiguous()
     assert dense.numel() < 2**31, "a single matrix is indexed with 32 bits"
     size = tile * tile if tile else dense.shape[1]
@@ -86,7 +92,9 @@ def _geometry(dense: Tensor, tile: int) -> tuple[int, int, int, int, tuple[int, 
 
 
 def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int = 0) -> None:
-    """`reference.expand`: fill `out`, (blocks, size) or with a `tile` (rows, columns), with the active values and zeros."""
+    """`reference.expand`: fill `out`, (blocks, size) or with a `tile` (rows, columns), with the
+    active values and zeros.
+    """
     blocks, size, count, width, grid = _geometry(out, tile)
     _expand[grid](values, mask, bases, out, blocks, out.shape[1], size, tile, count, width)
 
@@ -100,7 +108,8 @@ def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor,
 def close_up(state: Tensor, dropped: Tensor) -> None:
     """`selection.close_up`: blocks that are not `dropped` go to the front, in place.
 
-    From the left: a portion is copied out before anything is written over it. Memory: a quarter of the state and a bit a block.
+    From the left: a portion is copied out before anything is written over it. Memory: a quarter of
+    the state and a bit a block.
     """
     kept = triton_bits.pack(dropped, inverted=True)
     bases = triton_bits.bases(kept)
@@ -113,7 +122,9 @@ def close_up(state: Tensor, dropped: Tensor) -> None:
 
 
 def spread(state: Tensor, stayed: Tensor) -> None:
-    """`selection.spread`: blocks at the front go to where `stayed`, the others become 0, in place and from the right."""
+    """`selection.spread`: blocks at the front go to where `stayed`, the others become 0, in place
+    and from the right.
+    """
     places = triton_bits.pack(stayed)
     bases = triton_bits.bases(places)
     blocks, buffer, starts = _portions(state, len(stayed))

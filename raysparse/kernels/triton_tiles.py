@@ -1,17 +1,23 @@
-"""Products with a matrix kept as tiles, in Triton: only active tiles are multiplied, forward and in both gradients.
+"""Products with a matrix kept as tiles, in Triton: only active tiles are multiplied, forward and in
+both gradients.
 
-Legend: t tokens; W (rows, columns) in tiles of `side`; tiles (active, side, side) its values, row by row; a program computes
-`portion` tokens of one tile column of y, going through the tiles of one tile row (for dx: tile column) `depth` entries at a time.
-    y[:, r] = sum over tiles (r, c) of x[:, c] W_rc^T      dx[:, c] = sum over tiles (r, c) of dy[:, r] W_rc
+Legend: t tokens; W (rows, columns) in tiles of `side`; tiles (active, side, side) its values, row
+    by row; a program computes
+`portion` tokens of one tile column of y, going through the tiles of one tile row (for dx: tile
+column) `depth` entries at a time.
+    y[:, r] = sum over tiles (r, c) of x[:, c] W_rc^T      dx[:, c] = sum over tiles (r, c) of dy[:,
+    r] W_rc
     dW_rc += dy[:, r]^T x[:, c]
 
-The decision that shaped this file: operands are read through tensor descriptors. On Hopper that is the copy engine (TMA) feeding
-wgmma, with no registers spent on addresses and no masks at the end of the tokens; on older GPUs Triton lowers the same
-code to pointers. Sums are float32; a program owns its output, so there are no atomics and every run gives the same bits.
+Operands are read through tensor descriptors. On Hopper that is the copy engine (TMA) feeding wgmma,
+with no registers spent on addresses and no masks at the end of the tokens; on older GPUs Triton
+lowers the same code to pointers. Sums are float32; a program owns its output, so there are no
+atomics and every run gives the same bits.
 
-Hazards. Tiles of 32 are below wgmma's 64 rows in dW and fall back to mma.sync. float32 products are IEEE (not tf32) and therefore
-slow: this layout is for bfloat16. Tile rows of unequal counts make programs of unequal length; row-balanced masks avoid that.
-In the interpreter bfloat16 products are wrong, so there operands are widened first (`widen`).
+Hazards. Tiles of 32 are below wgmma's 64 rows in dW and fall back to mma.sync. float32 products are
+IEEE (not tf32) and therefore slow: this layout is for bfloat16. Tile rows of unequal counts make
+programs of unequal length; row-balanced masks avoid that. In the interpreter bfloat16 products are
+wrong, so there operands are widened first (`widen`).
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -51,7 +57,7 @@ def _product(
     for step in range(tl.load(starts + own) * steps, tl.load(starts + own + 1) * steps):
         visit, part = step // steps, step % steps * depth
         a = x.load([first_token, tl.load(partners + visit) * side + part])
-        if transposed:  # noqa: SIM108  y: W_rc^T, whose values stand in the order of the visits
+        if transposed:
             b = tiles.load([visit * side, part]).T
         else:
             b = tiles.load([tl.load(numbers + visit) * side + part, 0])
@@ -129,7 +135,9 @@ def accumulate_weight_gradient(gradient: Tensor, x: Tensor, where: TileLists, ou
     side = _check(out)
     cut = cut_of(side, x.dtype)
     part = cut.part
-    while part > 32 and len(out) * (side // part) < ENOUGH_PROGRAMS:  # few tiles: split them, so that no processor idles
+    while (
+        part > 32 and len(out) * (side // part) < ENOUGH_PROGRAMS
+    ):  # few tiles: split them, so that no processor idles
         part //= 2
     _weight_gradient[(len(out), side // part)](
         TensorDescriptor.from_tensor(gradient.contiguous(), [cut.tokens, side]),

@@ -2,9 +2,10 @@
 
 Legend: b sequences, t tokens of one, h hidden width, a heads, e = h / a.
 
-The decision that shaped this file: the model does not know whether it is sparse. It is built over `SparseWeights`, which hold the
-seven projections of every layer, dense ones included; embedding, head and norms are ordinary parameters. It returns losses,
-never logits. Left out: sampling and caches; raysparse trains models, others serve them.
+The model does not know whether it is sparse. It is built over `SparseWeights`, which hold the seven
+projections of every layer, dense ones included; embedding, head and norms are ordinary parameters.
+It returns losses, never logits. Left out: sampling and caches; raysparse trains models, others
+serve them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Layer(nn.Module):
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         b, t, h = z.shape
-        q, k, v = (p(z).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value))  # (b, a, t, e)
+        q, k, v = (
+            p(z).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value)
+        )  # (b, a, t, e)
         mixed = F.scaled_dot_product_attention(rotate(q, cosine, sine), rotate(k, cosine, sine), v, is_causal=True)
         projected: Tensor = self.output(mixed.transpose(1, 2).reshape(b, t, h))
         return projected

@@ -1,12 +1,15 @@
-"""Output head and cross-entropy in one, a portion of the tokens at a time, so that the logits never exist whole.
+"""Output head and cross-entropy in one, a portion of the tokens at a time, so that the logits never
+exist whole.
 
-At the papers' sizes the logits are the largest tensor of all: 32k tokens x 32k vocabulary in bf16, fp32 and their gradient take
-10 GB. The decision that shaped this file: gradients are made in the forward pass, portion by portion, while the logits of a portion
-are at hand; the backward pass only hands them on. Losses, softmax and the sum of the head's gradient over portions are float32
-whatever the compute dtype: kept in bfloat16, a sum over 250 portions is 1.9 % off, in float32 0.24 % as over one portion.
+At the papers' sizes the logits are the largest tensor of all: 32k tokens x 32k vocabulary in bf16,
+fp32 and their gradient take 10 GB. Gradients are made in the forward pass, portion by portion,
+while the logits of a portion are at hand; the backward pass only hands them on. Losses, softmax and
+the sum of the head's gradient over portions are float32 whatever the compute dtype: kept in
+bfloat16, a sum over 250 portions is 1.9 % off, in float32 0.24 % as over one portion.
 
-On a GPU, Liger-Kernel does the same where it is installed (`pip install 'raysparse[gpu]'`), with its passes over the logits fused.
-Left out: torch 2.13's own linear_cross_entropy, since older torch must do.
+On a GPU, Liger-Kernel does the same where it is installed (`pip install 'raysparse[gpu]'`), with
+its passes over the logits fused. Left out: torch 2.13's own linear_cross_entropy, since older torch
+must do.
 """
 
 from __future__ import annotations
@@ -79,7 +82,8 @@ def own_head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies, nats, float32 scalar.
 
-    hidden (tokens, width) in the compute dtype, head (vocabulary, width) as it is stored, targets (tokens,).
+    hidden (tokens, width) in the compute dtype, head (vocabulary, width) as it is stored, targets
+    (tokens,).
     """
     if torch.is_grad_enabled():
         fused = _fused(hidden)

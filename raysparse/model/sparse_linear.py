@@ -1,8 +1,10 @@
-"""A linear layer over a `SparseMatrix`: forward, input gradient and weight gradient without a dense weight of its own.
+"""A linear layer over a `SparseMatrix`: forward, input gradient and weight gradient without a dense
+weight of its own.
 
-The decision that shaped this file: the weight is no autograd tensor. The backward pass writes the weight gradient straight into the
-compact arena, so a dense gradient of a sparse matrix exists only in the shared scratch, for the time of one product (or not at all,
-for tiles). For the same reason the dense weight is expanded again in the backward pass instead of being saved. No bias.
+The weight is no autograd tensor. The backward pass writes the weight gradient straight into the
+compact arena, so a dense gradient of a sparse matrix exists only in the shared scratch, for the
+time of one product (or not at all, for tiles). For the same reason the dense weight is expanded
+again in the backward pass instead of being saved. No bias.
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ class _Product(torch.autograd.Function):
 
 
 class SparseLinear(nn.Module):
-    """x (..., columns) -> (..., rows). Gradients of the weight go to `matrix.grad`; call backward at most once per forward."""
+    """x (..., columns) -> (..., rows). Gradients of the weight go to `matrix.grad`; call backward
+    at most once per forward.
+    """
 
     def __init__(self, matrix: SparseMatrix):
         super().__init__()
         self.matrix = matrix
 
-    # It writes gradients as a side effect: torch.compile leaves it alone and compiles what lies between.
+    # It writes gradients as a side effect: torch.compile leaves it alone and compiles what lies
+    # between.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.matrix.shape

@@ -1,12 +1,14 @@
-"""Where the active weights of one matrix are: one bit a block, and how blocks map to the dense matrix.
+"""Where the active weights of one matrix are: one bit a block, and how blocks map to the dense
+matrix.
 
-Three kinds, one rule. The weights of a matrix are numbered in blocks: `element` blocks are single weights in row-major order, `run`
-blocks are `block` consecutive weights in row-major order (the papers' block structure), `tile` blocks are block x block squares,
-numbered row by row. Compact tensors hold the active blocks one after another in ascending order of their number.
+Three kinds, one rule. The weights of a matrix are numbered in blocks: `element` blocks are single
+weights in row-major order, `run` blocks are `block` consecutive weights in row-major order (the
+papers' block structure), `tile` blocks are block x block squares, numbered row by row. Compact
+tensors hold the active blocks one after another in ascending order of their number.
 
-The decision that shaped this file: a layout is one bit a block (`kernels.bitmask`), which is all that memory pays for; lists of
-block numbers are made when they are needed and thrown away. A full matrix (every block active) needs no mask at all: its values
-*are* the dense matrix, row-major whatever the kind.
+A layout is one bit a block (`kernels.bitmask`), which is all that memory pays for; lists of block
+numbers are made when they are needed and thrown away. A full matrix (every block active) needs no
+mask at all: its values *are* the dense matrix, row-major whatever the kind.
 
 Left out: values and moments (`storage`), choosing blocks (`topology`).
 """
@@ -28,7 +30,8 @@ INITIAL_MASK = 1  # what a Philox stream is for; topology.py holds the others
 class Layout:
     """The active blocks of one matrix of (rows, columns).
 
-    mask: int32 words, one bit a block, or None when every block is active; bases: what kernels derive ranks from.
+    mask: int32 words, one bit a block, or None when every block is active; bases: what kernels
+    derive ranks from.
     """
 
     def __init__(self, kind: LayoutKind, block: int, shape: Blocks, mask: Tensor | None):
@@ -42,13 +45,19 @@ class Layout:
         cls, kind: LayoutKind, block: int, shape: Blocks, *, seed: int, matrix: int, device: torch.device | str = "cpu",
         balanced: bool = False,
     ) -> Layout:  # fmt: skip
-        """Exactly `shape.active` blocks, uniformly at random, a function of (seed, matrix) alone; balanced: as many in each row."""
+        """Exactly `shape.active` blocks, uniformly at random, a function of (seed, matrix) alone;
+        balanced: as many in each row.
+        """
         if shape.active == shape.total:
             return cls(kind, block, shape, None)
         empty = torch.zeros(bitmask.words(shape.total), dtype=torch.int32, device=device)
         key = philox.stream(seed, matrix, INITIAL_MASK)
         layout = cls(kind, block, shape, empty)
-        mask = layout.regrown_in_rows(empty, key) if balanced else ops.regrow_at_random(empty, shape.total, shape.active, key)
+        mask = (
+            layout.regrown_in_rows(empty, key)
+            if balanced
+            else ops.regrow_at_random(empty, shape.total, shape.active, key)
+        )
         layout.replace(mask)
         return layout
 
@@ -67,7 +76,9 @@ class Layout:
         self._changed()
 
     def exchange(self, pruned: Tensor, regrown: Tensor) -> None:
-        """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as many."""
+        """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as
+        many.
+        """
         assert self.mask is not None
         ops.remove(self.mask, self.shape.total, pruned)
         self.mask.bitwise_or_(regrown)
@@ -80,7 +91,9 @@ class Layout:
         self._lists = None
 
     def regrown_in_rows(self, survivors: Tensor, key: int, scores: Tensor | None = None) -> Tensor:
-        """For balanced tiles: a mask of as many new blocks in every row as the `survivors` there are short of."""
+        """For balanced tiles: a mask of as many new blocks in every row as the `survivors` there
+        are short of.
+        """
         assert self.mask is not None
         rows = self.shape.rows // self.block
         per_row = self.shape.active // rows
@@ -93,14 +106,18 @@ class Layout:
         return bitmask.positions(self.mask, self.shape.total, self.shape.active)
 
     def tiles(self) -> TileLists:
-        """Where the active tiles are, for products that go through them; kept until the layout changes."""
+        """Where the active tiles are, for products that go through them; kept until the layout
+        changes.
+        """
         assert self.mask is not None
         if self._lists is None:
             self._lists = tile_lists(self.mask, self.shape.rows, self.shape.columns, self.block, self.shape.active)
         return self._lists
 
     def expand(self, values: Tensor, out: Tensor) -> Tensor:
-        """Fill the dense matrix `out` (rows, columns) with the active `values` and zeros elsewhere; returns it."""
+        """Fill the dense matrix `out` (rows, columns) with the active `values` and zeros elsewhere;
+        returns it.
+        """
         if self.mask is None:
             out.view(-1).copy_(values)
         else:

@@ -1,13 +1,19 @@
-"""SMET's Adam: local ages, regrowth warm-up, density-aware learning rate, over arenas of compact storage.
+"""SMET's Adam: local ages, regrowth warm-up, density-aware learning rate, over arenas of compact
+storage.
 
-The decision that shaped this file: there is one optimizer for everything. Dense parameters and sparse matrices are arenas that
-differ in two numbers (learning-rate factor, weight decay) and in whether they have ages; plain Adam (methods dense, static, set,
-rigl) is the case without ages. At density 1 it is therefore `torch.optim.Adam` to rounding, which a test holds.
+There is one optimizer for everything. Dense parameters and sparse matrices are arenas that differ
+in two numbers (learning-rate factor, weight decay) and in whether they have ages; plain Adam
+(methods dense, static, set, rigl) is the case without ages. At density 1 it is therefore
+`torch.optim.Adam` to rounding, which a test holds.
 
-Formulas (SMET, arXiv 2606.00888, section 3; REFERENCE section 1), t the age of a weight in steps, W the warm-up:
-    m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  w -= lr * min(t / W, 1) * m_hat / (sqrt(v_hat) + eps)
-The warm-up scales the update and leaves the moments alone (the paper's form; the released code scales the momentum buffer).
-It applies to regrown weights only: weights that are there from the start take the run's own warm-up.
+Formulas (SMET, arXiv 2606.00888, section 3; REFERENCE section 1), t the age of a weight in steps, W
+the warm-up:
+    m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  w -= lr * min(t / W, 1) * m_hat /
+    (sqrt(v_hat) + eps)
+The warm-up scales the update and leaves the moments alone (the paper's form; the released code
+scales the momentum buffer).
+It applies to regrown weights only: weights that are there from the start take the run's own
+warm-up.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ ROUNDING = 3  # what a Philox stream is for
 
 
 def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
-    """Rate of the dense parameters at 1-based `step`: linear warm-up, then cosine to `final_lr_fraction` of the peak."""
+    """Rate of the dense parameters at 1-based `step`: linear warm-up, then cosine to
+    `final_lr_fraction` of the peak.
+    """
     warmup = max(1, round(spec.warmup_fraction * steps))
     if step <= warmup:
         return spec.lr * step / warmup
@@ -36,9 +44,11 @@ def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
 
 
 def age_tables(optimizer: OptimizerSpec, sparsity: SparsitySpec, *, rate: float, step: int) -> tuple[Tensor, Tensor]:
-    """(step size, correction) of `kernels.reference.adam_step` for every stored age 0..255, float32, worked out in float64.
+    """(step size, correction) of `kernels.reference.adam_step` for every stored age 0..255,
+    float32, worked out in float64.
 
-    A block regrown k topology updates ago has taken t = k * update_every + (steps since the last update) steps.
+    A block regrown k topology updates ago has taken t = k * update_every + (steps since the last
+    update) steps.
     """
     since_update = (step - 1) % sparsity.update_every + 1
     t = torch.arange(FROM_THE_START + 1, dtype=torch.float64) * sparsity.update_every + since_update
@@ -59,7 +69,9 @@ class Group:
 
 
 class Smet:
-    """The optimizer over all groups of a trial. It has no state of its own: moments and ages are in the arenas."""
+    """The optimizer over all groups of a trial. It has no state of its own: moments and ages are in
+    the arenas.
+    """
 
     def __init__(self, spec: TrialSpec, groups: list[Group]):
         self.spec = spec
@@ -72,7 +84,9 @@ class Smet:
         return norm
 
     def clip_factor(self, norm: Tensor) -> Tensor:
-        """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is off."""
+        """What gradients are multiplied by so that their norm is at most `clip`; 1 when clipping is
+        off.
+        """
         clip = self.spec.optimizer.clip
         if not clip:
             return torch.ones_like(norm)
@@ -80,7 +94,9 @@ class Smet:
         return ratio.clamp(max=1.0)
 
     def step(self, step: int, gradient_factor: Tensor) -> float:
-        """Take 1-based optimizer step `step`, clear the gradients, and return the dense learning rate that was used."""
+        """Take 1-based optimizer step `step`, clear the gradients, and return the dense learning
+        rate that was used.
+        """
         spec = self.spec.optimizer
         rate = learning_rate(spec, step, self.spec.steps)
         for number, group in enumerate(self.groups):

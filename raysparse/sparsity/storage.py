@@ -1,13 +1,15 @@
-"""What is stored for the weights: flat arenas for values, gradients, moments and ages, one slot per active weight.
+"""What is stored for the weights: flat arenas for values, gradients, moments and ages, one slot per
+active weight.
 
-The decision that shaped this file: all weights of a kind live in one flat tensor per state (an `Arena`), and matrices are views of
-it. The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of the model, and memory is
-what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch matrix that all of them share, filled
-right before the product that needs it (and reused for that product's weight gradient); tiles that pay off need not even that.
-Who has memory to spare can keep the dense weights instead (`resident`): they are then made once a step.
+All weights of a kind live in one flat tensor per state (an `Arena`), and matrices are views of it.
+The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of
+the model, and memory is what the counts say: there is no dense copy of a sparse matrix anywhere,
+only one scratch matrix that all of them share, filled right before the product that needs it (and
+reused for that product's weight gradient); tiles that pay off need not even that. Who has memory to
+spare can keep the dense weights instead (`resident`): they are then made once a step.
 
-Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255 means "since the start of
-training, or so long ago that it makes no difference" (`FROM_THE_START`).
+Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255
+means "since the start of training, or so long ago that it makes no difference" (`FROM_THE_START`).
 
 Left out: how a step changes values (`optimizer`), how blocks change places (`topology`).
 """
@@ -28,15 +30,27 @@ FROM_THE_START = 255
 INITIAL_VALUES = 2  # what a Philox stream is for
 INIT_STD = 0.02
 
-STORAGE_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16_master": torch.float32}
-COMPUTE_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16_master": torch.bfloat16}
+STORAGE_DTYPE: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bf16_master": torch.float32,
+}
+COMPUTE_DTYPE: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bf16_master": torch.bfloat16,
+}
 MOMENT_DTYPE: dict[Moments, torch.dtype] = {"fp32": torch.float32, "bf16_stochastic": torch.bfloat16}
 
 
 class Arena:
-    """Flat storage for `count` weights: values, grad, exp_avg, exp_avg_sq, and uint8 ages of `ages` blocks (0: none)."""
+    """Flat storage for `count` weights: values, grad, exp_avg, exp_avg_sq, and uint8 ages of `ages`
+    blocks (0: none).
+    """
 
-    def __init__(self, count: int, *, ages: int = 0, dtype: torch.dtype, moments: torch.dtype, device: torch.device | str):
+    def __init__(
+        self, count: int, *, ages: int = 0, dtype: torch.dtype, moments: torch.dtype, device: torch.device | str
+    ):
         self.values = torch.zeros(count, dtype=dtype, device=device)
         self.grad = torch.zeros(count, dtype=dtype, device=device)
         self.exp_avg = torch.zeros(count, dtype=moments, device=device)
@@ -80,24 +94,38 @@ def adopt(parameters: Iterable[nn.Parameter], *, moments: torch.dtype) -> Arena:
 
 
 class SparseMatrix:
-    """One projection matrix of (rows, columns): a layout, views of the arena for its active weights, and its three products.
+    """One projection matrix of (rows, columns): a layout, views of the arena for its active
+    weights, and its three products.
 
-    A product either multiplies the active tiles (`tiled`), or puts the weights into dense memory and multiplies that: the shared
-    `scratch`, or `resident`, which is the matrix's own and stays valid until the values change.
+    A product either multiplies the active tiles (`tiled`), or puts the weights into dense memory
+    and multiplies that: the shared `scratch`, or `resident`, which is the matrix's own and stays
+    valid until the values change.
     """
 
     def __init__(
-        self, number: int, layout: Layout, arena: Arena, start: int, first_block: int, *, scratch: Tensor, tiled: bool = False,
+        self,
+        number: int,
+        layout: Layout,
+        arena: Arena,
+        start: int,
+        first_block: int,
+        *,
+        scratch: Tensor,
+        tiled: bool = False,
         resident: Tensor | None = None,
-    ):  # fmt: skip
+    ):
         self.number, self.layout = number, layout
         self._arena, self._resident, self._revision = arena, resident, -1
         part = slice(start, start + layout.shape.active_weights)
         self.values, self.grad = arena.values[part], arena.grad[part]
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
         self.age = None if arena.age is None else arena.age[first_block : first_block + layout.shape.active]
-        self.dense_gradient: Tensor | None = None  # float32 (rows, columns), only around an update that regrows by gradient
-        self.on_gradient: Callable[[int], None] | None = None  # told this matrix's number when a backward pass has added to `grad`
+        self.dense_gradient: Tensor | None = (
+            None  # float32 (rows, columns), only around an update that regrows by gradient
+        )
+        self.on_gradient: Callable[[int], None] | None = (
+            None  # told this matrix's number when a backward pass has added to `grad`
+        )
         self.tiled = tiled and not layout.is_full
         self._scratch = scratch
 
@@ -106,7 +134,9 @@ class SparseMatrix:
         return self.layout.shape.rows, self.layout.shape.columns
 
     def weight(self) -> Tensor:
-        """The dense matrix in the compute dtype, valid until the scratch is used again: use it at once, do not keep it."""
+        """The dense matrix in the compute dtype, valid until the scratch is used again: use it at
+        once, do not keep it.
+        """
         if self.layout.is_full and self.values.dtype == self._scratch.dtype:
             return self.values.view(self.shape)
         if self._resident is None:
@@ -157,7 +187,9 @@ class SparseMatrix:
                 self.dense_gradient.add_(dense)
 
     def _scratch_matrix(self) -> Tensor:
-        """The shared scratch memory as a matrix of this shape; whoever uses it next overwrites it."""
+        """The shared scratch memory as a matrix of this shape; whoever uses it next overwrites
+        it.
+        """
         rows, columns = self.shape
         return self._scratch[: rows * columns].view(rows, columns)
 
@@ -166,11 +198,17 @@ class SparseMatrix:
 
 
 class SparseWeights:
-    """All projection matrices of a model. Initial values and masks are functions of the seed and the matrix's number alone."""
+    """All projection matrices of a model. Initial values and masks are functions of the seed and
+    the matrix's number alone.
+    """
 
     def __init__(self, spec: TrialSpec, *, device: torch.device | str = "cpu", resident: bool = False):
         blocks = block_counts(spec.model, spec.sparsity)
-        ages = sum(b.active for b in blocks.values()) if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0
+        ages = (
+            sum(b.active for b in blocks.values())
+            if spec.sparsity.changes_topology and spec.sparsity.uses_local_age
+            else 0
+        )
         self.arena = Arena(
             sum(b.active_weights for b in blocks.values()),
             ages=ages,
@@ -201,7 +239,9 @@ class SparseWeights:
             first_block += shape.active
 
     def want_dense_gradients(self, wanted: bool) -> None:
-        """Give every matrix that can change a zeroed dense gradient to fill, or take them all away."""
+        """Give every matrix that can change a zeroed dense gradient to fill, or take them all
+        away.
+        """
         for matrix in self.matrices.values():
             is_kept = wanted and not matrix.layout.is_full
             matrix.dense_gradient = torch.zeros(matrix.shape, device=self.arena.values.device) if is_kept else None
@@ -218,7 +258,9 @@ class SparseWeights:
             self.matrices[name].layout.replace(mask)
 
     def checksum(self) -> int:
-        """A number that two ranks share only if they have the same topology (up to a chance of 2^-63)."""
+        """A number that two ranks share only if they have the same topology (up to a chance of
+        2^-63).
+        """
         total = 0
         for number, mask in enumerate(self._masks().values()):
             place = torch.arange(1, mask.numel() + 1, device=mask.device)
@@ -228,7 +270,12 @@ class SparseWeights:
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `counts.MemoryBytes`."""
         layout = sum(m.layout.nbytes for m in self.matrices.values())
-        return {**self.arena.bytes_by_kind(), "layout": layout, "scratch": self._scratch.nbytes, "resident": self._resident}
+        return {
+            **self.arena.bytes_by_kind(),
+            "layout": layout,
+            "scratch": self._scratch.nbytes,
+            "resident": self._resident,
+        }
 
     def _masks(self) -> dict[str, Tensor]:
         return {name: m.layout.mask for name, m in self.matrices.items() if m.layout.mask is not None}
@@ -242,6 +289,8 @@ def _first_layout(spec: TrialSpec, number: int, shape: Blocks, device: torch.dev
 
 
 def _initial_values(seed: int, number: int, shape: tuple[int, int]) -> Tensor:
-    """N(0, 0.02) float32: every density starts from the same dense matrix, of which it keeps its active weights."""
+    """N(0, 0.02) float32: every density starts from the same dense matrix, of which it keeps its
+    active weights.
+    """
     generator = torch.Generator().manual_seed(philox.stream(seed, number, INITIAL_VALUES) >> 1)
     return torch.empty(shape).normal_(0.0, INIT_STD, generator=generator)

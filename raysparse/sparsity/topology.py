@@ -1,13 +1,15 @@
 """Topology updates: prune the weakest active blocks of every matrix, regrow as many inactive ones.
 
-The decision that shaped this file: an update is a pure function of (weights, seed, matrix, update number), so ranks agree without
-talking and a resumed run repeats itself. The number of active blocks never changes, so storage stays where it is: survivors and
-regrown blocks are put back in ascending order inside it. A regrown block starts with value, moments and age 0. A block that was
-pruned cannot be regrown in the same update (as in the released SMET code).
+An update is a pure function of (weights, seed, matrix, update number), so ranks agree without
+talking and a resumed run repeats itself. The number of active blocks never changes, so storage
+stays where it is: survivors and regrown blocks are put back in ascending order inside it. A regrown
+block starts with value, moments and age 0. A block that was pruned cannot be regrown in the same
+update (as in the released SMET code).
 
-Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3 (Gumbel keys); regrow uniformly at
-random, or by the largest |gradient| (rigl, smet_grad). Balanced tiles are pruned as all are, then every row regrows as many as it
-lost (of those just pruned only where nothing else is left in the row). The share that changes falls along a cosine over the run.
+Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3
+(Gumbel keys); regrow uniformly at random, or by the largest |gradient| (rigl, smet_grad). Balanced
+tiles are pruned as all are, then every row regrows as many as it lost (of those just pruned only
+where nothing else is left in the row). The share that changes falls along a cosine over the run.
 """
 
 from __future__ import annotations
@@ -39,13 +41,17 @@ class Change:
 
 
 class Topology:
-    """When and how a trial's topology changes. Stateless: everything follows from the spec and the step."""
+    """When and how a trial's topology changes. Stateless: everything follows from the spec and the
+    step.
+    """
 
     def __init__(self, spec: TrialSpec):
         self.spec = spec
 
     def due(self, step: int) -> bool:
-        """Whether an update follows 1-based step `step`; none follows the last, since nothing would train on it."""
+        """Whether an update follows 1-based step `step`; none follows the last, since nothing would
+        train on it.
+        """
         sparsity = self.spec.sparsity
         return sparsity.changes_topology and step % sparsity.update_every == 0 and step < self.spec.steps
 
@@ -94,14 +100,20 @@ class Topology:
         noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
         return ops.weakest(matrix.values, matrix.layout.shape.size, count, noise=noise, exponent=SOFT_EXPONENT)  # type: ignore[no-any-return]
 
-    def _regrown(self, matrix: SparseMatrix, mask: Tensor, count: int, number: int, survivors: Tensor | None = None) -> Tensor:
-        """A mask of the `count` blocks to take in; with `survivors`, as many in every row as these are short of."""
+    def _regrown(
+        self, matrix: SparseMatrix, mask: Tensor, count: int, number: int, survivors: Tensor | None = None
+    ) -> Tensor:
+        """A mask of the `count` blocks to take in; with `survivors`, as many in every row as these
+        are short of.
+        """
         layout, gradient = matrix.layout, matrix.dense_gradient
         key = philox.stream(self.spec.seed, matrix.number, number, REGROW)
         scores: Tensor | None = None
         if self.spec.sparsity.regrows_by_gradient:
             if gradient is None:
-                raise RuntimeError(f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected")
+                raise RuntimeError(
+                    f"matrix {matrix.number} was to regrow by gradient but no dense gradient was collected"
+                )
             scores = layout.block_sums(gradient.abs_())
         regrown: Tensor
         if survivors is not None:
@@ -114,6 +126,8 @@ class Topology:
 
 
 def update_ratio(sparsity: SparsitySpec, step: int, steps: int) -> float:
-    """Share of the active blocks replaced after `step`: a cosine from `update_ratio` to `update_ratio_final` over the run."""
+    """Share of the active blocks replaced after `step`: a cosine from `update_ratio` to
+    `update_ratio_final` over the run.
+    """
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
     return sparsity.update_ratio_final + (sparsity.update_ratio - sparsity.update_ratio_final) * cosine

@@ -1,8 +1,10 @@
-"""One attempt at one trial, wherever it runs: every way in which it can end becomes an Outcome that the broker understands.
+"""One attempt at one trial, wherever it runs: every way in which it can end becomes an Outcome that
+the broker understands.
 
-The decision that shaped this file: a trial must not take the sweep with it, so this is the only place that catches everything a
-trial can raise - and it swallows nothing: the traceback goes whole into `trials/<id>/failure.txt`, its last line into the row.
-Both executors call it, `inline` in this process and `train/ray_worker.py` in a Ray Train worker. Imports torch.
+A trial must not take the sweep with it, so this is the only place that catches everything a trial
+can raise - and it swallows nothing: the traceback goes whole into `trials/<id>/failure.txt`, its
+last line into the row. Both executors call it, `inline` in this process and `ray/worker.py`
+in a Ray Train worker. Imports torch.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ FAILURE = "failure.txt"
 def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
     """Train the trial of a lease, from its checkpoint if it has one.
 
-    `tell` takes each report and answers with a reason to stop, or "". Raises nothing but what ends the process (Ctrl-C).
+    `tell` takes each report and answers with a reason to stop, or "". Raises nothing but what ends
+    the process (Ctrl-C).
     """
 
     def relay(report: Report) -> None:
@@ -42,5 +45,7 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device had too little memory; torch's CPU allocator raises a plain RuntimeError."""
+    """Whether an error means that the device had too little memory; torch's CPU allocator raises a
+    plain RuntimeError.
+    """
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

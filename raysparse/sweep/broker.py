@@ -1,14 +1,17 @@
-"""The broker: which trial runs next, what its end means, and what it cost. Plain Python, no Ray, no torch.
+"""The broker: which trial runs next, what its end means, and what it cost. Plain Python, no Ray, no
+torch.
 
-The decision that shaped this file: every rule of a sweep lives in this one object, and both executors obey it - `inline` calls
-it, `fleet` wraps it in a Ray actor. A slot (one group of workers) takes a lease, trains, and says how it ended. A slot that asks
-for work while the broker believes it is busy has died and come back, so its lease is served again and the trial continues from
-its own checkpoint. The broker is the only writer of the journal: a trial is finished when its row is there, exactly once.
+Every rule of a sweep lives in this one object, and both executors obey it - `inline` calls it,
+`fleet` wraps it in a Ray actor. A slot (one group of workers) takes a lease, trains, and says how
+it ended. A slot that asks for work while the broker believes it is busy has died and come back, so
+its lease is served again and the trial continues from its own checkpoint. The broker is the only
+writer of the journal: a trial is finished when its row is there, exactly once.
 
-How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half the micro-batch, then
-`out_of_memory`. An exception: `failed`, with the traceback in `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the
-last time with half the micro-batch: `failed`. Its machine went away: `preempted` if none comes back, and not held against it.
-Not affordable: no row, it waits for a larger budget.
+How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half
+the micro-batch, then `out_of_memory`. An exception: `failed`, with the traceback in
+`trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the last time with half the
+micro-batch: `failed`. Its machine went away: `preempted` if none comes back, and not held against
+it. Not affordable: no row, it waits for a larger budget.
 
 Left out: starting processes (`fleet`), and telling people (`progress`).
 """
@@ -100,7 +103,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Job:
-    """What a sweep is asked to do now: the chosen trials of a plan, in this order, in this run folder."""
+    """What a sweep is asked to do now: the chosen trials of a plan, in this order, in this run
+    folder.
+    """
 
     plan: Plan
     storage: Folder  # of runs and token stores
@@ -111,7 +116,8 @@ class Job:
 class Broker:
     """The state of a running sweep. One per sweep; not thread-safe.
 
-    Trials come by `submit`, not from the job, so that a search may choose them as it goes. `clock` (seconds) is for tests.
+    Trials come by `submit`, not from the job, so that a search may choose them as it goes. `clock`
+    (seconds) is for tests.
     """
 
     def __init__(self, job: Job, *, clock: Callable[[], float] = time.monotonic):
@@ -131,7 +137,7 @@ class Broker:
         spent = {spec.trial_id: price(spec, unit, self._before.get(spec.trial_id, Work())) for spec in plan.specs}
         self.ledger = Ledger(plan.budget.limit, spent)
 
-    # -- what is asked of the broker by whoever chooses the trials -------------------------------------------------------------
+    # -- what is asked of the broker by whoever chooses the trials --
 
     def submit(self, spec: TrialSpec) -> None:
         """Queue a trial."""
@@ -156,7 +162,9 @@ class Broker:
         self.closed = True
 
     def give_up(self, reason: str) -> None:
-        """No slot is left: trials that had begun are preempted, the others stay without a row; the next run tries both again."""
+        """No slot is left: trials that had begun are preempted, the others stay without a row; the
+        next run tries both again.
+        """
         for trial_id in self._queue:
             entry = self.entries[trial_id]
             if entry.work.steps:
@@ -171,10 +179,12 @@ class Broker:
         entry = self.entries[trial_id]
         return entry.reports[seen:], entry.state not in (State.WAITING, State.RUNNING)
 
-    # -- what the slots say ----------------------------------------------------------------------------------------------------
+    # -- what the slots say --
 
     def take(self, slot: str, *, preempted: bool = False) -> Lease | NoLease:
-        """The next trial for a slot. A slot that still holds one has died since; `preempted` when its machine did."""
+        """The next trial for a slot. A slot that still holds one has died since; `preempted` when
+        its machine did.
+        """
         if slot in self._held:
             self.lost(slot, "preempted" if preempted else "failed")
         while self._queue:
@@ -203,9 +213,11 @@ class Broker:
         return entry.stop
 
     def finish(self, slot: str, trial_id: str, outcome: Outcome) -> None:
-        """A trial ended in its worker: settle, then record it or, after the first out-of-memory, queue it again.
+        """A trial ended in its worker: settle, then record it or, after the first out-of-memory,
+        queue it again.
 
-        Ignored when the slot does not hold the trial: when several ranks of a group fail, the first one tells the cause.
+        Ignored when the slot does not hold the trial: when several ranks of a group fail, the first
+        one tells the cause.
         """
         if self._held.get(slot) != trial_id:
             return
@@ -220,26 +232,35 @@ class Broker:
             self._end(trial_id, outcome)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
-        """The process of a slot is gone. Its trial is queued first again, until it has taken too many processes with it."""
+        """The process of a slot is gone. Its trial is queued first again, until it has taken too
+        many processes with it.
+        """
         trial_id = self._held.get(slot)
         if trial_id is None:
             return
         entry = self.entries[trial_id]
         if status == "out_of_memory":
-            self.finish(slot, trial_id, Outcome(status="out_of_memory", reason=reason or "its worker was killed for its memory"))
+            self.finish(
+                slot, trial_id, Outcome(status="out_of_memory", reason=reason or "its worker was killed for its memory")
+            )
             return
         self._settle(trial_id)
         entry.deaths += status != "preempted"
         if entry.deaths < MAX_DEATHS:
-            if entry.deaths == MAX_DEATHS - 1:  # the system kills for memory without a word, so the last try takes less of it
+            if (
+                entry.deaths == MAX_DEATHS - 1
+            ):  # the system kills for memory without a word, so the last try takes less of it
                 entry.placement = half_micro_batch(entry.spec, self.plan.placement) or entry.placement
             entry.state = State.WAITING
             self._queue.appendleft(trial_id)
         else:
-            died = f"its worker died {entry.deaths} times without a Python error (killed, perhaps by the system for memory)"
+            died = (
+                f"its worker died {entry.deaths} times without a Python error (killed, perhaps by the system "
+                f"for memory)"
+            )
             self._end(trial_id, Outcome(status="failed", reason=reason or died))
 
-    # -- what follows ----------------------------------------------------------------------------------------------------------
+    # -- what follows --
 
     def _attempt(self, entry: Entry) -> Work:
         seconds = (self._clock() - entry.began_at) * entry.placement.workers
@@ -254,7 +275,9 @@ class Broker:
         self._save()
 
     def _save(self) -> None:
-        """Write the ledger, running attempts included, so that a driver killed now is charged for what it did."""
+        """Write the ledger, running attempts included, so that a driver killed now is charged for
+        what it did.
+        """
         work = self._before | {key: entry.work for key, entry in self.entries.items()}
         for trial_id in self._held.values():
             work[trial_id] += self._attempt(self.entries[trial_id])
@@ -271,6 +294,8 @@ class Broker:
 
 
 def half_micro_batch(spec: TrialSpec, placement: Placement) -> Placement | None:
-    """The same placement with half the sequences in a forward pass, hence the same result from less memory; None at one."""
+    """The same placement with half the sequences in a forward pass, hence the same result from less
+    memory; None at one.
+    """
     whole = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
     return placement.replace(micro_batch=whole // 2) if whole > 1 else None

@@ -1,11 +1,13 @@
 """Budgets: how much a sweep may spend, and a ledger that never lets it spend more.
 
-The decision that shaped this file: a trial reserves what it can cost at most *before* it starts and settles what it really used
-when it ends, so at every moment `spent + reserved <= limit`. A crashed trial costs what it used; the attempt after it reserves
-again, for what is left to do. FLOPs are exact, so a FLOP budget holds exactly; device-seconds are an estimate until they are
-spent, so a running trial asks to `extend` its reservation and is stopped when the budget has no more.
+A trial reserves what it can cost at most *before* it starts and settles what it really used when it
+ends, so at every moment `spent + reserved <= limit`. A crashed trial costs what it used; the
+attempt after it reserves again, for what is left to do. FLOPs are exact, so a FLOP budget holds
+exactly; device-seconds are an estimate until they are spent, so a running trial asks to `extend`
+its reservation and is stopped when the budget has no more.
 
-Left out: money (a price per device-second belongs to whoever pays it), and which trial comes next (`broker`).
+Left out: money (a price per device-second belongs to whoever pays it), and which trial comes next
+(`broker`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ UNIT_NAMES: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Record):
-    """What is limited, and where; None means no limit. `flops_executed` is what the products really compute."""
+    """What is limited, and where; None means no limit. `flops_executed` is what the products really
+    compute.
+    """
 
     unit: Unit = "flops_executed"
     per_trial: float | None = None
@@ -44,7 +48,9 @@ class Budget(Record):
         for key in ("per_trial", "total"):
             limit = getattr(self, key)
             holds = limit is None or (math.isfinite(limit) and limit > 0)
-            require(holds, f"budget.{key}", limit, f"a positive number of {UNIT_NAMES[self.unit]}, or none for no limit")
+            require(
+                holds, f"budget.{key}", limit, f"a positive number of {UNIT_NAMES[self.unit]}, or none for no limit"
+            )
 
     @property
     def limit(self) -> float:
@@ -57,7 +63,9 @@ class Budget(Record):
 
 @dataclass
 class Work:
-    """What was spent on one trial over all its attempts: steps computed (repeated ones count again) and device-seconds."""
+    """What was spent on one trial over all its attempts: steps computed (repeated ones count again)
+    and device-seconds.
+    """
 
     steps: int = 0
     seconds: float = 0.0
@@ -75,7 +83,9 @@ def price(spec: TrialSpec, unit: Unit, work: Work) -> float:
 
 
 def load_work(folder: Folder) -> dict[str, Work]:
-    """What earlier runs of the sweep spent, by trial id; it holds whatever unit a budget counts in."""
+    """What earlier runs of the sweep spent, by trial id; it holds whatever unit a budget counts
+    in.
+    """
     if not folder.exists(LEDGER):
         return {}
     return {key: Work(**values) for key, values in folder.read_json(LEDGER).items()}
@@ -86,7 +96,8 @@ def save_work(folder: Folder, work: Mapping[str, Work]) -> None:
 
 
 class Ledger:
-    """Reservations and spending of one sweep, in the unit of its budget. Not thread-safe: one broker owns it.
+    """Reservations and spending of one sweep, in the unit of its budget. Not thread-safe: one
+    broker owns it.
 
     >>> ledger = Ledger(limit=10)
     >>> ledger.reserve("a", 6), ledger.reserve("b", 6)
@@ -111,7 +122,9 @@ class Ledger:
 
     @property
     def remaining(self) -> float:
-        """What a new reservation may take; 0 when earlier spending is already above a limit that was lowered since."""
+        """What a new reservation may take; 0 when earlier spending is already above a limit that
+        was lowered since.
+        """
         return max(0.0, self.limit - math.fsum([*self._spent.values(), *self._reserved.values()]))
 
     def spent_by(self, key: str) -> float:
@@ -121,13 +134,17 @@ class Ledger:
         return dict(self._spent)
 
     def reserve(self, key: str, amount: float) -> bool:
-        """Set `amount` aside for `key`; False, and nothing changed, when the budget does not have it."""
+        """Set `amount` aside for `key`; False, and nothing changed, when the budget does not have
+        it.
+        """
         if key in self._reserved:
             raise RuntimeError(f"trial {key} holds a reservation already; settle it first")
         return self._hold(key, amount)
 
     def extend(self, key: str, amount: float) -> bool:
-        """Raise the reservation of `key` to `amount` in all; False, and nothing changed, when the budget does not have it."""
+        """Raise the reservation of `key` to `amount` in all; False, and nothing changed, when the
+        budget does not have it.
+        """
         return amount <= self._reserved[key] or self._hold(key, amount)
 
     def _hold(self, key: str, amount: float) -> bool:

@@ -1,35 +1,36 @@
-"""Run a sweep in this process, one trial after another, without Ray: for debuggers and bare machines.
+"""Run a sweep in this process, one trial after another, without Ray: for debuggers and bare
+machines.
 
-The decision that shaped this file: it obeys the same broker as the fleet, so budgets, retries and the journal are the same, and
-a trial's numbers are too. What it leaves out is what one process cannot give: a trial whose process is killed ends the sweep
-(running it again continues), and there is one slot.
+It obeys the same broker as the fleet, so budgets, retries and the journal are the same, and a
+trial's numbers are too. What it leaves out is what one process cannot give: a trial whose process
+is killed ends the sweep (running it again continues), and there is one slot.
 """
 
 from __future__ import annotations
 
 from raysparse.sweep.attempt import attempt
 from raysparse.sweep.broker import Broker, Job, Lease, Report
-from raysparse.sweep.progress import Display, snapshot
+from raysparse.sweep.snapshot import View, snapshot
 
 SLOT = "inline"
 
 
-def run(job: Job, display: Display) -> None:
+def run(job: Job, view: View) -> None:
     """Run the chosen trials of a job."""
     broker = Broker(job)
     for spec in job.chosen:
         broker.submit(spec)
     broker.close()
-    with display:
+    with view:
         while isinstance(lease := broker.take(SLOT), Lease):
-            _serve(broker, lease, display)
+            _serve(broker, lease, view)
 
 
-def _serve(broker: Broker, lease: Lease, display: Display) -> None:
+def _serve(broker: Broker, lease: Lease, view: View) -> None:
     def tell(report: Report) -> str:
         stop = broker.progress(lease.spec.trial_id, report)
-        display.show(snapshot(broker))
+        view.show(snapshot(broker))
         return stop
 
     broker.finish(SLOT, lease.spec.trial_id, attempt(lease, tell))
-    display.show(snapshot(broker))
+    view.show(snapshot(broker))

@@ -1,8 +1,9 @@
-"""One driver owns a run folder: a second one on the same folder is refused, a driver that was killed leaves nothing behind.
+"""One driver owns a run folder: a second one on the same folder is refused, a driver that was
+killed leaves nothing behind.
 
-The decision that shaped this file: on a local disk the operating system holds the lock (flock), so it ends with the process that
-took it, kill -9 included, and nobody has to delete a stale file. An object store has no such thing; there the owner renews a small
-file, and one that was not renewed for a minute is taken over.
+On a local disk the operating system holds the lock (flock), so it ends with the process that took
+it, kill -9 included, and nobody has to delete a stale file. An object store has no such thing;
+there the owner renews a small file, and one that was not renewed for a minute is taken over.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ STALE_AFTER = 60.0
 
 @contextlib.contextmanager
 def owned(folder: Folder) -> Iterator[None]:
-    """Own the run folder inside the `with`. Raises ValueError naming the other driver when there is one."""
+    """Own the run folder inside the `with`. Raises ValueError naming the other driver when there is
+    one.
+    """
     with _owned_locally(folder) if folder.is_local else _owned_remotely(folder):
         yield
 
 
 def _refusal(folder: Folder, owner: str) -> ValueError:
-    return ValueError(f"{folder.uri} is in use by another sweep ({owner}); wait for it to end, or choose another --name")
+    return ValueError(
+        f"{folder.uri} is in use by another sweep ({owner}); wait for it to end, or choose another --name"
+    )
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
-"""A plan: the trials of a sweep, the budget they run under, and what they will cost. Nothing runs that was not planned.
+"""A plan: the trials of a sweep, the budget they run under, and what they will cost. Nothing runs
+that was not planned.
 
-The decision that shaped this file: a plan is a frozen list of trial specs, whoever made it - the `grid` here, a search, or a
-person with a text editor - and the run folder keeps it as `plan.json`. A folder belongs to the plan it was begun with: the plan
-may grow (the same trials and more) and its budget may change, but a plan that lost or changed a trial is refused with the
-difference named, so that one results table never mixes two questions.
+A plan is a frozen list of trial specs, whoever made it - the `grid` here, a search, or a person
+with a text editor - and the run folder keeps it as `plan.json`. A folder belongs to the plan it was
+begun with: the plan may grow (the same trials and more) and its budget may change, but a plan that
+lost or changed a trial is refused with the difference named, so that one results table never mixes
+two questions.
 
 Left out: running (`runner`), and counting what a single trial costs (`raysparse.counts`).
 """
@@ -15,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raysparse import counts, ladder
+from raysparse import counts
 from raysparse.files import Folder
 from raysparse.record import Record, require
-from raysparse.spec import DataSpec, Method, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import Placement, TrialSpec
 from raysparse.sweep.budget import Budget, Work, price
 
 PLAN = "plan.json"
@@ -26,10 +28,12 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput(Record):
-    """How fast one worker trains: seconds = seconds_per_trial + steps * seconds_per_step + executed FLOPs / flops_per_second.
+    """How fast one worker trains: seconds = seconds_per_trial + steps * seconds_per_step + executed
+    FLOPs / flops_per_second.
 
-    An evaluation executes a third of the FLOPs of training on as many tokens. The defaults were fitted to the laptop ladder on
-    one thread of a 2-core x86 server (docs/experiments.md); `source` says where others came from.
+    An evaluation executes a third of the FLOPs of training on as many tokens. The defaults were
+    fitted to the laptop ladder on one thread of a 2-core x86 server (docs/experiments.md); `source`
+    says where others came from.
     """
 
     flops_per_second: float = 5e10
@@ -46,7 +50,9 @@ class Throughput(Record):
 
 @dataclass(frozen=True)
 class Cost:
-    """What trials cost together: tokens trained, FLOPs, device-seconds, and the peak bytes of the hungriest worker."""
+    """What trials cost together: tokens trained, FLOPs, device-seconds, and the peak bytes of the
+    hungriest worker.
+    """
 
     trials: int = 0
     tokens: int = 0
@@ -68,7 +74,9 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
-    """Trials with distinct ids, in the order in which they are shown. Raises ValueError when it is empty or names one twice."""
+    """Trials with distinct ids, in the order in which they are shown. Raises ValueError when it is
+    empty or names one twice.
+    """
 
     specs: tuple[TrialSpec, ...]
     placement: Placement = Placement()
@@ -81,7 +89,9 @@ class Plan(Record):
         twice = sorted({one for one in ids if ids.count(one) > 1})
         if twice:
             names = ", ".join(spec.name or spec.trial_id for spec in self.specs if spec.trial_id in twice)
-            raise ValueError(f"the plan holds the same trial more than once ({names}); list each value of the grid once")
+            raise ValueError(
+                f"the plan holds the same trial more than once ({names}); list each value of the grid once"
+            )
 
     @property
     def trial_ids(self) -> tuple[str, ...]:
@@ -105,8 +115,9 @@ class Plan(Record):
         return price(spec, self.budget.unit, Work(spec.steps - from_step, seconds * left))
 
     def affordable(self, begun: Mapping[TrialSpec, int], remaining: float) -> list[TrialSpec]:
-        """The trials (with the step each continues from) that fit into `remaining`, so that a tight budget buys as many rows
-        as it can; costliest first, so that slots finish together."""
+        """The trials (with the step each continues from) that fit into `remaining`, so that a tight
+        budget buys as many rows as it can; costliest first, so that slots finish together.
+        """
         prices = {spec: self.price(spec, step) for spec, step in begun.items()}
         chosen, left = [], remaining
         for spec in sorted(prices, key=prices.__getitem__):
@@ -133,10 +144,14 @@ class Plan(Record):
         return super().from_dict(made)
 
     def check(self, folder: Folder) -> None:
-        """Raise ValueError when the run folder was begun with another plan; a plan that has grown since is not another."""
+        """Raise ValueError when the run folder was begun with another plan; a plan that has grown
+        since is not another.
+        """
         difference = self.difference_from(load(folder)) if folder.exists(PLAN) else ""
         if difference:
-            raise ValueError(f"{folder.uri} holds the results of another plan: {difference}; choose another --name for this sweep")
+            raise ValueError(
+                f"{folder.uri} holds the results of another plan: {difference}; choose another --name for this sweep"
+            )
 
     def save(self, folder: Folder) -> None:
         """Write `plan.json`; raises as `check` does."""
@@ -144,12 +159,17 @@ class Plan(Record):
         folder.write_json(PLAN, self.to_dict())
 
     def difference_from(self, held: Plan) -> str:
-        """What keeps this plan from continuing `held`, in words; empty when every trial of `held` is in this one."""
+        """What keeps this plan from continuing `held`, in words; empty when every trial of `held`
+        is in this one.
+        """
         kept = set(self.trial_ids)
         lost = [spec for spec in held.specs if spec.trial_id not in kept]
         places = [
             f"placement.{key} is {getattr(held.placement, key)!r} there and {getattr(self.placement, key)!r} here"
-            for key in ("workers", "threads")  # they change sums in the last bit, so they stay as they are within a sweep
+            for key in (
+                "workers",
+                "threads",
+            )  # they change sums in the last bit, so they stay as they are within a sweep
             if getattr(held.placement, key) != getattr(self.placement, key)
         ]
         if not lost:
@@ -160,7 +180,9 @@ class Plan(Record):
             for key in there
             if not there[key] <= here.get(key, set())
         ]
-        return "; ".join([*places, *(changed or [f"{len(lost)} of its trials are missing here, {lost[0].name} for one"])])
+        return "; ".join(
+            [*places, *(changed or [f"{len(lost)} of its trials are missing here, {lost[0].name} for one"])]
+        )
 
 
 def load(folder: Folder) -> Plan:
@@ -187,47 +209,3 @@ def _values(specs: Sequence[TrialSpec]) -> dict[str, set[Any]]:
 
 def _listed(values: set[Any]) -> str:
     return ", ".join(sorted(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
-
-
-def grid(
-    *,
-    sizes: Sequence[str],
-    densities: Sequence[float],
-    unique_tokens: Sequence[int],
-    epochs: Sequence[float],
-    vocab_size: int,
-    seeds: Sequence[int] = (0,),
-    method: Method = "smet",
-    context: int = 256,
-    data: DataSpec = DataSpec(),
-    sparsity: SparsitySpec = SparsitySpec(),
-    optimizer: OptimizerSpec = OptimizerSpec(),
-    precision: Precision = "fp32",
-    evaluations: int = 8,
-) -> tuple[TrialSpec, ...]:
-    """Every combination, each with its size's own learning rate; density 1 is trained dense, and then has no layout.
-
-    `data`, `sparsity` and `optimizer` give what the grid does not vary. Raises ValueError for whatever a spec refuses.
-    """
-    axes: dict[str, Sequence[Any]] = {
-        "sizes": sizes, "densities": densities, "unique_tokens": unique_tokens, "epochs": epochs, "seeds": seeds,
-    }  # fmt: skip
-    for axis, values in axes.items():
-        require(len(values) >= 1, axis, values, "at least one value")
-    specs = []
-    dense = sparsity.replace(method="dense", density=1.0, layout="element", block=1, balanced=False)
-    for size, density, unique, passes, seed in itertools.product(*axes.values()):
-        name = f"{size} d={density:g} U={unique} x{passes:g}" + (f" seed={seed}" if len(seeds) > 1 else "")
-        specs.append(
-            TrialSpec(
-                model=ladder.model(size, vocab_size=vocab_size, context=context),
-                sparsity=dense if density == 1.0 else sparsity.replace(method=method, density=density),
-                data=data.replace(unique_tokens=int(unique), epochs=float(passes)),
-                optimizer=optimizer.replace(lr=ladder.dense_lr(size, optimizer.lr)),
-                precision=precision,
-                seed=seed,
-                evaluations=evaluations,
-                name=name,
-            )
-        )
-    return tuple(specs)

@@ -1,8 +1,10 @@
-"""Run a plan: what is finished is skipped, what was begun continues, the rest is run, and the table is made.
+"""Run a plan: what is finished is skipped, what was begun continues, the rest is run, and the table
+is made.
 
-The decision that shaped this file: everything that can be refused is refused before anything is written or started - a folder of
-another plan, a second driver, a corpus too small for the plan - and everything after that may be killed at any moment. `run` is
-therefore also how a sweep is resumed, and running a finished plan again costs a look into its folder.
+Everything that can be refused is refused before anything is written or started - a folder of
+another plan, a second driver, a corpus too small for the plan - and everything after that may be
+killed at any moment. `run` is therefore also how a sweep is resumed, and running a finished plan
+again costs a look into its folder.
 
 Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 """
@@ -12,50 +14,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from rich.console import Console
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
-from raysparse.record import Record, require, require_choice
 from raysparse.results import FINAL, TABLE, Results
 from raysparse.spec import TrialSpec
-from raysparse.sweep import lock, ray_settings
+from raysparse.sweep import lock
 from raysparse.sweep.broker import Job, checkpoint_step, token_folder
 from raysparse.sweep.budget import load_work, price
 from raysparse.sweep.plan import PLAN, Plan
-from raysparse.sweep.progress import Display
-
-Executor = Literal["ray", "inline"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Record):
-    """Where and how a sweep runs: nothing here changes a result.
-
-    address: of a Ray cluster to join ("auto", "ray://...", "host:port"); empty starts one on this machine.
-    slots: trials at once; 0 takes as many as the cluster's CPUs (or GPUs) hold.
-    gpus: of each worker, in (0, 1] for small models that share one; 0 trains on CPUs.
-    """
-
-    executor: Executor = "ray"
-    address: str = ""
-    slots: int = 0
-    gpus: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_choice("executor", self.executor, Executor)
-        require(self.slots >= 0, "slots", self.slots, "0 (as many as fit) or more")
-        require(0.0 <= self.gpus <= 1.0, "gpus", self.gpus, "0 (train on CPUs) or a share of one GPU per worker, at most 1")
-        if self.executor == "inline" and self.address:
-            raise ValueError(f"--address is {self.address!r} but the inline executor uses no cluster; leave one of them out")
+from raysparse.sweep.settings import Settings
+from raysparse.sweep.snapshot import Unseen, View
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call of `run` did. Trials that ended badly are in `unfinished` (name: why) and are tried again by the next call;
-    those in `unaffordable` wait for a larger budget."""
+    """What a call of `run` did. Trials that ended badly are in `unfinished` (name: why) and are
+    tried again by the next call; those in `unaffordable` wait for a larger budget.
+    """
 
     folder: Folder
     trials: int
@@ -69,14 +45,19 @@ class Summary:
         return self.finished == self.trials
 
 
-def run(plan: Plan, storage: Folder, name: str, settings: Settings | None = None, *, console: Console | None = None) -> Summary:
-    """Run what is left of `plan` in the run folder `storage`/`name`, and write its `results.parquet`.
+def run(
+    plan: Plan, storage: Folder, name: str, settings: Settings | None = None, *, view: View | None = None
+) -> Summary:
+    """Run what is left of `plan` in the run folder `storage`/`name`, and write its
+    `results.parquet`.
 
-    Raises ValueError for whatever the user can cause, before anything is started. Ctrl-C raises KeyboardInterrupt; the next call
-    continues.
+    Raises ValueError for whatever the user can cause, before anything is started. Ctrl-C raises
+    KeyboardInterrupt; the next call continues.
     """
-    settings, console = settings or Settings(), console or Console()
-    storage = Folder(storage.local_path) if storage.is_local else storage  # workers do not share this process's directory
+    settings, view = settings or Settings(), view or Unseen()
+    storage = (
+        Folder(storage.local_path) if storage.is_local else storage
+    )  # workers do not share this process's directory
     folder = storage.child(name)
     plan.check(folder)
     results = Results(folder)
@@ -86,10 +67,11 @@ def run(plan: Plan, storage: Folder, name: str, settings: Settings | None = None
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
-            prepare_tokens(plan, storage, console)
+            prepare_tokens(plan, storage, view)
             plan.save(folder)
             try:
-                _execute(Job(plan, storage, folder, chosen), settings, Display(plan, before, console=console))
+                view.begin(plan, before)
+                _execute(Job(plan, storage, folder, chosen), settings, view)
             finally:
                 results.compact()
     elif not folder.exists(TABLE):
@@ -105,36 +87,45 @@ def affordable(plan: Plan, folder: Folder, todo: Sequence[TrialSpec]) -> list[Tr
     return plan.affordable(begun, plan.budget.limit - spent)
 
 
-def _execute(job: Job, settings: Settings, display: Display) -> None:
+def _execute(job: Job, settings: Settings, view: View) -> None:
     if settings.executor == "inline":
         from raysparse.sweep import inline
 
-        inline.run(job, display)
+        inline.run(job, view)
     else:
-        ray_settings.apply(joins_a_cluster=bool(settings.address))
+        from raysparse.sweep.ray import environment
+
+        environment.apply(joins_a_cluster=bool(settings.address))
         try:
-            from raysparse.sweep import fleet
+            from raysparse.sweep.ray import fleet
         except ImportError as error:
             raise ValueError(
-                f"executor 'ray' needs what is missing here ({error}): pip install 'raysparse[sweep]', or --executor inline"
+                f"executor 'ray' needs what is missing here ({error}): pip install 'raysparse[sweep]', or "
+                f"--executor inline"
             ) from error
-        fleet.run(job, settings, display)
+        fleet.run(job, settings, view)
 
 
 def _summary(plan: Plan, folder: Folder, results: Results, *, ran: int, unaffordable: int) -> Summary:
     rows = {row["trial_id"]: row for row in results.rows()}
     mine = [rows[trial_id] for trial_id in plan.trial_ids if trial_id in rows]
-    unfinished = {row["name"] or row["trial_id"]: f"{row['status']}: {row['reason']}" for row in mine if row["status"] not in FINAL}
+    unfinished = {
+        row["name"] or row["trial_id"]: f"{row['status']}: {row['reason']}"
+        for row in mine
+        if row["status"] not in FINAL
+    }
     return Summary(folder, len(plan.specs), ran, len(mine) - len(unfinished), unaffordable, unfinished)
 
 
-def prepare_tokens(plan: Plan, storage: Folder, console: Console) -> None:
-    """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what the plan asks for."""
+def prepare_tokens(plan: Plan, storage: Folder, view: View) -> None:
+    """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what
+    the plan asks for.
+    """
     groups: dict[tuple[str, str], list[TrialSpec]] = {}
     for spec in plan.specs:
         groups.setdefault((spec.data.corpus, spec.data.tokenizer), []).append(spec)
     for (corpus, tokenizer), specs in groups.items():
-        with console.status(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
+        with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
             store = prepare(
                 token_folder(storage, specs[0].data),
                 corpus,

@@ -1,8 +1,9 @@
 """Checkpoints: the whole state of a run, atomic, with a checksum. Local disk or object store alike.
 
-`checkpoint/step-<n>.pt` is written first, `checkpoint/latest.json` (its name, step and SHA-256) after it, the older file is deleted
-last; killed anywhere in between, the folder still holds one whole checkpoint. All ranks hold the same state, so rank 0 writes
-and every rank reads. Left out: keeping a history of checkpoints.
+`checkpoint/step-<n>.pt` is written first, `checkpoint/latest.json` (its name, step and SHA-256)
+after it, the older file is deleted last; killed anywhere in between, the folder still holds one
+whole checkpoint. All ranks hold the same state, so rank 0 writes and every rank reads. Left out:
+keeping a history of checkpoints.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ def save(folder: Folder, state: TrainState) -> None:
     data = buffer.getvalue()
     name = f"step-{state.step:08d}.pt"
     folder.write(f"checkpoint/{name}", data)
-    folder.write_json(LATEST, {"file": name, "step": state.step, "sha256": checksum(data), "trial_id": state.spec.trial_id})
+    folder.write_json(
+        LATEST, {"file": name, "step": state.step, "sha256": checksum(data), "trial_id": state.spec.trial_id}
+    )
     for other in folder.names("checkpoint"):
         if other.endswith(".pt") and other != name:
             folder.delete(f"checkpoint/{other}")
 
 
 def load(folder: Folder, state: TrainState) -> bool:
-    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or of another trial."""
+    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or
+    of another trial.
+    """
     if not folder.exists(LATEST):
         return False
     latest = folder.read_json(LATEST)

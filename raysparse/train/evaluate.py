@@ -1,7 +1,9 @@
-"""Validation loss: a token-weighted mean in float32 over a fixed set of whole sequences that no training subset contains.
+"""Validation loss: a token-weighted mean in float32 over a fixed set of whole sequences that no
+training subset contains.
 
-The decision that shaped this file: sums, not means of batches, are added up (in float64, over ranks too), so the result does not
-depend on the batch size. The released code of SMET divides by one batch too many and comes out about 1 % low.
+Sums, not means of batches, are added up (in float64, over ranks too), so the result does not depend
+on the batch size. The released code of SMET divides by one batch too many and comes out about 1 %
+low.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ SEQUENCES_AT_ONCE = 32
 
 
 def evaluation_steps(spec: TrialSpec) -> set[int]:
-    """The 1-based steps after which a trial is evaluated: `evaluations` equal fractions of its run, the last at its end."""
+    """The 1-based steps after which a trial is evaluated: `evaluations` equal fractions of its run,
+    the last at its end.
+    """
     return {max(1, round(spec.steps * k / spec.evaluations)) for k in range(1, spec.evaluations + 1)}
 
 
 @torch.no_grad()
 def evaluate(state: TrainState, batches: Batches) -> Evaluation:
-    """Every rank takes its share of the validation sequences; all of them return the same result. Nats per token."""
+    """Every rank takes its share of the validation sequences; all of them return the same result.
+    Nats per token.
+    """
     start, stop = ranks.share(batches.validation_sequences)
     total = torch.zeros((), dtype=torch.float64, device=state.device)
     for first in range(start, stop, SEQUENCES_AT_ONCE):

@@ -1,8 +1,10 @@
-"""What happens between the steps of a run: topology updates, evaluation, logs, checkpoints. One class each.
+"""What happens between the steps of a run: topology updates, evaluation, logs, checkpoints. One
+class each.
 
-A hook sees the state after every step and decides for itself whether it is its turn. The order in a run matters and is fixed in
-`trial.run`: topology, evaluation, then whatever reads them, the checkpoint last, so that a checkpoint holds all that its step
-caused. Hooks that write do so on rank 0 only; hooks that compute together (evaluation, progress) run on every rank.
+A hook sees the state after every step and decides for itself whether it is its turn. The order in a
+run matters and is fixed in `trial.run`: topology, evaluation, then whatever reads them, the
+checkpoint last, so that a checkpoint holds all that its step caused. Hooks that write do so on rank
+0 only; hooks that compute together (evaluation, progress) run on every rank.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from raysparse.train.step import StepRecord
 
 
 class Hook:
-    """Called before the first step, after every step, and once at the end, however the run ended."""
+    """Called before the first step, after every step, and once at the end, however the run
+    ended.
+    """
 
     def start(self, state: TrainState) -> None: ...
 
@@ -34,13 +38,17 @@ class Hook:
 
 
 class UpdateTopology(Hook):
-    """Prune and regrow every `update_every` steps, and make sure that all ranks came to the same topology."""
+    """Prune and regrow every `update_every` steps, and make sure that all ranks came to the same
+    topology.
+    """
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         due = state.topology.due(record.step)
         state.last_change = state.topology.update(state.weights, record.step) if due else None
         if due and not ranks.all_equal(state.weights.checksum(), state.device):
-            raise RuntimeError(f"ranks disagree about the topology after step {record.step}: their weights or software differ")
+            raise RuntimeError(
+                f"ranks disagree about the topology after step {record.step}: their weights or software differ"
+            )
 
 
 class Evaluate(Hook):
@@ -84,7 +92,9 @@ def worth_logging(state: TrainState, record: StepRecord) -> bool:
 
 
 class Metrics(Hook):
-    """`metrics.jsonl`: one JSON object a line. Kept in memory and rewritten whole, so a resumed run repeats no line."""
+    """`metrics.jsonl`: one JSON object a line. Kept in memory and rewritten whole, so a resumed run
+    repeats no line.
+    """
 
     NAME = "metrics.jsonl"
 
@@ -113,7 +123,9 @@ class Metrics(Hook):
 
 
 class TensorBoard(Hook):
-    """Curves and the hparams view. Event files cannot live on an object store, so there they are copied at the end."""
+    """Curves and the hparams view. Event files cannot live on an object store, so there they are
+    copied at the end.
+    """
 
     def __init__(self, folder: Folder):
         self.folder = folder
@@ -145,7 +157,8 @@ class TensorBoard(Hook):
         spec = state.spec
         settings = {
             "model": spec.model.name, "method": spec.sparsity.method, "density": spec.sparsity.density,
-            "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr, "seed": spec.seed,
+            "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
+            "seed": spec.seed,
         }  # fmt: skip
         results = {"final/validation_loss": state.evaluations[-1].loss}
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
@@ -170,14 +183,17 @@ class Checkpoint(Hook):
 
 
 class StopTrial(Exception):  # noqa: N818  (a wish, not an error)
-    """Raised by a progress callback to end a trial early; the trial's status becomes `pruned` with this reason."""
+    """Raised by a progress callback to end a trial early; the trial's status becomes `pruned` with
+    this reason.
+    """
 
 
 class Progress(Hook):
     """Tell somebody how the run is doing: about once a second, and after every evaluation.
 
-    The callback runs on rank 0 with a dictionary: step, steps, tokens, loss, lr, tokens_per_second, validation_loss (None between
-    evaluations). A StopTrial that it raises takes effect at the next evaluation, where all ranks agree on it.
+    The callback runs on rank 0 with a dictionary: step, steps, tokens, loss, lr, tokens_per_second,
+    validation_loss (None between evaluations). A StopTrial that it raises takes effect at the next
+    evaluation, where all ranks agree on it.
     """
 
     def __init__(self, callback: Callable[[dict[str, Any]], None], every_seconds: float = 1.0):

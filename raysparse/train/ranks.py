@@ -1,4 +1,6 @@
-"""This process among the workers of one trial. Without an initialised process group it is the only one, and nothing is sent."""
+"""This process among the workers of one trial. Without an initialised process group it is the only
+one, and nothing is sent.
+"""
 
 from __future__ import annotations
 

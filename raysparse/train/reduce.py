@@ -1,11 +1,13 @@
 """Adding up the gradients of all ranks, in buckets, while the backward pass is still going on.
 
-The compact gradients of all matrices lie in one arena, so a bucket is a slice of it: consecutive matrices of at least
-`BUCKET_BYTES`. A bucket is sent as soon as its matrices have their gradients from the last micro-batch. The decision that shaped
-this file: buckets are sent in one fixed order, last layer first, the order in which a backward pass finishes them; a bucket that
-is ready before its turn waits. So ranks can never send in different orders, even a rank that has no rows of a batch.
+The compact gradients of all matrices lie in one arena, so a bucket is a slice of it: consecutive
+matrices of at least `BUCKET_BYTES`. A bucket is sent as soon as its matrices have their gradients
+from the last micro-batch. Buckets are sent in one fixed order, last layer first, the order in which
+a backward pass finishes them; a bucket that is ready before its turn waits. So ranks can never send
+in different orders, even a rank that has no rows of a batch.
 
-Nothing else is ever sent for sparsity: no masks, no indices. Left out: gradients that do not fit one machine.
+Nothing else is ever sent for sparsity: no masks, no indices. Left out: gradients that do not fit
+one machine.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class GradientReducer:
         self._missing = [set(numbers) for numbers, _ in self.buckets]
 
     def finish(self, dense: Iterable[Tensor] = ()) -> None:
-        """Send what is left, with the dense parameters' gradients and other tensors, and wait for all."""
+        """Send what is left, with the dense parameters' gradients and other tensors, and wait for
+        all.
+        """
         if not self.buckets:
             return
         for _, gradient in self.buckets[len(self._sent) :]:

@@ -1,8 +1,9 @@
 """Everything a training run carries from one step to the next, as one object with a `state_dict`.
 
-The decision that shaped this file: whatever is not in here cannot influence the rest of the run. There is no generator state and no
-data cursor beyond the step count, because random choices and the order of the data are functions of (seed, step). Gradients
-are zero between steps. So a run that is interrupted after any step and resumed equals one that was not, bit for bit.
+Whatever is not in here cannot influence the rest of the run. There is no generator state and no
+data cursor beyond the step count, because random choices and the order of the data are functions of
+(seed, step). Gradients are zero between steps. So a run that is interrupted after any step and
+resumed equals one that was not, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from raysparse.train.reduce import GradientReducer
 
 
 class TrainState:
-    """Weights, optimizer and counters of one trial on one rank; identical on every rank between steps."""
+    """Weights, optimizer and counters of one trial on one rank; identical on every rank between
+    steps.
+    """
 
     def __init__(self, spec: TrialSpec, placement: Placement):
         self.spec, self.placement = spec, placement
@@ -71,7 +74,9 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state of the same trial. Raises ValueError for another trial's."""
         if state["trial_id"] != self.spec.trial_id:
-            raise ValueError(f"this state is of trial {state['trial_id']}, not of {self.spec.trial_id}; give each its own folder")
+            raise ValueError(
+                f"this state is of trial {state['trial_id']}, not of {self.spec.trial_id}; give each its own folder"
+            )
         self.step, self.seconds = state["step"], state["seconds"]
         self.evaluations = [Evaluation(**e) for e in state["evaluations"]]
         self.late_losses = list(state["late_losses"])
@@ -80,7 +85,9 @@ class TrainState:
         self.groups["norms"].arena.load(state["norms"])
 
     def bytes_by_kind(self) -> dict[str, int]:
-        """Bytes really held by weights, gradients, moments, ages, layout and scratch; on a GPU also the allocator's peak."""
+        """Bytes really held by weights, gradients, moments, ages, layout and scratch; on a GPU also
+        the allocator's peak.
+        """
         held = self.weights.bytes_by_kind()
         for name in ("tables", "norms"):
             for kind, size in self.groups[name].arena.bytes_by_kind().items():

@@ -1,4 +1,6 @@
-"""One training step, in one screen. Everything that happens only now and then is a hook (`hooks`)."""
+"""One training step, in one screen. Everything that happens only now and then is a hook
+(`hooks`).
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ from raysparse.train.state import TrainState
 
 
 class Diverged(Exception):  # noqa: N818  (a state of a run, reported as a status, not a fault of the program)
-    """The loss or its gradient is no longer a finite number. The weights are those before the step."""
+    """The loss or its gradient is no longer a finite number. The weights are those before the
+    step.
+    """
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step was like. `loss` is the mean over the step's tokens, nats, before the update."""
+    """What one step was like. `loss` is the mean over the step's tokens, nats, before the
+    update.
+    """
 
     step: int  # 1-based
     loss: float
@@ -30,13 +36,17 @@ class StepRecord:
 
 
 def steps(state: TrainState, batches: Batches) -> Iterator[StepRecord]:
-    """Train until the end of the run, yielding after every step; the caller may stop between any two."""
+    """Train until the end of the run, yielding after every step; the caller may stop between any
+    two.
+    """
     while not state.is_done:
         yield train_step(state, batches)
 
 
 def train_step(state: TrainState, batches: Batches) -> StepRecord:
-    """Gradients over the global batch, summed over ranks; clip; optimizer. Raises Diverged before anything is changed."""
+    """Gradients over the global batch, summed over ranks; clip; optimizer. Raises Diverged before
+    anything is changed.
+    """
     started = time.perf_counter()
     step, optimizer = state.step + 1, state.optimizer
     state.weights.want_dense_gradients(state.topology.needs_gradients(step))
@@ -45,7 +55,8 @@ def train_step(state: TrainState, batches: Batches) -> StepRecord:
     norm = optimizer.gradient_norm()
     if not (torch.isfinite(norm) and torch.isfinite(loss)):
         raise Diverged(
-            f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}{spoilt(state)} at step {step} of {state.spec.steps}"
+            f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}{spoilt(state)} at step {step} of "
+            f"{state.spec.steps}"
         )
     lr = optimizer.step(step, optimizer.clip_factor(norm))
     state.step = step
@@ -57,7 +68,9 @@ def train_step(state: TrainState, batches: Batches) -> StepRecord:
 
 
 def accumulate_gradients(state: TrainState, batches: Batches) -> Tensor:
-    """Forward and backward over this rank's share of the batch, a micro-batch at a time; returns its part of the mean loss."""
+    """Forward and backward over this rank's share of the batch, a micro-batch at a time; returns
+    its part of the mean loss.
+    """
     start, stop = ranks.share(state.spec.optimizer.batch_sequences)
     size = state.placement.micro_batch or max(1, stop - start)
     total = torch.zeros((), device=state.device)

@@ -1,8 +1,10 @@
-"""One trial from its spec to its outcome, in this process, with no Ray: in a notebook, a debugger, or on a bare machine.
+"""One trial from its spec to its outcome, in this process, with no Ray: in a notebook, a debugger,
+or on a bare machine.
 
-The decision that shaped this file: `run` is the only way a trial is trained. The Ray worker calls it, the inline executor calls it,
-tests call it; so a sweep on a cluster and a run under a debugger are the same program. If a torch process group is initialised, the
-ranks share the work. If `folder` holds a checkpoint, the run continues from it.
+The decision that shaped this file: `run` is the only way a trial is trained. The Ray worker calls
+it, the inline executor calls it, tests call it; so a sweep on a cluster and a run under a debugger
+are the same program. If a torch process group is initialised, the ranks share the work. If `folder`
+holds a checkpoint, the run continues from it.
 
 Left out: writing the results row and deciding what to do about failures (`sweep`).
 """
@@ -41,10 +43,12 @@ def run(
     placement: Placement | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Outcome:
-    """Train `spec` on the tokens of `store`, keeping spec.json, metrics.jsonl, checkpoint/ and tensorboard/ in `folder`.
+    """Train `spec` on the tokens of `store`, keeping spec.json, metrics.jsonl, checkpoint/ and
+    tensorboard/ in `folder`.
 
-    Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises ValueError for a spec that does
-    not fit the store or a damaged checkpoint; everything else that goes wrong is raised as it is.
+    Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises
+    ValueError for a spec that does not fit the store or a damaged checkpoint; everything else that
+    goes wrong is raised as it is.
     """
     started = time.perf_counter()
     placement = placement or Placement()
@@ -112,11 +116,18 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str:
-    """The commit of the checkout that this code runs from; empty when it is installed or git is absent."""
+    """The commit of the checkout that this code runs from; empty when it is installed or git is
+    absent.
+    """
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
-        )  # fmt: skip
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
     except OSError:
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""

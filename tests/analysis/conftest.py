@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import csv
 
-from analysis.points import Points
-from analysis.table import Runs, read_table
+from analysis.data.points import Points
+from analysis.data.table import Runs, read_table
 
 DATA = Path(__file__).parent / "data"
 LOCAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -24,7 +24,9 @@ def chinchilla() -> Callable[[bool], Runs]:
     folder = Path(os.environ.get("RAYSPARSE_SHARED_DATA", LOCAL))
     path = folder / "epoch_chinchilla_245.csv"
     if not path.exists():
-        pytest.skip("epoch_chinchilla_245.csv has no licence and is not shipped; set RAYSPARSE_SHARED_DATA to its folder")
+        pytest.skip(
+            "epoch_chinchilla_245.csv has no licence and is not shipped; set RAYSPARSE_SHARED_DATA to its folder"
+        )
 
     def read(outliers: bool) -> Runs:
         table = csv.read_csv(path)

@@ -1,4 +1,6 @@
-"""The command line and the package's doors: verbs work as text and as JSON, mistakes come back as one line."""
+"""The command line and the package's doors: verbs work as text and as JSON, mistakes come back as
+one line.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,9 @@ def test_optimum_and_design_answer_for_a_budget(table, capsys):
 
 
 def test_any_unique_tokens_is_a_question_too(table, capsys):
-    value = json.loads(said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20",
-                            "--json"))
+    value = json.loads(
+        said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
+    )
     assert value["unique"] is None
     assert value["epochs"]["value"] == 1.0
 
@@ -73,14 +76,19 @@ def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 37
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("fit", "nowhere.parquet"), "error: no table at nowhere.parquet"),
-    (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
-    (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
-    (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
-    (("simulate", "--law", "chinchilla", "--sizes", "1", "--densities", "1", "--unique", "1", "--epochs", "1"),
-     "give --parameters for law 'chinchilla'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "nowhere.parquet"), "error: no table at nowhere.parquet"),
+        (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
+        (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
+        (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
+        (
+            ("simulate", "--law", "chinchilla", "--sizes", "1", "--densities", "1", "--unique", "1", "--epochs", "1"),
+            "give --parameters for law 'chinchilla'",
+        ),
+    ],
+)
 def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
     assert main([table if argument == "TABLE" else argument for argument in arguments]) == 2
     captured = capsys.readouterr()
@@ -90,13 +98,28 @@ def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
 
 
 def test_a_budget_far_beyond_the_data_is_warned_about(table, capsys):
-    text = said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "1e15", "--unique", "4e5",
-                "--active", "1e4:1e12", "--bootstraps", "20")
+    text = said(
+        capsys,
+        "optimum",
+        table,
+        "--law",
+        "sparse_small",
+        "--budget",
+        "1e15",
+        "--unique",
+        "4e5",
+        "--active",
+        "1e4:1e12",
+        "--bootstraps",
+        "20",
+    )
     assert "x the largest run in the table" in text
 
 
 def test_importing_analysis_reaches_neither_torch_nor_ray_nor_scipy_nor_matplotlib():
-    code = ("import analysis, sys; from analysis.report import write_report; "
-            "heavy = {'torch', 'ray', 'raysparse', 'scipy', 'matplotlib', 'pandas', 'pyarrow'} & set(sys.modules); "
-            "sys.exit(f'imported {heavy}' if heavy else 0)")
+    code = (
+        "import analysis, sys; from analysis.show.report import write_report; "
+        "heavy = {'torch', 'ray', 'scipy', 'matplotlib', 'pandas', 'pyarrow'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).returncode == 0

@@ -1,4 +1,6 @@
-"""docs/analysis.md is run, not only written: its Python block executes as it stands, and its verbs and laws exist."""
+"""docs/analysis.md is run, not only written: its Python block executes as it stands, and its verbs
+and laws exist.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import main
-from analysis.columns import COUNTS
+from analysis.data.columns import COUNTS
 from analysis.laws import LAWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text()

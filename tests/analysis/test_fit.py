@@ -1,4 +1,5 @@
-"""Fits: every minimum that is known beforehand is found from default settings, and nothing is claimed too sharply.
+"""Fits: every minimum that is known beforehand is found from default settings, and nothing is
+claimed too sharply.
 
 Targets are measured facts of public tables (see data/README.md); no fit is told where to start.
 """
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.answer.simulate import grid, simulate
+from analysis.data.points import Points
+from analysis.data.table import Runs, read_table
 from analysis.fit import Prior, fit
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import bootstrap, percentiles, resample
@@ -19,9 +23,6 @@ from analysis.fit.select import candidates, choose_law, cross_validate, levels, 
 from analysis.fit.solver import minimise
 from analysis.fit.staged import staged
 from analysis.laws import named, published_vector
-from analysis.points import Points
-from analysis.simulate import grid, simulate
-from analysis.table import Runs, read_table
 from tests.analysis.conftest import DATA
 from tests.analysis.tables import laptop
 
@@ -86,10 +87,17 @@ def test_datablations_near_one_epoch():
 
 
 def test_all_thirteen_planted_parameters_come_back(synthetic):
-    """The table was made with densities clamped at 1 - 1e-8 (data/README.md); with the clamp nothing is left over."""
+    """The table was made with densities clamped at 1 - 1e-8 (data/README.md); with the clamp
+    nothing is left over.
+    """
     found = fit(named("sparse_published"), synthetic("loss_clean"))
-    planted = {**dict(zip(found.law.names, published_vector(), strict=True)),
-               "l1": 1.82159486, "s1": -1.36557887, "l2": 1.90420893, "s2": -2.79936732}
+    planted = {
+        **dict(zip(found.law.names, published_vector(), strict=True)),
+        "l1": 1.82159486,
+        "s1": -1.36557887,
+        "l2": 1.90420893,
+        "s2": -2.79936732,
+    }
     assert found.objective < 1e-18
     for name, value in planted.items():
         assert found.stored[name] == pytest.approx(value, abs=1e-6), name
@@ -129,9 +137,17 @@ def test_same_seed_same_answer_and_any_seed_the_same_minimum(synthetic):
 def test_a_planted_law_is_recovered_from_clean_runs(seed):
     generator = np.random.default_rng(seed)
     law = named("sparse_small")
-    theta = law.vector({"ln_A": generator.uniform(4, 6), "ln_B": generator.uniform(5, 7), "ln_E": generator.uniform(0, 1),
-                        "alpha": generator.uniform(0.25, 0.4), "k": generator.uniform(-0.5, 0.3),
-                        "ln_R_D": generator.uniform(0.7, 3), "ln_R_N": generator.uniform(0.7, 2.5)})
+    theta = law.vector(
+        {
+            "ln_A": generator.uniform(4, 6),
+            "ln_B": generator.uniform(5, 7),
+            "ln_E": generator.uniform(0, 1),
+            "alpha": generator.uniform(0.25, 0.4),
+            "k": generator.uniform(-0.5, 0.3),
+            "ln_R_D": generator.uniform(0.7, 3),
+            "ln_R_N": generator.uniform(0.7, 2.5),
+        }
+    )
     plan = grid([1e7, 1e8, 1e9], [1, 0.5, 0.25], [1e8, 1e9], [1, 3, 10])
     found = fit(law, simulate(law, theta, plan, noise=0.0))
     assert found.objective < 1e-18
@@ -164,7 +180,9 @@ def test_a_prior_holds_what_the_rows_do_not_say(isoloss):
 
 def test_too_few_rows_say_which_law_would_do(datablations):
     few = datablations.take(np.arange(5))
-    with pytest.raises(ValueError, match="6 free parameters but the table has 5 different runs; 'chinchilla_tied' with 4 would do"):
+    with pytest.raises(
+        ValueError, match="6 free parameters but the table has 5 different runs; 'chinchilla_tied' with 4 would do"
+    ):
         fit(named("data_constrained"), few)
     with pytest.raises(ValueError, match="nearest is data_constrained: 9 different runs needed, 3 there"):
         choose_law(read_table(laptop().slice(0, 3)))
@@ -233,8 +251,12 @@ def test_a_large_table_is_fitted_on_all_rows_and_its_intervals_shrink():
     generator = np.random.default_rng(0)
     n = 40_000
     unique = 10 ** generator.uniform(8, 9, n)
-    points = Points.at(10 ** generator.uniform(7, 9, n), generator.choice([1, 0.5, 0.25], n), unique,
-                       unique * generator.integers(1, 10, n))
+    points = Points.at(
+        10 ** generator.uniform(7, 9, n),
+        generator.choice([1, 0.5, 0.25], n),
+        unique,
+        unique * generator.integers(1, 10, n),
+    )
     large = simulate(law, theta, points)
     found = fit(law, large)
     assert len(found.runs) == n

@@ -1,4 +1,6 @@
-"""Laws: the published numbers exactly, the analytic gradient against differences, and limits that must hold."""
+"""Laws: the published numbers exactly, the analytic gradient against differences, and limits that
+must hold.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.answer.simulate import grid
+from analysis.data.points import Points
 from analysis.laws import LAWS, PUBLISHED, named, published_vector
-from analysis.points import Points
-from analysis.simulate import grid
 
 PUBLISHED_LAW = named("sparse_published")
 POINTS = grid([1e7, 3e8, 5e9], [1.0, 0.6, 0.1], [1e8, 3e9], [1, 2.5, 30])
@@ -34,8 +36,14 @@ def test_the_published_law_predicts_the_held_out_runs_to_the_printed_digits(held
 def test_a_plain_transcription_of_the_reference_formula_agrees():
     """The formulas of arXiv 2606.01155 written down term by term, for one point at a time."""
     p = {**PUBLISHED, **{name: np.exp(PUBLISHED[f"ln_{name}"]) for name in "ABE"}}
-    for n, d, u, t, got in zip(POINTS.active, POINTS.density, POINTS.unique, POINTS.tokens,
-                               PUBLISHED_LAW.predict(published_vector(), POINTS), strict=True):
+    for n, d, u, t, got in zip(
+        POINTS.active,
+        POINTS.density,
+        POINTS.unique,
+        POINTS.tokens,
+        PUBLISHED_LAW.predict(published_vector(), POINTS),
+        strict=True,
+    ):
         s = 1 - d
         factor = d ** p["eps"] + (p["P"] * s ** p["mu"] if s else 0.0)
         un = min(n, u * (p["A"] * factor / p["B"]) ** (1 / p["alpha"]))
@@ -43,14 +51,19 @@ def test_a_plain_transcription_of_the_reference_formula_agrees():
         rd_star = p["R_D"] * (1 + p["l1"] * s + p["s1"] * s**2)
         rn_star = p["R_N"] * (1 + p["l2"] * s + p["s2"] * s**2)
         n_eff, d_eff = un + un * rn_star * (1 - np.exp(-rn / rn_star)), u + u * rd_star * (1 - np.exp(-rd / rd_star))
-        assert got == pytest.approx(p["E"] + p["A"] * factor / n_eff ** p["alpha"] + p["B"] / d_eff ** p["alpha"],
-                                    rel=1e-12)
+        assert got == pytest.approx(
+            p["E"] + p["A"] * factor / n_eff ** p["alpha"] + p["B"] / d_eff ** p["alpha"], rel=1e-12
+        )
 
 
 def test_with_untied_exponents_the_feedable_size_inverts_the_compute_optimum():
-    """D_opt(C) = U is solved for C; N_opt(C) must then be what the law calls feedable (arXiv 2606.01155)."""
+    """D_opt(C) = U is solved for C; N_opt(C) must then be what the law calls feedable (arXiv
+    2606.01155).
+    """
     law = named("data_constrained_untied")
-    theta = law.vector({"ln_A": 6.0, "ln_B": 7.3, "ln_E": 0.6, "alpha": 0.31, "beta": 0.42, "ln_R_D": 2.0, "ln_R_N": 1.0})
+    theta = law.vector(
+        {"ln_A": 6.0, "ln_B": 7.3, "ln_E": 0.6, "alpha": 0.31, "beta": 0.42, "ln_R_D": 2.0, "ln_R_N": 1.0}
+    )
     a, b, alpha, beta, unique = np.exp(6.0), np.exp(7.3), 0.31, 0.42, 1e9
     g = (alpha * a / (beta * b)) ** (1 / (alpha + beta))
     compute = 6 * (g * unique) ** ((alpha + beta) / alpha)
@@ -81,7 +94,9 @@ def test_dense_models_are_the_unit_of_every_density_factor(name):
 
 
 def test_the_published_factor_has_an_exact_alias_at_mu_one():
-    """(eps 0, P) and (eps 1, P + 1) are the same curve, so the three numbers must not be read alone."""
+    """(eps 0, P) and (eps 1, P + 1) are the same curve, so the three numbers must not be read
+    alone.
+    """
     law = named("sparse_one_epoch")
     base = {"ln_A": 5.0, "ln_B": 6.0, "ln_E": 0.8, "alpha": 0.3, "mu": 1.0}
     one, other = law.vector({**base, "eps": 0.0, "P": -0.3}), law.vector({**base, "eps": 1.0, "P": 0.7})

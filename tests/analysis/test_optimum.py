@@ -1,4 +1,6 @@
-"""The optimum: equal to brute force, inside its box, and honest about edges, data and what its law can say."""
+"""The optimum: equal to brute force, inside its box, and honest about edges, data and what its law
+can say.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.costs import ACTIVE, EXECUTED, Cost, measured_cost
+from analysis.answer.costs import ACTIVE, EXECUTED, Cost, measured_cost
+from analysis.answer.optimum import Box, flags, search
+from analysis.answer.recommend import compute_to_match
+from analysis.answer.simulate import grid, simulate
+from analysis.data.points import Points
+from analysis.data.table import read_table
 from analysis.laws import Law, Saturation, named, published_vector
 from analysis.laws.density import PublishedFactor
-from analysis.optimum import Box, flags, search
-from analysis.points import Points
-from analysis.recommend import compute_to_match
-from analysis.simulate import grid, simulate
-from analysis.table import read_table
 from tests.analysis.tables import laptop
 
 LAW = named("sparse_published")
@@ -33,13 +35,16 @@ def random_law(seed):
 
 
 def brute_force(law, theta, box, budget, unique, cost=ACTIVE, fine=700):
-    """Least loss over a fine grid of density and tokens, N from the budget, outside the box refused."""
+    """Least loss over a fine grid of density and tokens, N from the budget, outside the box
+    refused.
+    """
     density = np.geomspace(*box.density, fine)[:, None]
     tokens = np.geomspace(max(unique * box.epochs[0], box.tokens[0]), min(unique * box.epochs[1], box.tokens[1]), fine)
     size = np.exp(cost.log_active(np.log(budget), np.log(tokens), np.log(density)))
     inside = (size >= box.active[0]) & (size <= box.active[1])
-    points = Points.at(size.ravel(), np.broadcast_to(density, size.shape).ravel(), unique,
-                       np.broadcast_to(tokens, size.shape).ravel())
+    points = Points.at(
+        size.ravel(), np.broadcast_to(density, size.shape).ravel(), unique, np.broadcast_to(tokens, size.shape).ravel()
+    )
     return np.where(inside.ravel(), law.predict(theta, points), np.inf).min()
 
 
@@ -69,10 +74,13 @@ def test_with_tied_exponents_the_optimal_density_at_fixed_relative_compute_does_
     assert here.epochs[0] == pytest.approx(there.epochs[0], rel=2e-2)
 
 
-@pytest.mark.parametrize("law", [
-    named("sparse_untied"),
-    Law("test", "R* a power of U", PublishedFactor(), Saturation("quadratic", unique=True)),
-])
+@pytest.mark.parametrize(
+    "law",
+    [
+        named("sparse_untied"),
+        Law("test", "R* a power of U", PublishedFactor(), Saturation("quadratic", unique=True)),
+    ],
+)
 def test_untied_exponents_or_saturation_in_u_lift_the_invariance(law):
     values = dict(zip(LAW.names, published_vector(), strict=True)) | {"beta": 0.36, "v_D": 0.15, "v_N": -0.15}
     theta = law.vector({name: values[name] for name in law.names})
@@ -142,7 +150,9 @@ def test_seconds_are_a_budget_learned_from_the_table():
     cost = measured_cost(runs)
     assert cost.unit == "s"
     assert cost.spread < 0.5
-    found = search(named("sparse_small"), np.array([3.2, 5.1, -0.1, 0.3, -0.25, 1.6, 2.0]), Box.of(runs), 300.0, 4e5, cost)
+    found = search(
+        named("sparse_small"), np.array([3.2, 5.1, -0.1, 0.3, -0.25, 1.6, 2.0]), Box.of(runs), 300.0, 4e5, cost
+    )
     assert cost.of(found.point())[0] == pytest.approx(300.0, rel=1e-9)
     with pytest.raises(ValueError, match="0 rows have a positive 'seconds'"):
         measured_cost(simulate(LAW, published_vector(), grid([1e7], [1], [1e9], [1])))

@@ -1,19 +1,21 @@
-"""Comparing laws, designing trials, simulating plans: small, fast versions of the studies under benchmarks/."""
+"""Comparing laws, designing trials, simulating plans: small, fast versions of the studies under
+benchmarks/.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from analysis.compare import compare, judge, splits
-from analysis.costs import ACTIVE
-from analysis.design import candidates_in, design
+from analysis.answer.compare import compare, judge, splits
+from analysis.answer.costs import ACTIVE
+from analysis.answer.design import candidates_in, design
+from analysis.answer.optimum import Box
+from analysis.answer.simulate import grid, power, simulate, write_runs
+from analysis.data.table import read_table
 from analysis.fit import fit
 from analysis.fit.intervals import bootstrap
 from analysis.laws import named, published_vector
-from analysis.optimum import Box
-from analysis.simulate import grid, power, simulate, write_runs
-from analysis.table import read_table
 
 LAW, TRUTH = named("sparse_published"), published_vector()
 PLAN = grid([3e7, 1e8, 3e8, 1e9], [1, 0.5, 0.25, 0.125], [1.3e8, 5e8], [1, 2, 4, 8, 16])
@@ -70,13 +72,19 @@ def test_a_design_shrinks_the_uncertainty_and_keeps_its_limits(draws):
 
 
 def test_a_designed_batch_beats_a_random_one_of_the_same_cost(draws):
-    """The design's promise, kept by a real refit: narrower than random trials, over a few draws of chance."""
+    """The design's promise, kept by a real refit: narrower than random trials, over a few draws of
+    chance.
+    """
     chosen = design(draws, PLAN, 12, budget=BUDGET, unique=UNIQUE, box=BOX)
     generator = np.random.default_rng(0)
     random = [chosen.cost[:0]]
     cost = ACTIVE.of(PLAN)
-    random = [design(draws, PLAN.take(generator.choice(len(PLAN), 12, replace=False)), 12, budget=BUDGET, unique=UNIQUE,
-                     box=BOX) for _ in range(5)]
+    random = [
+        design(
+            draws, PLAN.take(generator.choice(len(PLAN), 12, replace=False)), 12, budget=BUDGET, unique=UNIQUE, box=BOX
+        )
+        for _ in range(5)
+    ]
     assert chosen.sd[-1] < min(other.sd[-1] for other in random)
     assert chosen.cost.sum() < np.median([other.cost.sum() for other in random]) < cost.sum()
 
@@ -129,8 +137,9 @@ def test_a_written_table_is_read_back_without_a_mapping(tmp_path):
 def test_power_says_beforehand_what_a_plan_would_tell():
     """Also the calibration in miniature: the whole study is benchmarks/analysis_calibration.py."""
     found = power(LAW, TRUTH, PLAN, budget=BUDGET, unique=UNIQUE, box=BOX, tables=12, bootstraps=80, delta=1e-2)
-    again = power(LAW, TRUTH, PLAN, budget=BUDGET, unique=UNIQUE, box=BOX, tables=12, bootstraps=80, delta=1e-2,
-                  replicates=4)
+    again = power(
+        LAW, TRUTH, PLAN, budget=BUDGET, unique=UNIQUE, box=BOX, tables=12, bootstraps=80, delta=1e-2, replicates=4
+    )
     assert found.loss_coverage > 0.85
     assert found.density_coverage > 0.7
     assert again.density_width < 0.7 * found.density_width

@@ -1,4 +1,5 @@
-"""The report of a laptop sweep: what it writes, what it says, and that odd tables get a named answer.
+"""The report of a laptop sweep: what it writes, what it says, and that odd tables get a named
+answer.
 
 Tables are simulated (`tables.laptop`), because a report must be right before any real sweep exists.
 """
@@ -10,25 +11,32 @@ import json
 import pyarrow as pa
 import pytest
 
-from analysis.files import dumps
-from analysis.plots.pictures import PICTURES
-from analysis.report import write_report
-from analysis.report.summary import numbers, summary
-from analysis.study import analyse
-from analysis.table import read_table
+from analysis.answer.study import analyse
+from analysis.data.files import dumps
+from analysis.data.table import read_table
+from analysis.show.plots.pictures import PICTURES
+from analysis.show.report import write_report
+from analysis.show.report.summary import numbers, summary
 from tests.analysis.tables import laptop
 
 
 def test_a_laptop_sweep_gets_an_answer_with_caveats_and_every_file(tmp_path):
     report = write_report(laptop(), tmp_path, title="Laptop sweep", bootstraps=40)
     names = {path.name for path in report.paths}
-    assert {"report.html", "report.json", "law.png", "predicted_vs_measured.png", "isoflop.png",
-            "loss_over_epochs.png", "optimal_sparsity.png"} <= names
+    assert {
+        "report.html",
+        "report.json",
+        "law.png",
+        "predicted_vs_measured.png",
+        "isoflop.png",
+        "loss_over_epochs.png",
+        "optimal_sparsity.png",
+    } <= names
     assert "train N =" in report.summary
     assert "few rows" in report.summary or "no replicates" in report.summary
     assert {path.name for path in tmp_path.iterdir()} == names, "no temporary file may be left"
     page = (tmp_path / "report.html").read_text()
-    assert "src=\"data:image/png;base64," in page
+    assert 'src="data:image/png;base64,' in page
     assert "http" not in page.replace("http://www.w3.org", ""), "the page must stand alone"
     json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
 

@@ -1,4 +1,6 @@
-"""Reading tables: every row is used or named with its reason, and a wrong name gets the right one suggested."""
+"""Reading tables: every row is used or named with its reason, and a wrong name gets the right one
+suggested.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.columns import parse_mapping
-from analysis.points import Points
-from analysis.table import Runs, read_table
+from analysis.data.columns import parse_mapping
+from analysis.data.points import Points
+from analysis.data.table import Runs, read_table
 from tests.analysis.tables import laptop
 
 
 def rows(**changes):
     """One good row, changed."""
-    good = {"trial_id": "a", "params_active_non_embedding": 1e6, "params_active": 2e6, "density": 0.5,
-            "unique_tokens": 1000, "tokens": 4000, "validation_loss": 2.0, "status": "completed", "seed": 0,
-            "method": "smet", "lr": 0.5}
+    good = {
+        "trial_id": "a",
+        "params_active_non_embedding": 1e6,
+        "params_active": 2e6,
+        "density": 0.5,
+        "unique_tokens": 1000,
+        "tokens": 4000,
+        "validation_loss": 2.0,
+        "status": "completed",
+        "seed": 0,
+        "method": "smet",
+        "lr": 0.5,
+    }
     return {**good, **changes}
 
 
@@ -34,18 +46,21 @@ def test_a_sweeps_results_need_no_mapping(tmp_path):
     assert set(runs.extras) == {"flops_active", "flops_executed", "seconds"}
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"status": "pruned"}, "status is pruned"),
-    ({"status": "diverged", "validation_loss": float("nan")}, "status is diverged"),
-    ({"status": "preempted"}, "status is preempted"),
-    ({"validation_loss": float("nan")}, "loss is not finite"),
-    ({"validation_loss": float("inf")}, "loss is not finite"),
-    ({"validation_loss": None}, "loss is not finite"),
-    ({"tokens": -4}, "tokens is not positive"),
-    ({"unique_tokens": 0}, "unique is not positive"),
-    ({"density": 1.5}, "density is above 1"),
-    ({"density": 0.0}, "density is not positive"),
-])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"status": "pruned"}, "status is pruned"),
+        ({"status": "diverged", "validation_loss": float("nan")}, "status is diverged"),
+        ({"status": "preempted"}, "status is preempted"),
+        ({"validation_loss": float("nan")}, "loss is not finite"),
+        ({"validation_loss": float("inf")}, "loss is not finite"),
+        ({"validation_loss": None}, "loss is not finite"),
+        ({"tokens": -4}, "tokens is not positive"),
+        ({"unique_tokens": 0}, "unique is not positive"),
+        ({"density": 1.5}, "density is above 1"),
+        ({"density": 0.0}, "density is not positive"),
+    ],
+)
 def test_a_row_that_cannot_enter_a_fit_is_named_with_its_reason(change, reason):
     runs = read(rows(), rows(trial_id="bad", tokens=8000) | change)
     assert [(row.row, row.reason) for row in runs.excluded] == [("bad", reason)]
@@ -53,8 +68,13 @@ def test_a_row_that_cannot_enter_a_fit_is_named_with_its_reason(change, reason):
 
 
 def test_same_spec_and_seed_is_a_duplicate_and_another_seed_is_a_replicate():
-    runs = read(rows(), rows(trial_id="again"), rows(trial_id="seed 1", seed=1, validation_loss=2.1),
-                rows(trial_id="other rate", lr=1.0), rows(trial_id="other tokens", tokens=8000))
+    runs = read(
+        rows(),
+        rows(trial_id="again"),
+        rows(trial_id="seed 1", seed=1, validation_loss=2.1),
+        rows(trial_id="other rate", lr=1.0),
+        rows(trial_id="other tokens", tokens=8000),
+    )
     assert [(row.row, row.reason) for row in runs.excluded] == [("again", "duplicate of a")]
     assert runs.group[0] == runs.group[1], "replicates share a group"
     assert len(set(runs.group)) == 3
@@ -70,8 +90,12 @@ def test_without_a_seed_column_the_loss_tells_a_replicate_from_a_duplicate():
 
 
 def test_sparse_methods_are_not_mixed_in_silence():
-    records = [rows(trial_id="d", density=1.0, method="dense"), rows(trial_id="s1"),
-               rows(trial_id="s2", tokens=8000), rows(trial_id="r", method="rigl", tokens=8000)]
+    records = [
+        rows(trial_id="d", density=1.0, method="dense"),
+        rows(trial_id="s1"),
+        rows(trial_id="s2", tokens=8000),
+        rows(trial_id="r", method="rigl", tokens=8000),
+    ]
     runs = read(*records)
     assert [(row.row, row.reason) for row in runs.excluded] == [("r", "method is not smet or dense")]
     assert "mixes sparse methods" in runs.notes[0]
@@ -92,10 +116,13 @@ def test_the_published_count_multiplies_the_dense_head_by_density_too():
     assert read(record, count="published").points.active[0] == 8.0
 
 
-@pytest.mark.parametrize(("mapping", "message"), [
-    ({"loss": "validation_los"}, "no column 'validation_los' .*did you mean 'validation_loss'"),
-    ({"tokns": "tokens"}, "unknown role 'tokns'.*did you mean 'tokens'"),
-])
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"loss": "validation_los"}, "no column 'validation_los' .*did you mean 'validation_loss'"),
+        ({"tokns": "tokens"}, "unknown role 'tokns'.*did you mean 'tokens'"),
+    ],
+)
 def test_a_wrong_name_is_answered_with_the_nearest(mapping, message):
     with pytest.raises(ValueError, match=message):
         read(rows(), columns=mapping)
@@ -117,8 +144,10 @@ def test_assumptions_are_noted(tmp_path):
     (tmp_path / "t.csv").write_text("params,D,y,passes\n1e6,4000,2.0,4\n")
     runs = read_table(tmp_path / "t.csv", parse_mapping("active=params,tokens=D,loss=y,epochs=passes"))
     assert runs.points.unique[0] == 1000
-    assert runs.notes == ("no density column: every row is taken as dense",
-                          "no unique-token column: unique tokens are tokens / epochs")
+    assert runs.notes == (
+        "no density column: every row is taken as dense",
+        "no unique-token column: unique tokens are tokens / epochs",
+    )
 
 
 def test_a_table_of_two_corpora_is_said_to_mix_them():

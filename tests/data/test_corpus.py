@@ -1,4 +1,6 @@
-"""Corpora: which documents are found, that the split and the order depend on nothing but text, and what bad input says."""
+"""Corpora: which documents are found, that the split and the order depend on nothing but text, and
+what bad input says.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def test_passages_end_at_line_ends() -> None:
 
 @given(texts)
 @settings(max_examples=50, deadline=None)
-def test_order_and_split_depend_on_the_documents_alone(tmp_path_factory: pytest.TempPathFactory, documents: list[str]) -> None:
+def test_order_and_split_depend_on_the_documents_alone(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[str]
+) -> None:
     documents = [*documents, "one that is not blank"]
     folder = tmp_path_factory.mktemp("order")
     forward = FiniteCorpus("forward", [write_jsonl(folder / "a.jsonl", documents)])
@@ -113,7 +117,9 @@ def test_order_and_split_depend_on_the_documents_alone(tmp_path_factory: pytest.
 
 
 # A document is on one side with all its passages, also when passages of two documents are equal.
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4), min_size=2, max_size=60, unique_by=tuple))
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4), min_size=2, max_size=60, unique_by=tuple)
+)
 @settings(max_examples=50, deadline=None)
 def test_no_held_out_passage_is_trained_on(tmp_path_factory: pytest.TempPathFactory, drawn: list[list[str]]) -> None:
     documents = ["".join(letter * (PASSAGE_CHARACTERS - 1) + "\n" for letter in letters) for letters in drawn]
@@ -211,7 +217,9 @@ class TestStream:
         with pytest.raises(ValueError, match=r"corpus 'hf:json:.*' does not exist: .*check the name"):
             list(open_corpus(f"hf:json:{tmp_path / 'none.jsonl'}").passages())
 
-    def test_name_config_and_split_reach_datasets_and_a_dead_network_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_name_config_and_split_reach_datasets_and_a_dead_network_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import datasets
 
         def unreachable(**arguments: str) -> None:
@@ -219,13 +227,17 @@ class TestStream:
             raise ConnectionError("no route")
 
         monkeypatch.setattr(datasets, "load_dataset_builder", unreachable)
-        with pytest.raises(ConnectionError, match=r"corpus 'hf:allenai/c4:en:train' cannot be read: no route; check the network"):
+        with pytest.raises(
+            ConnectionError, match=r"corpus 'hf:allenai/c4:en:train' cannot be read: no route; check the network"
+        ):
             list(open_corpus("hf:allenai/c4:en:train").passages())
 
 
 def test_naming_a_stream_does_not_load_datasets() -> None:
     import subprocess
 
-    code = "import sys; from raysparse.data import store, corpus; corpus.open_corpus('hf:a'); print(sorted(sys.modules))"
+    code = (
+        "import sys; from raysparse.data import store, corpus; corpus.open_corpus('hf:a'); print(sorted(sys.modules))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not any(f"'{name}'" in loaded for name in ("torch", "ray", "datasets", "tokenizers"))

@@ -1,4 +1,6 @@
-"""Batch order: a pure function of (seed, epoch, index), nested in U, the same for any number of workers, resumable anywhere."""
+"""Batch order: a pure function of (seed, epoch, index), nested in U, the same for any number of
+workers, resumable anywhere.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ few = settings(max_examples=40, deadline=None)
 # The slow, plain reference: follow the definition row by row.
 @given(shape=shapes, where=st.floats(0, 1, exclude_max=True))
 @few
-def test_a_batch_is_what_the_definition_says(store: TokenStore, corpus: str, shape: dict[str, int], where: float) -> None:
+def test_a_batch_is_what_the_definition_says(
+    store: TokenStore, corpus: str, shape: dict[str, int], where: float
+) -> None:
     spec = trial(corpus, **shape)
     step = int(where * spec.steps)
     stream = np.concatenate(store.shards("train")).tolist()
@@ -86,7 +90,9 @@ def test_the_workers_rows_put_together_are_the_batch(
 
 @given(shape=shapes, order=st.randoms(use_true_random=False))
 @few
-def test_steps_may_be_asked_for_in_any_order(store: TokenStore, corpus: str, shape: dict[str, int], order: object) -> None:
+def test_steps_may_be_asked_for_in_any_order(
+    store: TokenStore, corpus: str, shape: dict[str, int], order: object
+) -> None:
     spec = trial(corpus, **shape)
     steps = sorted({0, spec.steps // 3, spec.steps // 2, spec.steps - 1})
     forward = {step: Batches(store, spec).train(step, 0, 1).tolist() for step in steps}
@@ -94,7 +100,11 @@ def test_steps_may_be_asked_for_in_any_order(store: TokenStore, corpus: str, sha
     assert forward == {step: same.train(step, 0, 1).tolist() for step in reversed(steps)}
 
 
-@given(context=st.integers(1, 20), budgets=st.tuples(st.integers(21, 5_000), st.integers(21, 5_000)), seed=st.integers(0, 9))
+@given(
+    context=st.integers(1, 20),
+    budgets=st.tuples(st.integers(21, 5_000), st.integers(21, 5_000)),
+    seed=st.integers(0, 9),
+)
 @few
 def test_fewer_unique_tokens_are_a_prefix_of_more(
     store: TokenStore, corpus: str, context: int, budgets: tuple[int, int], seed: int
@@ -140,19 +150,26 @@ def test_validation_is_the_same_for_every_trial(store: TokenStore, corpus: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"unique": 10**7}, r"data.unique_tokens 10000000 is larger than the token store: .* lower it or prepare more tokens"),
+        (
+            {"unique": 10**7},
+            r"data.unique_tokens 10000000 is larger than the token store: .* lower it or prepare more tokens",
+        ),
         ({"validation": 10**6}, "data.validation_tokens 1000000 is larger than"),
         ({"validation": 16}, "data.validation_tokens is 16, less than one sequence of 16 tokens and its last target"),
     ],
 )
-def test_a_trial_that_the_store_cannot_serve(store: TokenStore, corpus: str, changes: dict[str, int], message: str) -> None:
+def test_a_trial_that_the_store_cannot_serve(
+    store: TokenStore, corpus: str, changes: dict[str, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Batches(store, trial(corpus, **changes))
 
 
 def test_another_vocabulary_corpus_or_tokenizer(store: TokenStore, corpus: str) -> None:
     spec = trial(corpus)
-    with pytest.raises(ValueError, match=r"model\.vocab_size is 300, but the token store .* 257 ids; set model\.vocab_size to 257"):
+    with pytest.raises(
+        ValueError, match=r"model\.vocab_size is 300, but the token store .* 257 ids; set model\.vocab_size to 257"
+    ):
         Batches(store, spec.replace(model=spec.model.replace(vocab_size=300)))
     for change in ({"corpus": "python"}, {"tokenizer": "bpe:300"}):
         (what,) = change

@@ -1,4 +1,6 @@
-"""The token store: whole or absent, checked when opened, extended without moving a token, free of held-out documents."""
+"""The token store: whole or absent, checked when opened, extended without moving a token, free of
+held-out documents.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,16 @@ def names(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
 
-def make(path: Path, corpus: str, tokens: int = 40_000, tokenizer: str = "bytes", validation: int = 2_000) -> TokenStore:
-    return prepare(Folder(path), corpus, tokenizer, train_tokens=tokens, validation_tokens=validation, shard_tokens=3_000)
+def make(
+    path: Path, corpus: str, tokens: int = 40_000, tokenizer: str = "bytes", validation: int = 2_000
+) -> TokenStore:
+    return prepare(
+        Folder(path), corpus, tokenizer, train_tokens=tokens, validation_tokens=validation, shard_tokens=3_000
+    )
 
 
-# Whatever the corpus and the budgets: what is packed is text of the corpus, and nothing of a held-out document is trained on.
+# Whatever the corpus and the budgets: what is packed is text of the corpus, and nothing of a
+# held-out document is trained on.
 @given(
     texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=300), min_size=3, max_size=80, unique=True),
     repeat=st.sampled_from([1, 30]),
@@ -137,7 +144,9 @@ def test_more_than_the_corpus_has(corpus: str, tmp_path: Path) -> None:
 
 
 def test_more_validation_than_the_corpus_holds_out(corpus: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data.validation_tokens 1000000 is larger than the corpus: .* holds out \d+ tokens"):
+    with pytest.raises(
+        ValueError, match=r"data.validation_tokens 1000000 is larger than the corpus: .* holds out \d+ tokens"
+    ):
         make(tmp_path, corpus, validation=1_000_000)
     assert names(tmp_path) == []
 
@@ -182,7 +191,9 @@ def test_a_damaged_shard_is_named(corpus: str, tmp_path: Path, harm: str, split:
         shard.write_bytes(data if harm == "flip" else data[:-100])
     state = "missing" if harm == "remove" else r"damaged \(its checksum is"
     for reopen in (lambda: TokenStore.open(Folder(tmp_path)), lambda: make(tmp_path, corpus)):
-        with pytest.raises(ValueError, match=rf"token shard .*{shard.name} is {state}.*delete the folder and run again"):
+        with pytest.raises(
+            ValueError, match=rf"token shard .*{shard.name} is {state}.*delete the folder and run again"
+        ):
             reopen()
 
 
@@ -194,7 +205,10 @@ def test_a_damaged_manifest_is_named(corpus: str, tmp_path: Path) -> None:
         ("{", r"manifest\.json is not valid JSON"),
         ("[]", r"manifest\.json is not of format 1"),
         (json.dumps({**whole, "format": 99}), r"manifest\.json is not of format 1"),
-        (json.dumps({key: value for key, value in whole.items() if key != "train"}), r"manifest\.json is damaged \('train'\)"),
+        (
+            json.dumps({key: value for key, value in whole.items() if key != "train"}),
+            r"manifest\.json is damaged \('train'\)",
+        ),
     ):
         manifest.write_text(damage)
         with pytest.raises(ValueError, match=message):
@@ -279,7 +293,9 @@ def test_two_preparations_at_once(corpus: str, tmp_path: Path) -> None:
     assert not [name for name in names(tmp_path / "store") if name.endswith(".tmp")]
 
 
-def test_a_smaller_store_does_not_replace_a_larger_one(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_store_does_not_replace_a_larger_one(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another process publishes more tokens between our look at the folder and our last write."""
     read = TokenStore.__init__
 
@@ -313,7 +329,9 @@ def test_a_remote_store_is_copied_once(bucket: Folder, store: TokenStore, corpus
     assert {name: (cache / name).stat().st_mtime_ns for name in names(cache)} == copied
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(bucket: Folder, corpus: str, tmp_path: Path) -> None:
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(
+    bucket: Folder, corpus: str, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     prepare(bucket, corpus, "bytes", train_tokens=5_000, validation_tokens=500, cache=cache)
     (copy,) = cache.glob("train-*")
@@ -326,7 +344,11 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(bucket:
 
 
 def test_store_names_are_readable_and_distinct() -> None:
-    found = {store_name(corpus, tokenizer) for corpus in ("python", "hf:a/b:en", "hf:a:b/en") for tokenizer in ("bytes", "bpe:300")}
+    found = {
+        store_name(corpus, tokenizer)
+        for corpus in ("python", "hf:a/b:en", "hf:a:b/en")
+        for tokenizer in ("bytes", "bpe:300")
+    }
     assert len(found) == 6
     assert all(name.replace("-", "").isalnum() for name in found)
     assert store_name("python", "bytes").startswith("python-bytes-")

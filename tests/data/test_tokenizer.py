@@ -1,4 +1,6 @@
-"""Tokenizers: text survives, ids stay in the vocabulary, training repeats itself, and a separator never comes from text."""
+"""Tokenizers: text survives, ids stay in the vocabulary, training repeats itself, and a separator
+never comes from text.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ MADE: dict[str, Tokenizer] = {name: make_tokenizer(name, TRAINING) for name in (
 @given(text=st.text(st.characters(codec="utf-8")))
 @settings(max_examples=100, deadline=None)
 def test_conformance(name: str, text: str) -> None:
-    """Any text comes back, separators around it leave no trace, and ids are below vocab_size and never the separator."""
+    """Any text comes back, separators around it leave no trace, and ids are below vocab_size and
+    never the separator.
+    """
     tokenizer = MADE[name]
     (tokens,) = tokenizer.encode_batch([text])
     assert tokens.dtype == token_dtype(tokenizer.vocab_size)

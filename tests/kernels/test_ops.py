@@ -1,4 +1,6 @@
-"""The dispatcher: operators that torch accepts, gradients that are right, and no triton where it is not needed."""
+"""The dispatcher: operators that torch accepts, gradients that are right, and no triton where it is
+not needed.
+"""
 
 import subprocess
 import sys
@@ -46,7 +48,8 @@ def arguments() -> dict[str, tuple[tuple, dict]]:
         "expand": ((weights, mask, bases, torch.empty(300, 1)), {}),
         "compact_accumulate": ((torch.randn(300, 1), mask, bases, weights), {}),
         "expanded": ((weights.clone().requires_grad_(), mask, bases, [300, 1]), {}),
-        "tile_product": ((x.clone().requires_grad_(), torch.randn(tiles, 32, 32, requires_grad=True), where, SHAPE[0]), {}),
+        "tile_product": ((x.clone().requires_grad_(), torch.randn(tiles, 32, 32, requires_grad=True), where,
+                         SHAPE[0]), {}),
         "tile_input_gradient": ((dy, torch.randn(tiles, 32, 32), where, SHAPE[1]), {}),
         "tile_weight_gradient": ((dy, x, where, torch.zeros(tiles, 32, 32)), {}),
     }  # fmt: skip
@@ -54,7 +57,9 @@ def arguments() -> dict[str, tuple[tuple, dict]]:
 
 @pytest.mark.parametrize("name", arguments())
 def test_torch_accepts_the_operator(name):
-    """Its schema tells the truth, its fake twin has the right shapes, and it can be traced with its gradients."""
+    """Its schema tells the truth, its fake twin has the right shapes, and it can be traced with its
+    gradients.
+    """
     positional, named = arguments()[name]
     opcheck(getattr(torch.ops.raysparse, name).default, positional, named)
 

@@ -1,4 +1,6 @@
-"""Random words: the published test vectors, the same bits as Triton's generator, and streams that do not meet."""
+"""Random words: the published test vectors, the same bits as Triton's generator, and streams that
+do not meet.
+"""
 
 import os
 import subprocess
@@ -47,7 +49,9 @@ def test_neighbouring_purposes_have_different_streams():
 
 
 def test_the_same_bits_as_triton(tmp_path):
-    """A GPU makes its choices with tl.randint4x; here in Triton's interpreter, a global mode and so a process of its own."""
+    """A GPU makes its choices with tl.randint4x; here in Triton's interpreter, a global mode and so
+    a process of its own.
+    """
     pytest.importorskip("triton", reason="triton is not installed")
     program = textwrap.dedent("""
         import torch, triton, triton.language as tl
@@ -69,5 +73,7 @@ def test_the_same_bits_as_triton(tmp_path):
     """)
     script = tmp_path / "philox_in_triton.py"  # triton reads a kernel's source, so it must stand in a file
     script.write_text(program)
-    done = subprocess.run([sys.executable, script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,9 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 5))
 
 
 def compact_case(blocks: int, size: int, seed: int, dtype=torch.float32):
-    """A dense matrix of blocks, the sorted numbers of its active ones (possibly none or all), and their values."""
+    """A dense matrix of blocks, the sorted numbers of its active ones (possibly none or all), and
+    their values.
+    """
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(blocks, size, generator=generator).to(dtype)
     active = int(torch.randint(0, blocks + 1, (), generator=generator))
@@ -44,7 +46,9 @@ def test_compact_accumulate_is_the_transpose_of_expand(shape, seed, dtype):
 
 
 def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
-    """bf16 has 8 bits: 1 + 1/1024 rounds to 1 always, so a moving average in plain bf16 never decays."""
+    """bf16 has 8 bits: 1 + 1/1024 rounds to 1 always, so a moving average in plain bf16 never
+    decays.
+    """
     x = torch.full((200_000,), 1.0 + 2.0**-10)
     rounded = reference.round_stochastically(x, philox.words(5, 0, len(x))).float()
     assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
@@ -80,7 +84,10 @@ def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
     step_size, correction = settings_["lr"] * warmup / (1 - 0.9**t), (1 - 0.999**t).rsqrt()
     expected = [
         plain_smet_adam(
-            *(x[i].item() for x in (w, g, m, v)), t[int(age[i // size])].item(), warmup[int(age[i // size])].item(), **settings_
+            *(x[i].item() for x in (w, g, m, v)),
+            t[int(age[i // size])].item(),
+            warmup[int(age[i // size])].item(),
+            **settings_,
         )
         for i in range(blocks * size)
     ]
@@ -96,7 +103,9 @@ def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
 @given(seed=st.integers(0, 2**20))
 def test_adam_step_in_bf16_agrees_with_float32_up_to_one_rounding(seed):
     generator = torch.Generator().manual_seed(seed)
-    stored = [torch.randn(50, generator=generator).bfloat16() for _ in range(2)] + [torch.rand(50, generator=generator).bfloat16()]
+    stored = [torch.randn(50, generator=generator).bfloat16() for _ in range(2)] + [
+        torch.rand(50, generator=generator).bfloat16()
+    ]
     exact = [t.float() for t in stored]
     g = torch.randn(50, generator=generator)
     for w, m, v in (stored, exact):

@@ -67,7 +67,9 @@ def test_the_weakest_blocks_are_those_of_a_sort(size, blocks, share, seed):
 
 
 def test_soft_pruning_keeps_a_block_in_proportion_to_its_score():
-    """Of two blocks, one goes: block i stays with probability s_i^T / (s_0^T + s_1^T) (Gumbel-max)."""
+    """Of two blocks, one goes: block i stays with probability s_i^T / (s_0^T + s_1^T)
+    (Gumbel-max).
+    """
     values = torch.tensor([1.0, 2.0])
     kept = [not selection.weakest(values, 1, 1, noise=philox.stream(seed), exponent=3.0)[1] for seed in range(2000)]
     assert sum(kept) / 2000 == pytest.approx(8 / 9, abs=3 * math.sqrt(8 / 81 / 2000))
@@ -80,24 +82,33 @@ def test_regrowing_at_random_takes_the_smallest_words_of_inactive_blocks(blocks,
     k = round(share * len(inactive))
     words = philox.words(key, 0, blocks)[inactive]
     expected = inactive[words.argsort(stable=True)[:k]].sort().values
-    assert torch.equal(bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected)
+    assert torch.equal(
+        bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected
+    )
 
 
 @given(share=st.floats(0.001, 0.5), key=st.integers(0, 2**60))
 def test_a_stream_may_be_used_twice(share, key):
-    """Its small words belong to active blocks by then, so the k-th smallest is far from where it is looked for first."""
+    """Its small words belong to active blocks by then, so the k-th smallest is far from where it is
+    looked for first.
+    """
     blocks, k = 40_000, round(share * 20_000)
     mask = torch.zeros(bitmask.words(blocks), dtype=torch.int32)
     mask |= selection.regrow_at_random(mask, blocks, k, key)
     inactive = (~bitmask.unpack(mask, blocks)).nonzero().view(-1)
     words = philox.words(key, 0, blocks)[inactive]
     expected = inactive[words.argsort(stable=True)[:k]].sort().values
-    assert torch.equal(bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected)
+    assert torch.equal(
+        bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected
+    )
 
 
 @given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 60)), seed=st.integers(0, 100), scored=st.booleans(), data=st.data()
-)  # fmt: skip
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 60)),
+    seed=st.integers(0, 100),
+    scored=st.booleans(),
+    data=st.data(),
+)
 def test_regrowing_in_rows_is_a_sort_of_every_row(shape, seed, scored, data):
     rows, columns = shape
     per_row = data.draw(st.integers(1, columns))
@@ -107,16 +118,22 @@ def test_regrowing_in_rows_is_a_sort_of_every_row(shape, seed, scored, data):
     scores = torch.randint(0, 9, (rows * columns,), generator=generator).float() if scored else None
     order = -scores if scored else philox.words(seed, 0, rows * columns)
     packed = [bitmask.pack(flags.flatten()) for flags in (active, survivors)]
-    chosen = bitmask.unpack(selection.regrow_in_rows(*packed, rows * columns, rows, per_row, seed, scores), rows * columns)
+    chosen = bitmask.unpack(
+        selection.regrow_in_rows(*packed, rows * columns, rows, per_row, seed, scores), rows * columns
+    )
     for row in range(rows):
-        places = [(bool(active[row, c]), order.view(shape)[row, c].item(), c) for c in range(columns) if not survivors[row, c]]
+        places = [
+            (bool(active[row, c]), order.view(shape)[row, c].item(), c) for c in range(columns) if not survivors[row, c]
+        ]
         expected = sorted(c for _, _, c in sorted(places)[: per_row - int(survivors[row].sum())])
         assert chosen.view(shape)[row].nonzero().view(-1).tolist() == expected
 
 
 def test_regrowing_at_random_is_uniform():
     _, mask = random_mask(64, 0.5)
-    times = sum(bitmask.unpack(selection.regrow_at_random(mask, 64, 8, philox.stream(seed)), 64).long() for seed in range(2000))
+    times = sum(
+        bitmask.unpack(selection.regrow_at_random(mask, 64, 8, philox.stream(seed)), 64).long() for seed in range(2000)
+    )
     expected = 2000 * 8 / (64 - bitmask.unpack(mask, 64).sum())
     drawn = times[~bitmask.unpack(mask, 64)]
     assert (drawn - expected).abs().max() < 5 * math.sqrt(expected)

@@ -1,4 +1,6 @@
-"""The script for GPU machines, run in Triton's interpreter: it must not be found broken when a GPU is lent for an hour."""
+"""The script for GPU machines, run in Triton's interpreter: it must not be found broken when a GPU
+is lent for an hour.
+"""
 
 import json
 import subprocess
@@ -13,8 +15,11 @@ ROOT = Path(__file__).parents[2]
 def test_smoke_run_writes_a_row_for_every_check_and_measurement(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu_check", "--smoke", "--out", tmp_path], cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "benchmarks.gpu_check", "--smoke", "--out", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "gpu_check.json").read_text())
     assert {"date", "command", "device", "torch", "triton"} <= set(written)

@@ -1,4 +1,5 @@
-"""Every Triton kernel against its reference: on a GPU where there is one, else in the interpreter (started by `test_triton`).
+"""Every Triton kernel against its reference: on a GPU where there is one, else in the interpreter
+(started by `test_triton`).
 
 Shapes are odd on purpose and small: the interpreter takes 50 us for each operation of each program.
 """
@@ -14,11 +15,17 @@ from raysparse.kernels.tile_lists import tile_lists
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (IS_INTERPRETED or torch.cuda.is_available()):
-    pytest.skip("neither a GPU nor Triton's interpreter; test_triton runs this file in the interpreter", allow_module_level=True)
+    pytest.skip(
+        "neither a GPU nor Triton's interpreter; test_triton runs this file in the interpreter", allow_module_level=True
+    )
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 
 DENSITIES = [0.0, 1 / 16, 0.25, 0.5, 1.0]  # 0 stands for one active block
-SHAPES = [(2500, 1), (1100, 3), (90, 130)]  # blocks, size: three groups, runs that no power of two fits, runs wider than a program
+SHAPES = [
+    (2500, 1),
+    (1100, 3),
+    (90, 130),
+]  # blocks, size: three groups, runs that no power of two fits, runs wider than a program
 TILED = [(48, 80, 16), (64, 96, 32)]  # rows, columns, tile
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -35,7 +42,9 @@ def mask_of(blocks: int, density: float) -> tuple[torch.Tensor, int]:
 
 
 def both(operation, *args, mutated: int | None = None, **named):
-    """(what Triton makes, what the reference makes), on the CPU; of an operation in place, the argument that it changed."""
+    """(what Triton makes, what the reference makes), on the CPU; of an operation in place, the
+    argument that it changed.
+    """
     made = []
     for kernels, device in (("triton", DEVICE), ("reference", "cpu")):
         moved = [a.detach().to(device, copy=True) if isinstance(a, torch.Tensor) else a for a in args]
@@ -76,7 +85,9 @@ def test_expand_in_any_pair_of_dtypes(shape, density, dtypes):
 def test_compact_accumulate(shape, density, dtypes):
     dense, mask, count, tile = dense_case(shape, density)
     grad = torch.randn(count).to(dtypes[1])
-    mine, reference = both(ops.compact_accumulate, dense.to(dtypes[0]), mask, bitmask.bases(mask), grad, tile, mutated=3)
+    mine, reference = both(
+        ops.compact_accumulate, dense.to(dtypes[0]), mask, bitmask.bases(mask), grad, tile, mutated=3
+    )
     assert torch.equal(mine, reference)
 
 
@@ -99,7 +110,9 @@ def test_a_mask_of_no_block_at_all(tile):
 def test_expand_keeps_nan_and_infinity():
     values = torch.tensor([math.nan, math.inf, -math.inf, 3.4e38]).view(torch.float32)
     mask = bitmask.pack(torch.ones(4, dtype=torch.bool))
-    mine, reference = both(ops.expand, values, mask, bitmask.bases(mask), torch.empty(4, 1, dtype=torch.bfloat16), mutated=3)
+    mine, reference = both(
+        ops.expand, values, mask, bitmask.bases(mask), torch.empty(4, 1, dtype=torch.bfloat16), mutated=3
+    )
     assert torch.equal(mine.isnan(), reference.isnan())
     assert torch.equal(mine[1:], reference[1:])
 
@@ -108,7 +121,9 @@ def test_expand_keeps_nan_and_infinity():
 @pytest.mark.parametrize("moments", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_adam_step(dtype, moments, size):
-    """Equal but for the last bits of float32; where storage is bfloat16 that moves a value in some 2^14 across a rounding."""
+    """Equal but for the last bits of float32; where storage is bfloat16 that moves a value in some
+    2^14 across a rounding.
+    """
     count = 2304
     w, g = torch.randn(2, count).to(dtype)
     m, v = torch.randn(count).to(moments), torch.rand(count).to(moments)
@@ -159,7 +174,9 @@ def test_scores_of_blocks_are_pairwise_sums(size):
 
 @pytest.mark.parametrize("size", [3, 16])
 def test_weakest_blocks(size):
-    """Values with few bits have exact sums in any order: then the choice is the reference's, ties included."""
+    """Values with few bits have exact sums in any order: then the choice is the reference's, ties
+    included.
+    """
     values = torch.randint(-8, 9, (300 * size,)).float()
     mine, reference = both(ops.weakest, values, size, 100)
     assert torch.equal(mine, reference)
@@ -177,7 +194,10 @@ def test_regrowth(density, share):
     mask, active = mask_of(2500, density)
     k = round(share * (2500 - active))
     scores = torch.randint(0, 50, (2500,)).float()
-    for mine, reference in (both(ops.regrow_at_random, mask, 2500, k, philox.stream(k)), both(ops.regrow_largest, mask, scores, k)):
+    for mine, reference in (
+        both(ops.regrow_at_random, mask, 2500, k, philox.stream(k)),
+        both(ops.regrow_largest, mask, scores, k),
+    ):
         assert bitmask.unpack(mine, 2500).sum() == k
         assert torch.equal(mine, reference)
 
@@ -185,7 +205,9 @@ def test_regrowth(density, share):
 @pytest.mark.parametrize("density", DENSITIES[:4])
 @pytest.mark.parametrize(("blocks", "size"), [(2500, 1), (9000, 1), (1100, 3)])
 def test_replacing_blocks(blocks, size, density):
-    """A whole update: 9,000 blocks at a half are five groups, so that states move in several portions."""
+    """A whole update: 9,000 blocks at a half are five groups, so that states move in several
+    portions.
+    """
     mask, active = mask_of(blocks, density)
     k = min(active, blocks - active) // 2
     dropped = selection.weakest(torch.rand(active), 1, k)
@@ -211,7 +233,9 @@ def test_replacing_blocks(blocks, size, density):
 @pytest.mark.parametrize("shape", [(3, 2, 16, 70), (2, 3, 32, 130), (1, 2, 64, 40), (2, 1, 128, 33)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_tile_products(dtype, shape, density):
-    """Against the reference in float32; with one active tile, other rows and columns of tiles are empty."""
+    """Against the reference in float32; with one active tile, other rows and columns of tiles are
+    empty.
+    """
     rows, columns, side, tokens = shape
     mask, active = mask_of(rows * columns, density)
     where = [t.to(DEVICE) for t in tile_lists(mask, rows * side, columns * side, side, active)]
@@ -221,7 +245,10 @@ def test_tile_products(dtype, shape, density):
     for kernels, device, kind in (("triton", DEVICE, dtype), ("reference", "cpu", torch.float32)):
         x_, dy_, tiles_, grad_ = (t.to(device, kind, copy=True) for t in (x, dy, tiles, grad))
         with ops.using(kernels):
-            y, dx = ops.tile_product(x_, tiles_, where, rows * side), ops.tile_input_gradient(dy_, tiles_, where, columns * side)
+            y, dx = (
+                ops.tile_product(x_, tiles_, where, rows * side),
+                ops.tile_input_gradient(dy_, tiles_, where, columns * side),
+            )
             ops.tile_weight_gradient(dy_, x_, where, grad_)
         made.append([t.float().cpu() for t in (y, dx, grad_)])
     rounding = 1e-5 if dtype == torch.float32 else 2**-8

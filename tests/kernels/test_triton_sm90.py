@@ -1,7 +1,8 @@
 """The Triton kernels compiled for Hopper, with no GPU: what the interpreter cannot see.
 
-Compilation finds type errors; the assembler's report tells of registers spilled to memory (its stack); the code tells
-whether products use the tensor cores of that generation (wgmma) and its copy engine.
+Compilation finds type errors; the assembler's report tells of registers spilled to memory (its
+stack); the code tells whether products use the tensor cores of that generation (wgmma) and its copy
+engine.
 """
 
 import os
@@ -31,11 +32,15 @@ def compiled(kernel, *, num_warps: int = 4, types: dict[str, str], **constants):
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()}, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps, "enable_fp_fusion": True})
+    return triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps, "enable_fp_fusion": True}
+    )
 
 
 def stack_bytes(kernel, tmp_path) -> int:
-    """Bytes of registers a thread that the assembler could not keep, from its own report on the binary."""
+    """Bytes of registers a thread that the assembler could not keep, from its own report on the
+    binary.
+    """
     binary = tmp_path / "kernel.cubin"
     binary.write_bytes(kernel.asm["cubin"])
     report = subprocess.run(
@@ -62,7 +67,15 @@ def test_expand_and_compact_keep_everything_in_registers(size, tile, dtypes, tmp
 def test_adam_step_keeps_everything_in_registers(dtypes, ages, tmp_path):
     value, moment = (f"*{name}" for name in dtypes)
     tables = dict.fromkeys(("step_size", "correction", "gradient_factor"), "*fp32")
-    types = {"values": value, "grad": value, "exp_avg": moment, "exp_avg_sq": moment, "age": "*u8", "total": "i64", "noise": "i64"}
+    types = {
+        "values": value,
+        "grad": value,
+        "exp_avg": moment,
+        "exp_avg_sq": moment,
+        "age": "*u8",
+        "total": "i64",
+        "noise": "i64",
+    }
     kernel = compiled(
         triton_adam._adam_step, types={**types, **tables, **FLOATS}, size=1, portion=triton_adam.PORTION, **ages
     )  # fmt: skip
@@ -71,12 +84,27 @@ def test_adam_step_keeps_everything_in_registers(dtypes, ages, tmp_path):
     assert draws_words == ("bf16" in dtypes), "float32 storage pays for no random words"
 
 
-@pytest.mark.parametrize(("rule", "source", "power"), [
-    ("weakest", "*bf16", 0), ("weakest", "*fp32", 0), ("weakest", "*bf16", 3), ("random", None, 0), ("largest", "*fp32", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "source", "power"),
+    [
+        ("weakest", "*bf16", 0),
+        ("weakest", "*fp32", 0),
+        ("weakest", "*bf16", 3),
+        ("random", None, 0),
+        ("largest", "*fp32", 0),
+    ],
+)
 def test_selection_compiles(rule, source, power):
-    types = {"source": source, "noise": "i64", "total": "i32", "mask": "*i32", "state": "*i32", "counts": "*i32", "ties": "*i32",
-             "out": "*u8" if rule == "weakest" else "*i32"}  # fmt: skip
+    types = {
+        "source": source,
+        "noise": "i64",
+        "total": "i32",
+        "mask": "*i32",
+        "state": "*i32",
+        "counts": "*i32",
+        "ties": "*i32",
+        "out": "*u8" if rule == "weakest" else "*i32",
+    }
     fixed = {"rule": rule, "power": power}
     fixed |= {"mask": None} if rule == "weakest" else {"source": None} if rule == "random" else {}
     for shift in (24, 0):
@@ -90,11 +118,16 @@ def test_the_small_kernels_compile():
     for size in (3, 64, 16**2):
         width, levels, count = triton_selection.cut_of(size)
         compiled(
-            triton_selection._sum_pairs, types={"values": "*bf16", "sums": "*fp32", "total": "i32", "size": "i32", "parts": "i32"},
-            width=width, levels=levels, count=count,
-        )  # fmt: skip
+            triton_selection._sum_pairs,
+            types={"values": "*bf16", "sums": "*fp32", "total": "i32", "size": "i32", "parts": "i32"},
+            width=width,
+            levels=levels,
+            count=count,
+        )
     compiled(
-        triton_bits._count_groups, types={"mask": "*i32", "counts": "*i32", "n_words": "i32"}, groups=triton_bits.GROUPS_AT_ONCE
+        triton_bits._count_groups,
+        types={"mask": "*i32", "counts": "*i32", "n_words": "i32"},
+        groups=triton_bits.GROUPS_AT_ONCE,
     )
     for inverted in (0, 1):
         compiled(triton_bits._pack, types={"flags": "*u8", "mask": "*i32", "blocks": "i32"}, inverted=inverted)
@@ -105,19 +138,32 @@ def test_the_small_kernels_compile():
 @pytest.mark.parametrize("dtype", NAMES, ids=str)
 @pytest.mark.parametrize("side", [16, 32, 64, 128])
 def test_tile_products(side, dtype, tmp_path):
-    """No spills anywhere; for bfloat16, wgmma in every product of tiles of 64 and 128, and operands through the copy engine."""
+    """No spills anywhere; for bfloat16, wgmma in every product of tiles of 64 and 128, and operands
+    through the copy engine.
+    """
     name, cut = NAMES[dtype], triton_tiles.cut_of(side, dtype)
     indices = dict.fromkeys(("starts", "numbers", "partners", "rows", "columns"), "*i32")
     kernels = []
     for transposed in (True, False):
         tile_block = f"{side},{cut.depth}" if transposed else f"{cut.depth},{side}"
-        kernels.append(compiled(
-            triton_tiles._product, num_warps=cut.warps,
-            types={**indices, "x": f"tensordesc<{name}[{cut.portion},{cut.depth}]>", "tiles": f"tensordesc<{name}[{tile_block}]>",
-                   "y": f"tensordesc<{name}[{cut.portion},{side}]>"},
-            side=side, portion=cut.portion, depth=cut.depth, transposed=transposed, widen=False,
-            **({"numbers": None} if transposed else {}),
-        ))  # fmt: skip
+        kernels.append(
+            compiled(
+                triton_tiles._product,
+                num_warps=cut.warps,
+                types={
+                    **indices,
+                    "x": f"tensordesc<{name}[{cut.portion},{cut.depth}]>",
+                    "tiles": f"tensordesc<{name}[{tile_block}]>",
+                    "y": f"tensordesc<{name}[{cut.portion},{side}]>",
+                },
+                side=side,
+                portion=cut.portion,
+                depth=cut.depth,
+                transposed=transposed,
+                widen=False,
+                **({"numbers": None} if transposed else {}),
+            )
+        )
     kernels.append(compiled(
         triton_tiles._weight_gradient, num_warps=cut.warps,
         types={**indices, "gradient": f"tensordesc<{name}[{cut.tokens},{side}]>",

@@ -1,4 +1,6 @@
-"""The model against a second one written with torch.nn alone, forward and gradients, for every layout and dtype."""
+"""The model against a second one written with torch.nn alone, forward and gradients, for every
+layout and dtype.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from tests.conftest import small_trial
 
 
 class PlainLlama(nn.Module):
-    """LLaMA from its description, with ordinary dense layers, one loop over positions and full logits."""
+    """LLaMA from its description, with ordinary dense layers, one loop over positions and full
+    logits.
+    """
 
     def __init__(self, model: ModelSpec):
         super().__init__()
@@ -65,13 +69,17 @@ def plain_copy(state: TrainState) -> PlainLlama:
         plain.embedding.weight.copy_(state.model.embedding)
         plain.head.copy_(state.model.head)
         for name, matrix in state.weights.matrices.items():
-            plain.projections[name.replace(".", "/")].copy_(matrix.layout.expand(matrix.values, torch.empty(matrix.shape)))
+            plain.projections[name.replace(".", "/")].copy_(
+                matrix.layout.expand(matrix.values, torch.empty(matrix.shape))
+            )
     return plain
 
 
 def tokens(state: TrainState, sequences: int = 3) -> torch.Tensor:
     model = state.spec.model
-    return torch.randint(0, model.vocab_size, (sequences, model.context + 1), generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, model.vocab_size, (sequences, model.context + 1), generator=torch.Generator().manual_seed(1)
+    )
 
 
 SPARSITIES = {
@@ -110,7 +118,9 @@ def test_a_wanted_dense_gradient_holds_the_inactive_weights_too(layout, block, m
     state.model(rows).backward()
     plain(rows).backward()
     for name, matrix in state.weights.matrices.items():
-        torch.testing.assert_close(matrix.dense_gradient, plain.projections[name.replace(".", "/")].grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            matrix.dense_gradient, plain.projections[name.replace(".", "/")].grad, rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_master"])
@@ -156,7 +166,9 @@ def test_the_loss_in_portions_equals_the_loss_at_once(monkeypatch):
 
 
 def test_the_heads_gradient_is_added_up_in_float32(monkeypatch):
-    """Summed in bfloat16 over these 64 portions it would be 1 % off; what is left is the rounding of what goes into a product."""
+    """Summed in bfloat16 over these 64 portions it would be 1 % off; what is left is the rounding
+    of what goes into a product.
+    """
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2048, 16, generator=generator).bfloat16()
     head = torch.randn(50, 16, generator=generator, requires_grad=True)
@@ -209,14 +221,21 @@ def test_a_layout_of_every_density_starts_from_the_same_dense_matrix():
     full = TrainState(small_trial("dense"), Placement()).weights.matrices
     sparse = TrainState(small_trial(density=0.3), Placement()).weights.matrices
     for name, matrix in sparse.items():
-        weight, mask = matrix.weight().clone(), matrix.layout.expand(torch.ones_like(matrix.values), torch.empty(matrix.shape))
+        weight, mask = (
+            matrix.weight().clone(),
+            matrix.layout.expand(torch.ones_like(matrix.values), torch.empty(matrix.shape)),
+        )
         assert torch.equal(weight, full[name].weight() * mask)
 
 
 def test_compiling_changes_nothing_but_rounding(monkeypatch):
-    """With torch's tracer and without its code generator, which needs a compiler: the graphs are what could go wrong."""
+    """With torch's tracer and without its code generator, which needs a compiler: the graphs are
+    what could go wrong.
+    """
     monkeypatch.setattr(
-        nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager"))
+        nn.Module,
+        "compile",
+        lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager")),
     )
     spec = small_trial(density=0.3)
     plain, compiled = TrainState(spec, Placement()), TrainState(spec, Placement(compile=True))

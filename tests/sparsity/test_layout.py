@@ -16,7 +16,9 @@ def make(kind: str, active: int | None = None, seed: int = 0) -> Layout:
     block = {"element": 1, "run": 5, "tile": 4}[kind]
     size = {"element": 1, "run": 5, "tile": 16}[kind]
     total = 12 * 20 // size
-    return Layout.random(kind, block, Blocks(12, 20, size, total, total if active is None else active), seed=seed, matrix=3)
+    return Layout.random(
+        kind, block, Blocks(12, 20, size, total, total if active is None else active), seed=seed, matrix=3
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,9 +18,13 @@ def test_learning_rate_warms_up_linearly_and_falls_along_a_cosine():
 
 
 def test_a_regrown_weight_takes_its_own_first_step():
-    """In the step after an update at step 100 a weight regrown there has t = 1, whatever the global step."""
+    """In the step after an update at step 100 a weight regrown there has t = 1, whatever the global
+    step.
+    """
     step_size, correction = age_tables(OptimizerSpec(), SparsitySpec(update_every=100), rate=1.0, step=101)
-    assert step_size[0].item() == pytest.approx(1.0 * (1 / 10) / (1 - 0.9), rel=1e-6)  # warm-up 1/10 of the corrected step
+    assert step_size[0].item() == pytest.approx(
+        1.0 * (1 / 10) / (1 - 0.9), rel=1e-6
+    )  # warm-up 1/10 of the corrected step
     assert correction[0].item() == pytest.approx((1 - 0.999) ** -0.5, rel=1e-6)
     # regrown one update earlier: t = 101, warm-up over
     assert step_size[1].item() == pytest.approx(1.0 / (1 - 0.9**101), rel=1e-6)
@@ -29,7 +33,9 @@ def test_a_regrown_weight_takes_its_own_first_step():
 
 
 def test_plain_adam_takes_a_threefold_first_step_and_local_age_does_not():
-    """The cold start that SMET removes (paper section 3.1): with m = v = 0 at a late step, |step| = lr (1-b1)/sqrt(1-b2)."""
+    """The cold start that SMET removes (paper section 3.1): with m = v = 0 at a late step, |step| =
+    lr (1-b1)/sqrt(1-b2).
+    """
     sparsity = SparsitySpec(update_every=100, regrowth_warmup=0)
     step_size, correction = age_tables(OptimizerSpec(), sparsity, rate=1.0, step=100_001)
 

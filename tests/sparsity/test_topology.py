@@ -1,4 +1,6 @@
-"""Topology updates: counts are kept, survivors keep their state, the right blocks go and come, and nothing is left to chance."""
+"""Topology updates: counts are kept, survivors keep their state, the right blocks go and come, and
+nothing is left to chance.
+"""
 
 import math
 
@@ -16,7 +18,9 @@ BLOCKS = {"element": 1, "run": 4, "tile": 4}
 
 
 def filled(spec) -> SparseWeights:
-    """Weights whose moments tell which weight they belong to, so that a state in the wrong place is seen."""
+    """Weights whose moments tell which weight they belong to, so that a state in the wrong place is
+    seen.
+    """
     weights = SparseWeights(spec)
     weights.arena.exp_avg.copy_(weights.arena.values * 2)
     weights.arena.exp_avg_sq.copy_(weights.arena.values.square())
@@ -36,7 +40,10 @@ def active_mask(matrix) -> torch.Tensor:
 
 def case(method="smet", kind="element", **sparsity):
     return small_trial(
-        method, 0.25, sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity}, seed=5
+        method,
+        0.25,
+        sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity},
+        seed=5,
     )
 
 

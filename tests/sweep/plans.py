@@ -6,7 +6,8 @@ from pathlib import Path
 
 from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
 from raysparse.sweep.budget import Budget
-from raysparse.sweep.plan import Plan, grid
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.grid import grid
 
 VALIDATION = 1_000
 
@@ -15,7 +16,9 @@ def write_corpus(folder: Path) -> str:
     """Forty documents of pseudo-code, the same in every call."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(40):
-        lines = [f"def function_{n}_{k}(x, y):\n    return x * {n * k % 17} + y ** {k % 5}  # {n}.{k}\n" for k in range(20)]
+        lines = [
+            f"def function_{n}_{k}(x, y):\n    return x * {n * k % 17} + y ** {k % 5}  # {n}.{k}\n" for k in range(20)
+        ]
         (folder / f"module_{n:02}.py").write_text("\n".join(lines))
     return str(folder)
 

@@ -1,4 +1,6 @@
-"""Sweeps in processes of their own, which can be killed, and what is read from their folders afterwards."""
+"""Sweeps in processes of their own, which can be killed, and what is read from their folders
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,35 @@ def start(plan: Plan, storage: Path, *arguments: str) -> subprocess.Popen[str]:
     storage.mkdir(parents=True, exist_ok=True)
     file = storage / "plan-file.json"
     file.write_text(json.dumps(plan.to_dict()))
-    command = [sys.executable, "-m", "raysparse", "sweep", str(file), "--storage", str(storage), "--name", "run", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "raysparse",
+        "sweep",
+        str(file),
+        "--storage",
+        str(storage),
+        "--name",
+        "run",
+        *arguments,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with open(storage / "log.txt", "a") as log:
         return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment, preexec_fn=hear_ctrl_c
-        )  # fmt: skip
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            preexec_fn=hear_ctrl_c,
+        )
 
 
 def hear_ctrl_c() -> None:
-    """A shell that runs the tests in the background makes their processes deaf to SIGINT; a user's are not."""
+    """A shell that runs the tests in the background makes their processes deaf to SIGINT; a user's
+    are not.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -84,7 +105,12 @@ def losses(storage: Path) -> dict[str, tuple]:
     """What must be equal bit for bit: the losses of each trial, one row per trial."""
     rows = pq.read_table(storage / "run" / "results.parquet").to_pylist()
     found = {
-        row["trial_id"]: (row["status"], row["train_loss"], row["validation_loss"], tuple(e["loss"] for e in row["evaluations"]))
+        row["trial_id"]: (
+            row["status"],
+            row["train_loss"],
+            row["validation_loss"],
+            tuple(e["loss"] for e in row["evaluations"]),
+        )
         for row in rows
     }
     assert len(found) == len(rows), "a trial has two rows"

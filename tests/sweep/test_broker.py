@@ -1,4 +1,6 @@
-"""The rules of a sweep, without a process: who is served, what each end means, what it costs, and that rows are written once."""
+"""The rules of a sweep, without a process: who is served, what each end means, what it costs, and
+that rows are written once.
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results
 from raysparse.sweep.broker import MAX_DEATHS, Broker, Job, Lease, NoLease, State, half_micro_batch
 from raysparse.sweep.budget import Budget, load_work
-from raysparse.sweep.progress import snapshot
+from raysparse.sweep.snapshot import snapshot
 from tests.sweep.plans import small_plan
 
 
@@ -31,7 +33,12 @@ def broker_for(folder, *, budget=None, clock=None, **changes) -> Broker:
 def completed(spec) -> Outcome:
     evaluations = (Evaluation(spec.steps, spec.tokens, 2.0),)
     return Outcome(
-        status="completed", validation_loss=2.0, evaluations=evaluations, steps=spec.steps, tokens=spec.tokens, seconds=1.0
+        status="completed",
+        validation_loss=2.0,
+        evaluations=evaluations,
+        steps=spec.steps,
+        tokens=spec.tokens,
+        seconds=1.0,
     )
 
 
@@ -153,7 +160,8 @@ def test_what_a_killed_driver_spent_is_counted_by_the_next_one(tmp_path):
 
 
 events = st.lists(
-    st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["report", "die", "finish", "oom", "leave"])), max_size=60
+    st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["report", "die", "finish", "oom", "leave"])),
+    max_size=60,
 )
 
 

@@ -1,4 +1,6 @@
-"""The ledger never lets a sweep spend more than its budget, in whatever order trials start, end and crash."""
+"""The ledger never lets a sweep spend more than its budget, in whatever order trials start, end and
+crash.
+"""
 
 import math
 
@@ -11,7 +13,9 @@ from raysparse.sweep.budget import Budget, Ledger, Work, load_work, price, save_
 from tests.conftest import small_trial
 
 amounts = st.floats(min_value=0.0, max_value=1e22, allow_nan=False)
-moves = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["reserve", "settle", "extend"]), amounts, st.floats(0, 1)))
+moves = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["reserve", "settle", "extend"]), amounts, st.floats(0, 1))
+)
 
 
 @given(limit=amounts, steps=moves)
@@ -61,7 +65,9 @@ def test_a_limit_is_a_positive_number(limit):
 
 
 def test_work_is_counted_in_whatever_unit_a_budget_has(tmp_path):
-    """The unit of a budget may change between two runs of a sweep; what was spent is kept as steps and seconds."""
+    """The unit of a budget may change between two runs of a sweep; what was spent is kept as steps
+    and seconds.
+    """
     spec = small_trial()
     save_work(Folder(tmp_path), {spec.trial_id: Work(10, 2.5)})
     work = load_work(Folder(tmp_path))[spec.trial_id]

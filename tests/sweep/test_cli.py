@@ -1,4 +1,6 @@
-"""The command line: verbs print what they should, mistakes are one clear line, and nothing heavy is imported too early."""
+"""The command line: verbs print what they should, mistakes are one clear line, and nothing heavy is
+imported too early.
+"""
 
 import json
 import subprocess
@@ -6,17 +8,22 @@ import sys
 
 import pytest
 
-from raysparse import cli
+from raysparse.console import cli
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=REPOSITORY, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=REPOSITORY, **options
+    )
 
 
 def test_importing_the_command_line_imports_neither_torch_nor_ray():
-    code = "import sys, raysparse.cli; print([m for m in ('torch', 'ray', 'pyarrow', 'numpy', 'rich') if m in sys.modules])"
+    code = (
+        "import sys, raysparse.console.cli; print([m for m in ('torch', 'ray', 'pyarrow', 'numpy', "
+        "'rich') if m in sys.modules])"
+    )
     assert python("-c", code).stdout.strip() == "[]"
 
 
@@ -47,7 +54,10 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
         (["status", "nowhere"], "not a run folder"),
         (["train", "laptop-xs", "--density", "1.5"], "sparsity.density is 1.5, expected a fraction in (0, 1]"),
         (["train", "laptop-xs", "--density", "0.5", "--method", "dense"], "use density 1 or a sparse method"),
-        (["train", "laptop-xs", "--layout", "tile", "--block", "64"], "does not divide layers.0.attention.query of 32 x 32"),
+        (
+            ["train", "laptop-xs", "--layout", "tile", "--block", "64"],
+            "does not divide layers.0.attention.query of 32 x 32",
+        ),
         (["train", "laptop-xs", "--balanced"], "sparsity.balanced is for layout 'tile', not 'element'"),
         (["ledger", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
         (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
@@ -83,7 +93,10 @@ def test_ctrl_c_says_how_to_continue(capsys):
 
 @pytest.mark.parametrize("engine", ["", "--layout tile --block 16 --balanced --precision bf16_master --resident"])
 def test_train_runs_one_trial_and_status_shows_it(engine, corpus, tmp_path, capsys):
-    trial = f"train laptop-xs --density 0.5 --unique-tokens 4097 --context 64 --batch-sequences 8 --validation-tokens 1000 {engine}"
+    trial = (
+        f"train laptop-xs --density 0.5 --unique-tokens 4097 --context 64 --batch-sequences 8 "
+        f"--validation-tokens 1000 {engine}"
+    )
     assert cli.main([*trial.split(), "--corpus", corpus, "--storage", str(tmp_path), "--name", "one"]) == 0
     assert "1 of 1 trials are finished" in capsys.readouterr().out
     assert cli.main(["status", str(tmp_path / "one")]) == 0
@@ -98,7 +111,10 @@ def test_a_plan_file_is_what_a_run_folder_holds(corpus, tmp_path, capsys):
     assert cli.main(["sweep", str(file), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == json.loads(file.read_text())
     capsys.readouterr()
-    assert cli.main(["sweep", str(tmp_path / "run"), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
+    assert (
+        cli.main(["sweep", str(tmp_path / "run"), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"])
+        == 0
+    )
     assert capsys.readouterr().out.startswith("nothing to do: 1 of 1 trials are finished already")
 
 
@@ -131,7 +147,9 @@ def test_the_grid_script_refuses_in_one_line(tmp_path):
 
 
 def test_ledger_measures_what_it_predicts(capsys):
-    """The columns agree for everything that is stored; what a step needs besides is only predicted."""
+    """The columns agree for everything that is stored; what a step needs besides is only
+    predicted.
+    """
     size = ["--model", "laptop-m", "--density", "0.25", "--vocab-size", "257"]
     assert cli.main(["ledger", *size, "--resident", "--measure"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]

@@ -1,4 +1,6 @@
-"""cluster.yaml is one that `ray up` accepts, installs what pyproject names, and runs the Ray that it says."""
+"""cluster.yaml is one that `ray up` accepts, installs what pyproject names, and runs the Ray that
+it says.
+"""
 
 import copy
 import tomllib
@@ -9,8 +11,8 @@ import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
 from raysparse.spec import Placement
-from raysparse.sweep import cluster
-from raysparse.sweep.runner import Settings
+from raysparse.sweep.ray import cluster
+from raysparse.sweep.settings import Settings
 from tests.conftest import REPOSITORY
 
 

@@ -43,7 +43,9 @@ def test_kill_the_driver_then_a_worker_and_every_loss_is_the_undisturbed_one(cor
     assert again.wait(runs.PATIENCE) == 0, (tmp_path / "log.txt").read_text()
 
     assert runs.losses(tmp_path) == undisturbed
-    assert {path: path.stat().st_mtime_ns for path in finished_first} == finished_first, "a finished trial was run again"
+    assert {path: path.stat().st_mtime_ns for path in finished_first} == finished_first, (
+        "a finished trial was run again"
+    )
     end = time.monotonic() + runs.PATIENCE  # the dashboard's agent looks for its parent only now and then
     while left := {pid: name for pid, name in ray_processes.items() if is_alive(pid)}:
         assert time.monotonic() < end, f"the killed driver left its Ray behind: {left}"
@@ -81,7 +83,14 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
     assert "Ray on this machine" not in printed, "a finished sweep starts no Ray"
 
 
-QUIET = ("Ray on this machine:", "dashboard:", "curves: tensorboard", "running,", "trials are finished", "stopped; finished trials")
+QUIET = (
+    "Ray on this machine:",
+    "dashboard:",
+    "curves: tensorboard",
+    "running,",
+    "trials are finished",
+    "stopped; finished trials",
+)
 
 
 def is_ours(line: str) -> bool:

@@ -1,4 +1,6 @@
-"""The newcomer's commands: torch is installed first and by itself, a second call installs nothing, and CI uses the same targets."""
+"""The newcomer's commands: torch is installed first and by itself, a second call installs nothing,
+and CI uses the same targets.
+"""
 
 import os
 import subprocess
@@ -8,7 +10,9 @@ from tests.conftest import REPOSITORY
 
 def would_run(target: str, environment) -> list[str]:
     command = ["make", "--dry-run", f"VENV={environment}", target]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # `make test` runs this test
+    outside = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAKE")
+    }  # `make test` runs this test
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60, env=outside)
     return done.stdout.splitlines()
 

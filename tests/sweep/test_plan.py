@@ -1,4 +1,6 @@
-"""A plan survives JSON, its cost is the sum of its trials, and a folder of another plan is refused with the difference."""
+"""A plan survives JSON, its cost is the sum of its trials, and a folder of another plan is refused
+with the difference.
+"""
 
 import dataclasses
 import json
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from raysparse.files import Folder
 from raysparse.spec import Placement
 from raysparse.sweep.budget import Budget
-from raysparse.sweep.plan import Plan, grid, load
+from raysparse.sweep.plan import Plan, load
+from raysparse.sweep.planners.grid import grid
 from tests.sweep.plans import small_plan
 
 
@@ -67,7 +70,9 @@ def test_a_wrong_grid_is_refused_by_name(changes, message):
 def test_the_folder_of_another_plan_is_refused_with_the_difference(tmp_path):
     folder = Folder(tmp_path)
     small_plan("text").save(folder)
-    with pytest.raises(ValueError, match=r"another plan: data\.epochs is 1, 2 there and 1, 4 here; choose another --name"):
+    with pytest.raises(
+        ValueError, match=r"another plan: data\.epochs is 1, 2 there and 1, 4 here; choose another --name"
+    ):
         small_plan("text", epochs=(1, 4)).save(folder)
     with pytest.raises(ValueError, match=r"data\.corpus is text there and other here"):
         small_plan("other").check(folder)

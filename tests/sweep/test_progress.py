@@ -1,12 +1,16 @@
-"""The live view: one line every so often without a terminal, all that is asked for in it, and a time left that means something."""
+"""The live view: one line every so often without a terminal, all that is asked for in it, and a
+time left that means something.
+"""
 
 import io
 
 from rich.console import Console
 
+from raysparse.console.progress import PACE_AFTER, PLAIN_EVERY, Display
+from raysparse.console.tables import count
 from raysparse.sweep.broker import Broker, Job
-from raysparse.sweep.progress import PACE_AFTER, PLAIN_EVERY, Display, duration, snapshot
-from raysparse.sweep.tables import count
+from raysparse.sweep.snapshot import snapshot
+from raysparse.units import duration
 from tests.sweep.plans import small_plan
 from tests.sweep.test_broker import Clock, completed, report
 
@@ -21,7 +25,8 @@ class Sweep:
         self.broker = Broker(Job(self.plan, Folder(folder), Folder(folder), self.plan.specs), clock=self.clock)
         self.broker.submit(self.plan.specs[0])
         self.console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
-        self.display = Display(self.plan, console=self.console, clock=self.clock)
+        self.display = Display(console=self.console, clock=self.clock)
+        self.display.begin(self.plan, [])
 
     @property
     def printed(self) -> str:
@@ -36,7 +41,9 @@ def test_without_a_terminal_a_line_comes_every_fifteen_seconds(tmp_path):
             sweep.display.show(snapshot(sweep.broker))
     lines = sweep.printed.splitlines()
     assert len(lines) == int(40 / PLAIN_EVERY)
-    assert "0/4 done, 0 running, 4 pending; 0.00e00 FLOPs spent" in lines[0], "trials that were not submitted yet are pending too"
+    assert "0/4 done, 0 running, 4 pending; 0.00e00 FLOPs spent" in lines[0], (
+        "trials that were not submitted yet are pending too"
+    )
 
 
 def test_the_time_left_follows_the_pace_of_the_training_not_of_the_start(tmp_path):
@@ -70,4 +77,4 @@ def test_a_terminal_shows_what_runs_and_the_best_loss_by_size_and_budget(tmp_pat
 
 def test_numbers_are_said_as_people_say_them():
     assert [duration(s) for s in (9, 65, 3725)] == ["9s", "1m 05s", "1h 02m"]
-    assert [count(n) for n in (7, 1536, 3.2e6, 2e9)] == ["7", "1.54k", "3.2M", "2G"]
+    assert [count(n) for n in (7, 1536, 3.2e6, 2e9)] == ["7", "1.54k", "3.2M", "2B"]

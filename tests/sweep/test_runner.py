@@ -1,4 +1,6 @@
-"""A sweep in one process: the whole path on real files, refusals before anything is written, and how trials can end."""
+"""A sweep in one process: the whole path on real files, refusals before anything is written, and
+how trials can end.
+"""
 
 import io
 
@@ -6,12 +8,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from raysparse.console.progress import Display
 from raysparse.files import Folder
 from raysparse.results import Results
 from raysparse.sweep import attempt as attempts
 from raysparse.sweep import lock, runner
 from raysparse.sweep.budget import Budget
-from raysparse.sweep.runner import Settings
+from raysparse.sweep.settings import Settings
 from raysparse.train import trial
 from tests.sweep import runs
 from tests.sweep.plans import small_plan
@@ -21,7 +24,8 @@ INLINE = Settings(executor="inline")
 
 def sweep(plan, storage, **changes):
     console = Console(file=io.StringIO())
-    return runner.run(plan, Folder(storage), "run", INLINE.replace(**changes), console=console), console.file.getvalue()
+    view = Display(console=console)
+    return runner.run(plan, Folder(storage), "run", INLINE.replace(**changes), view=view), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,9 @@ def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch(corpus, fini
     assert row[2] == pytest.approx(runs.losses(finished)[trial_id][2], rel=1e-5)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate")]
+)
 def test_every_way_of_running_out_of_memory_is_known(error):
     assert attempts.is_out_of_memory(error)
     assert not attempts.is_out_of_memory(RuntimeError("shape mismatch"))

@@ -1,4 +1,6 @@
-"""Two ranks over gloo, as real processes: the same topology, the same losses to rounding, and exact resumption."""
+"""Two ranks over gloo, as real processes: the same topology, the same losses to rounding, and exact
+resumption.
+"""
 
 from pathlib import Path
 
@@ -40,7 +42,9 @@ def work(rank: int, folder: Path, tokens: str) -> None:
         torch.save(record.seen, folder / method / f"topologies-{rank}.pt")
         for step in BREAKS.values():
             with pytest.raises(KeyboardInterrupt):
-                trial.run(spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP)
+                trial.run(
+                    spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP
+                )
             dist.barrier()  # rank 0 has written its checkpoint before the other reads it
         trial.run(spec, store, Folder(folder / method / "broken"))
     _stop_one_rank(rank, store, folder)
@@ -73,7 +77,9 @@ def _spoil_one_rank(rank: int, store: TokenStore, folder: Path) -> None:
 
 
 def _reduce_in_small_buckets(rank: int, store: TokenStore, folder: Path) -> None:
-    """Every matrix its own bucket, micro-batches of one sequence, and a batch of one sequence, which leaves rank 0 without rows."""
+    """Every matrix its own bucket, micro-batches of one sequence, and a batch of one sequence,
+    which leaves rank 0 without rows.
+    """
     reduce.BUCKET_BYTES = 1
     for name, sequences in (("many", 4), ("one", 1)):
         spec = small_trial("smet_grad", data={"epochs": 0.5}, optimizer={"batch_sequences": sequences})
@@ -101,7 +107,9 @@ def test_both_ranks_have_the_same_topology_at_every_update(method, two_ranks):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_agree_with_one_to_rounding(method, two_ranks, store, tmp_path):
-    """The same global batch, summed in another order. Topologies are equal, so nothing but rounding tells the runs apart."""
+    """The same global batch, summed in another order. Topologies are equal, so nothing but rounding
+    tells the runs apart.
+    """
     record = RecordTopology()
     alone = trial.run(small_trial(method), store, Folder(tmp_path), hooks=[record])
     assert_same(record.seen, torch.load(two_ranks / method / "topologies-0.pt"))

@@ -1,4 +1,6 @@
-"""A whole trial: dense equals plain torch, interrupted equals uninterrupted, and every way a run can end."""
+"""A whole trial: dense equals plain torch, interrupted equals uninterrupted, and every way a run
+can end.
+"""
 
 import copy
 import json
@@ -63,9 +65,15 @@ def logged(folder: Folder) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
-# Of 40 steps of 4 sequences over 64 unique ones: inside an epoch; the first step of the second; right after an update; the last
-# but one. Checkpoints are written after every step, so the run resumes after the step before the one named here.
-BREAKS = {"inside an epoch": 11, "across an epoch boundary": 17, "right after a topology update": 25, "before the last step": 39}
+# Of 40 steps of 4 sequences over 64 unique ones: inside an epoch; the first step of the second;
+# right after an update; the last but one. Checkpoints are written after every step, so the run
+# resumes after the step before the one named here.
+BREAKS = {
+    "inside an epoch": 11,
+    "across an epoch boundary": 17,
+    "right after a topology update": 25,
+    "before the last step": 39,
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,7 +124,9 @@ def test_running_a_finished_trial_again_trains_nothing(store, tmp_path):
 
 
 def test_dense_equals_plain_torch_with_its_own_adam_step_by_step(store):
-    """Same weights, same batches, torch.optim.Adam: losses and weights agree to rounding at every step."""
+    """Same weights, same batches, torch.optim.Adam: losses and weights agree to rounding at every
+    step.
+    """
     spec = small_trial("dense", optimizer={"clip": 1.0})
     state = TrainState(spec, Placement())
     plain = plain_copy(state)
@@ -172,7 +182,9 @@ def test_training_learns(store, tmp_path):
 
 
 def test_a_diverging_run_says_so_and_keeps_its_last_good_state(store, tmp_path):
-    """At an absurd rate the loss leaves the numbers; the step that would spoil the weights is refused."""
+    """At an absurd rate the loss leaves the numbers; the step that would spoil the weights is
+    refused.
+    """
     spec = small_trial("dense", optimizer={"lr": 1e30, "clip": 0.0, "warmup_fraction": 0.0})
     folder = Folder(tmp_path)
     outcome = trial.run(spec, store, folder, placement=EVERY_STEP)
@@ -257,4 +269,6 @@ def test_cross_entropy_of_an_untrained_model_is_that_of_guessing(store):
     state = TrainState(small_trial("dense"), Placement())
     rows = torch.from_numpy(Batches(store, state.spec).validation(0, 8))
     with torch.no_grad():
-        assert state.model(rows).item() / F.one_hot(rows[:, 1:], 257).sum().item() == pytest.approx(math.log(257), rel=0.01)
+        assert state.model(rows).item() / F.one_hot(rows[:, 1:], 257).sum().item() == pytest.approx(
+            math.log(257), rel=0.01
+        )

@@ -1,0 +1,3 @@
+"""From a fitted law to what to do: costs, optima, recommendations with intervals, designs,
+hold-outs, the study.
+"""

@@ -1,0 +1,199 @@
+"""The whole analysis of one table, from rows to a recommendation, as one value.
+
+`analyse` picks the richest law that the rows support, fits it, draws its uncertainty and searches
+the optimum over budgets and unique-token budgets. Report, pictures and the command line only show a
+`Study`; nothing is computed there. Where a table cannot carry any law, the study says so and holds
+what was measured, not a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from analysis.answer.compare import Comparison, compare
+from analysis.answer.costs import ACTIVE, Cost
+from analysis.answer.optimum import Box, search
+from analysis.answer.recommend import MOST, Recommendation, few, recommend
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
+from analysis.fit.flags import fit_flags
+from analysis.fit.intervals import Draws, bootstrap
+from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
+from analysis.fit.select import Candidate, candidates, nearest_law, pick
+from analysis.laws import Law
+
+CURVE = 25  # budgets along the optimal-sparsity curve
+BEYOND = 4.0  # the curve ends at this multiple of the largest run's cost
+CURVE_DRAWS = 80  # draws that the bands of the curve use
+HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
+SHOWN = 5000  # rows that pictures show at most
+CLEARLY = 0.9  # hold-outs contradict the choice if another law's error is below this share of its own
+FEW = 30  # fewer runs than this is said aloud
+STUDY_DELTA = 1e-2  # near the noise between seeds: a fifth narrower intervals than the published 1e-3, same coverage
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Optima at one U along budgets: (m,) budgets, (draws + 1, m) densities and epochs, the fit's
+    own first.
+    """
+
+    unique: float
+    budgets: Array
+    density: Array
+    epochs: Array
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows. fit, draws and recommendations are absent if the table carries
+    no law.
+    """
+
+    runs: Runs
+    cost: Cost
+    box: Box
+    tried: tuple[Candidate, ...]
+    fit: Fit | None
+    draws: Draws | None
+    budgets: tuple[float, ...]
+    recommendations: tuple[Recommendation, ...]
+    curves: tuple[Curve, ...]
+    cautions: tuple[str, ...]
+    rmse: float = float("nan")
+    comparison: Comparison | None = None
+
+    @cached_property
+    def shown(self) -> Runs:
+        """The runs that pictures show: all, or a sample of those at the commonest densities of a
+        large table.
+        """
+        density = self.runs.points.density
+        values, frequency = np.unique(density, return_counts=True)
+        common = values[np.argsort(-frequency, kind="stable")[:MOST]]
+        rows = np.flatnonzero(np.isin(density, common))
+        if len(rows) > SHOWN:
+            rows = np.sort(np.random.default_rng(0).choice(rows, SHOWN, replace=False))
+        return self.runs.take(rows)
+
+
+def analyse(
+    runs: Runs,
+    *,
+    law: Law | None = None,
+    budgets: Sequence[float] | None = None,
+    cost: Cost = ACTIVE,
+    box: Box | None = None,
+    delta: float = STUDY_DELTA,
+    seed: int = 0,
+    bootstraps: int = 200,
+) -> Study:
+    """Fit, uncertainty, optimum.
+
+    law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost
+    of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta:
+    Huber threshold of every fit.
+
+    Raises ValueError for a budget that is not positive, or a law given by name that the table
+    cannot carry.
+    """
+    for budget in budgets or ():
+        if not budget > 0 or not np.isfinite(budget):
+            raise ValueError(f"budget {budget!r} is not a positive number of {cost.unit}")
+    box = box or Box.of(runs)
+    spent = cost.of(runs.points)
+    wanted = tuple(float(b) for b in budgets) if budgets else ()
+    tried = candidates(runs, seed, delta) if law is None else ()
+    chosen = pick(tried)
+    wanted_law = law or (chosen.law if chosen else None)
+    if wanted_law is None:
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
+    # A large table's law is chosen on a sample; then it is fitted to all rows here.
+    fitted = (
+        chosen.fit
+        if chosen and chosen.fit and len(chosen.fit.runs) == len(runs)
+        else fit(wanted_law, runs, delta=delta, seed=seed)
+    )
+    draws = bootstrap(fitted, bootstraps, seed)
+    uniques = _uniques(runs)
+    recommendations = tuple(
+        recommend(fitted, draws, budget, unique, box, cost)
+        for unique in uniques
+        for budget in wanted or (float(spent[runs.points.unique == unique].max()),)
+    )
+    curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
+    comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
+    rmse = chosen.rmse if chosen else fitted.rmse
+    cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse)
+    return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves, cautions, rmse, comparison)
+
+
+def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent: Array) -> Curve:
+    theta = np.concatenate([fitted.theta[None], draws.theta[:CURVE_DRAWS]])
+    budgets = np.geomspace(spent.min(), spent.max() * BEYOND, CURVE)
+    found = search(fitted.law, np.repeat(theta, CURVE, axis=0), box, np.tile(budgets, len(theta)), unique, cost)
+    return Curve(unique, budgets, found.density.reshape(len(theta), CURVE), found.epochs.reshape(len(theta), CURVE))
+
+
+def _uniques(runs: Runs) -> tuple[float, ...]:
+    """The unique-token budgets to answer for, largest last: at most four of the table's."""
+    return tuple(float(value) for value in few(runs.points.unique, 4))
+
+
+def _no_law(runs: Runs, tried: tuple[Candidate, ...]) -> tuple[str, ...]:
+    found = [f"the table carries no law ({len(runs)} usable runs; {nearest_law(tried)})"]
+    for density in few(runs.points.density)[::-1]:
+        rows = np.flatnonzero(runs.points.density == density)
+        best = int(rows[np.argmin(runs.loss[rows])])
+        found.append(
+            f"the best measured run at density {density:.3g} is {runs.ids[best]}: loss {runs.loss[best]:.4f} at "
+            f"{_point(runs.points, best)}"
+        )
+    return tuple(found)
+
+
+def _point(points: Points, row: int) -> str:
+    return f"N = {points.active[row]:.3g}, {points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens"
+
+
+def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int) -> Comparison:
+    """How the laws that were tried extrapolate; on a sample of a large table."""
+    if len(runs) > LARGE:
+        runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
+    return compare(runs, [c.law for c in tried if c.fit is not None], delta=delta, draws=HOLD_OUT_DRAWS, seed=seed)
+
+
+def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:
+    """Where sparsity's advantage is smaller than what the law typically misses by."""
+    gains = [r.dense_loss.value - r.loss.value for r in recommendations if np.isfinite(r.dense_loss.value)]
+    if not gains or max(gains) > rmse:
+        return ()
+    return (
+        f"the advantage of sparsity (at most {max(gains):.3f} nats) is smaller than the law's typical miss "
+        f"({rmse:.3f}): a tie",
+    )
+
+
+def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | None) -> tuple[str, ...]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    rows, free = len(runs), len(fitted.law.names)
+    if rows < max(FEW, 4 * free):
+        found.append(f"few rows: {rows} runs for {free} parameters")
+    if len(np.unique(runs.group)) == rows:
+        found.append("no replicates: noise between seeds is unknown, and is taken from the residuals")
+    if not fitted.r2 > 0.5:
+        found.append(
+            f"the law explains {100 * fitted.r2:.0f} % of the variance of the loss: do not act on it"
+            if np.isfinite(fitted.r2)
+            else "every loss is the same: there is nothing to learn from"
+        )
+    scores = comparison.scores if comparison is not None else {}
+    if comparison and comparison.chosen and scores[comparison.chosen] < CLEARLY * scores.get(fitted.law.name, np.inf):
+        found.append(f"beyond its rows the chosen law is not the best: {comparison.why}")
+    found += fit_flags(fitted, draws)
+    return tuple(found)

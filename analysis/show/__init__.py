@@ -1,0 +1,1 @@
+"""The answer for people: pictures, and the report that holds them."""

@@ -1,0 +1,171 @@
+"""Pictures of a fit: its numbers with F(d), predicted against measured, and the profiles of its
+parameters.
+
+Each takes a `Study` and returns a figure. Lines are the law, bands its 95 % interval, markers
+measured runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.answer.study import Study
+from analysis.data.points import Array, Points
+from analysis.fit.intervals import Draws
+from analysis.fit.joint import Fit
+from analysis.fit.profile import profile
+from analysis.show.plots import style
+from analysis.show.plots.style import Look, epoch_ticks, figure, log_axis, nothing, picture
+
+
+@picture
+def law(study: Study) -> Figure:
+    """The law's numbers, F(d) with its band, and what repeated tokens are worth."""
+    if study.fit is None or study.draws is None:
+        return nothing("The fitted law", study.cautions)
+    made, axes = figure(1, 3, (17.5, 5.6), "The fitted law")
+    _numbers(axes[0, 0], study.fit, study.draws)
+    tested = Look(study.shown.points.density)
+    _density_factor(axes[0, 1], study.fit, study.draws, tested)
+    _repetition(axes[0, 2], study.fit, study.draws, tested)
+    return made
+
+
+def _numbers(axis: Axes, fit: Fit, draws: Draws) -> None:
+    axis.set_axis_off()
+    axis.set_title(fit.law.name)
+    intervals = draws.parameter_intervals()
+    lines = [*_wrapped(fit.law.formula), ""]
+    for name, value in fit.parameters.items():
+        low, high = intervals[name]
+        lines.append(f"{name:<6}{value:>9.4g}  [{low:.3g}, {high:.3g}]")
+    lines += ["", f"{len(fit.runs)} runs, RMSE {fit.rmse:.4f} nats, R² {fit.r2:.3f}"]
+    size = float(np.clip(250 / len(lines), 10, 14))
+    axis.text(0.0, 0.99, "\n".join(lines), family="monospace", fontsize=size, va="top", transform=axis.transAxes)
+
+
+def _wrapped(formula: str) -> list[str]:
+    """One line per term: `A (exp(k (1-d) + m (1-d)^2)) / N_eff^alpha` is one term."""
+    lines, depth, line = [], 0, ""
+    for word in formula.split(" "):
+        if word == "+" and depth == 0:
+            lines.append(line)
+            line = "   "
+        depth += word.count("(") - word.count(")")
+        line += f" {word}" if line else word
+    return [*lines, line]
+
+
+def _density_factor(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
+    axis.set_title("Worth of density, F(d)")
+    if not fit.law.factor.parameters:
+        style.note(axis, "this law has no density factor")
+        return
+    tested = np.array(look.levels[::-1])
+    grid = np.geomspace(tested.min() if tested.min() < 1 else 0.1, 1.0, 80)
+    value = fit.law.log_factor(fit.theta[None], grid)[0]
+    low, high = np.exp(draws.interval(fit.law.log_factor(draws.theta, grid), value))
+    axis.fill_between(grid, low, high, color=style.PALETTE[0], alpha=0.2, linewidth=0, label="95 %")
+    axis.plot(grid, np.exp(value), color=style.PALETTE[0], label="F(d)")
+    axis.plot(
+        tested,
+        np.exp(fit.law.log_factor(fit.theta[None], tested)[0]),
+        "o",
+        color=style.PALETTE[0],
+        label="densities trained",
+    )
+    axis.axhline(1.0, color=style.GREY, linewidth=1.2, linestyle="--")
+    log_axis(axis, "x", list(tested))
+    axis.set_xlabel("density d")
+    axis.set_ylabel("F(d)   (below 1: better)")
+    axis.legend(loc="best")
+
+
+def _repetition(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
+    axis.set_title("Worth of repeated tokens")
+    points = fit.runs.points
+    most = points.epochs.max()
+    if fit.law.saturation is None or most <= 1.05:
+        style.note(axis, "no repetition in this law")
+        return
+    unique, top = float(np.median(points.unique)), 1.0
+    epochs = np.geomspace(1.0, most, 60)
+    axis.plot(epochs, epochs, "--", color=style.GREY, linewidth=1.4, label="fresh tokens")
+    varies = fit.law.saturation.shape != "constant"
+    for level in look.levels if varies else look.levels[:1]:
+        where = Points.at(np.median(points.active), level, unique, unique * epochs)
+        worth = np.log(_effective_epochs(fit, fit.theta[None], where)[0])
+        low, high = np.exp(draws.interval(np.log(_effective_epochs(fit, draws.theta, where)), worth))
+        axis.fill_between(epochs, low, high, color=look.color(level), alpha=0.15, linewidth=0)
+        axis.plot(epochs, np.exp(worth), color=look.color(level), label=f"d = {level:.3g}" if varies else "any density")
+        top = max(top, float(high.max()))
+    log_axis(axis, "x", epoch_ticks(most))
+    axis.set_ylim(0.8, min(most, 1.15 * top) + 0.3)
+    axis.set_xlabel("epochs")
+    axis.set_ylabel("effective epochs, D_eff / U")
+    axis.legend(loc="upper left")
+
+
+def _effective_epochs(fit: Fit, theta: Array, points: Points) -> Array:
+    return fit.law.effective_tokens(theta, points) / points.unique
+
+
+@picture
+def predicted_vs_measured(study: Study) -> Figure:
+    """Every run's loss against the law's, and the residuals along compute."""
+    if study.fit is None:
+        return nothing("Predicted against measured loss", study.cautions)
+    made, axes = figure(1, 2, (13, 5.6), "Predicted against measured loss")
+    left, right = axes[0]
+    runs, look = study.shown, Look(study.shown.points.density)
+    predicted = study.fit.predict(runs.points)
+    residual = 100 * (predicted / runs.loss - 1)
+    spent = study.cost.of(runs.points)
+    for level in look.levels:
+        at = runs.points.density == level
+        options = {"color": look.color(level), "marker": look.marker(level), "linestyle": "none", "alpha": 0.75}
+        left.plot(runs.loss[at], predicted[at], label=f"d = {level:.3g}", **options)
+        right.plot(spent[at], residual[at], **options)
+    ends = [min(runs.loss.min(), predicted.min()), max(runs.loss.max(), predicted.max())]
+    left.plot(ends, ends, color=style.GREY, linewidth=1.2, zorder=1)
+    left.set_xlabel("measured loss, nats/token")
+    left.set_ylabel("predicted loss, nats/token")
+    left.legend(loc="upper left")
+    left.set_title(f"{len(study.runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
+    right.axhline(0, color=style.GREY, linewidth=1.2)
+    right.set_xscale("log")
+    right.set_xlabel(f"{study.cost.name} cost, {study.cost.unit}")
+    right.set_ylabel("predicted - measured, %")
+    right.set_title("Residuals along compute")
+    return made
+
+
+@picture
+def profiles(study: Study) -> Figure:
+    """How fast the fit gets worse as each parameter is pushed away, all others refitted."""
+    if study.fit is None or study.fit.objective <= 0:
+        return nothing("Profiles", study.cautions or ("the fit is exact; profiles have no scale",))
+    names = [parameter.name for parameter in study.fit.problem.parameters]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    made, axes = figure(rows, columns, (4.2 * columns, 3.3 * rows), "Profiles: is each parameter limited by the runs?")
+    for axis, name in zip(axes.ravel(), names, strict=False):
+        curve = profile(study.fit, name)
+        axis.axhline(curve.threshold, color=style.GREY, linewidth=1.2, linestyle="--")
+        axis.axvspan(
+            max(curve.low, curve.values[0]),
+            min(curve.high, curve.values[-1]),
+            color=style.PALETTE[0],
+            alpha=0.13,
+            linewidth=0,
+        )
+        axis.plot(curve.values, curve.excess, color=style.PALETTE[1] if curve.open else style.PALETTE[0])
+        axis.plot(study.fit.stored[name], 0, "o", color=style.PALETTE[0])
+        axis.set_ylim(-0.4, 4 * curve.threshold)
+        axis.set_title(f"{name} (open)" if curve.open else name)
+        axis.locator_params(axis="x", nbins=4)
+    for axis in axes.ravel()[len(names) :]:
+        axis.set_axis_off()
+    return made

@@ -1,0 +1,139 @@
+"""How our pictures look: one place for colours, sizes and how a figure becomes files.
+
+Colours are Okabe and Ito's (2008), told apart by the colour-blind; each density also has its own
+marker. Text is large enough to read at half size. Figures are made without pyplot's global state,
+so that threads and notebooks are left alone. Matplotlib is imported here and in the other plot
+files only, never by `import analysis`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
+
+from analysis.data.files import write_bytes
+from raysparse.units import count
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#000000")
+MARKERS = "osD^vPXd"
+GREY = "#555555"
+SHADES = "cividis_r"  # made for colour-blind readers; dark is high loss
+DPI = 120
+P = ParamSpec("P")
+RC: Any = {
+    "font.size": 14,
+    "axes.titlesize": 15,
+    "axes.labelsize": 15,
+    "legend.fontsize": 13,
+    "xtick.labelsize": 13,
+    "ytick.labelsize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "raysparse",
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+}
+
+
+class Look:
+    """Colour and marker of each density level of one study, densest first; the same in every
+    picture.
+    """
+
+    def __init__(self, densities: NDArray[np.float64]):
+        self.levels = [float(value) for value in np.unique(densities)[::-1]]
+
+    def color(self, density: float) -> str:
+        return PALETTE[self.levels.index(density) % len(PALETTE)]
+
+    def marker(self, density: float) -> str:
+        return MARKERS[self.levels.index(density) % len(MARKERS)]
+
+
+def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorator: draw under our settings, whatever the caller's are."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: P.args, **options: P.kwargs) -> Figure:
+        with mpl.rc_context(RC):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+def figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, title: str = ""
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of (rows, columns) axes, `size` inches."""
+    made = Figure(figsize=size or (6.2 * columns, 4.8 * rows), layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False)
+    if title:
+        made.suptitle(title, fontsize=18, fontweight="bold", x=0.01, ha="left")
+    return made, axes
+
+
+def nothing(title: str, reasons: Sequence[str]) -> Figure:
+    """A figure that says why there is no picture."""
+    made, axes = figure(1, 1, (10, 3.2), title)
+    note(axes[0, 0], "\n".join(textwrap.fill(reason, 90) for reason in reasons))
+    return made
+
+
+def epoch_ticks(most: float) -> list[float]:
+    """1, 2, 4, ... up to the first power of two at or above `most`."""
+    return [float(2**power) for power in range(int(np.ceil(np.log2(max(most, 2.0)) - 1e-9)) + 1)]
+
+
+def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | None = None) -> None:
+    """A logarithmic axis labelled in plain numbers (1k, 1M); `ticks` puts them where the data
+    are.
+    """
+    getattr(axis, f"set_{which}scale")("log")
+    target = getattr(axis, f"{which}axis")
+    target.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    target.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    low, high = getattr(axis, f"get_{which}lim")()
+    if ticks is None and high < 100 * low:
+        target.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    if ticks is not None:
+        target.set_ticks(list(ticks))
+        target.set_minor_locator(NullLocator())
+
+
+def note(axis: Axes, text: str) -> None:
+    """A message in place of a picture that the table cannot give."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axis.transAxes)
+
+
+def save(made: Figure, folder: Path, name: str, vector: bool = True) -> list[Path]:
+    """Write NAME.png (and NAME.svg) atomically; returns the paths."""
+    paths = []
+    for suffix in ("png", "svg") if vector else ("png",):
+        buffer = io.BytesIO()
+        with mpl.rc_context(RC):
+            made.savefig(buffer, format=suffix, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
+        made.set_layout_engine("none")  # laid out once; the second format keeps it
+        paths.append(write_bytes(folder / f"{name}.{suffix}", buffer.getvalue()))
+    return paths

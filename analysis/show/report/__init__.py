@@ -1,0 +1,81 @@
+"""The report of a sweep: a terminal summary, report.json, pictures, and one self-contained HTML
+page.
+
+`write_report` is what a sweep calls at its end. Pictures are embedded in the page, so that the page
+can be mailed. Every file is written atomically. Numbers come from `analysis.answer.study`; this
+package only shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.answer.study import Study, analyse
+from analysis.data.files import write_bytes, write_json
+from analysis.data.table import NoUsableRowError, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Report:
+    """summary: plain text for a terminal. paths: files written, report.html first. study: the
+    numbers, absent if no row of the table was usable.
+    """
+
+    summary: str
+    paths: tuple[Path, ...]
+    study: Study | None
+
+
+def write_report(
+    results: Path | str | pa.Table,
+    folder: Path | str,
+    *,
+    title: str,
+    budgets: Sequence[float] | None = None,
+    seed: int = 0,
+    bootstraps: int = 200,
+) -> Report:
+    """Analyse a results table and write report.html, report.json and the pictures into `folder`.
+
+    results: see `table.read_table`. budgets: active FLOPs (6 N D) to recommend for; None is the
+    largest run's. Raises ValueError if the table is unreadable. A table too small for any law, or
+    without a usable row, still gets a report, which says what is missing.
+    """
+    try:
+        runs = read_table(results)
+    except NoUsableRowError as error:
+        return _empty(str(error), Path(folder), title)
+    return write_study(analyse(runs, budgets=budgets, seed=seed, bootstraps=bootstraps), Path(folder), title)
+
+
+def _empty(reason: str, folder: Path, title: str) -> Report:
+    """The report of a table in which nothing completed: why, and nothing else."""
+    from analysis.show.report.page import plain_page
+
+    text = "\n".join([title, "=" * len(title), "", "No recommendation:", f"  - {reason}"])
+    paths = (
+        write_bytes(folder / "report.html", plain_page(title, text).encode()),
+        write_json(folder / "report.json", {"title": title, "rows": 0, "cautions": [reason]}),
+    )
+    return Report(text, paths, None)
+
+
+def write_study(study: Study, folder: Path, title: str) -> Report:
+    """Write the files of an analysis made beforehand."""
+    from analysis.show.plots.pictures import PICTURES
+    from analysis.show.plots.style import save
+    from analysis.show.report.page import page
+    from analysis.show.report.summary import numbers, summary
+
+    text = summary(study, title)
+    pictures = [path for name, (draw, _) in PICTURES.items() for path in save(draw(study), folder, name)]
+    numbers_path = write_json(folder / "report.json", numbers(study, title))
+    shown = {path.stem: (path.read_bytes(), PICTURES[path.stem][1]) for path in pictures if path.suffix == ".png"}
+    html = write_bytes(folder / "report.html", page(study, title, text, shown).encode())
+    return Report(text, (html, numbers_path, *pictures), study)

@@ -1,0 +1,99 @@
+"""`raysparse doctor`: what this machine has, what is missing, and what to do about it.
+
+Every line is looked at, not assumed - a package is imported, a file is written - and only what
+stops a sweep counts as a failure. Left out: fixing anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from raysparse.files import Folder
+
+Finding = tuple[str, str, str]  # what, found, remedy (empty when all is well)
+
+
+def examine(storage: str) -> int:
+    """Print what was found; 1 when something that a sweep needs is missing, else 0."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    wrong = 0
+    for check in (_python, _packages, _devices, _machine, lambda: _storage(storage)):
+        for what, found, remedy in check():
+            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", what, escape(found))
+            if remedy:
+                table.add_row("", "", f"[red]{escape(remedy)}[/]")
+                wrong += 1
+    Console(highlight=False).print(table)
+    return 1 if wrong else 0
+
+
+def _python() -> Iterator[Finding]:
+    yield "Python", platform.python_version(), ""
+
+
+def _packages() -> Iterator[Finding]:
+    extras = {
+        "torch": "",
+        "pyarrow": "",
+        "ray": "[sweep]",
+        "optuna": "[sweep]",
+        "scipy": "[analysis]",
+        "matplotlib": "[analysis]",
+    }
+    for name, extra in extras.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            yield name, f"cannot be imported: {error}", f"pip install 'raysparse{extra}'"
+        else:
+            yield name, str(module.__version__), ""
+    for name in ("triton", "liger_kernel"):
+        found = importlib.util.find_spec(name) is not None
+        yield (
+            name,
+            importlib.metadata.version(name) if found else "absent: only a GPU needs it, pip install 'raysparse[gpu]'",
+            "",
+        )
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    for n in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(n)
+        yield f"GPU {n}", f"{found.name}, {found.total_memory / 2**30:.0f} GiB", ""
+    if not torch.cuda.is_available():
+        yield "GPU", "none: trials train on CPUs", ""
+
+
+def _machine() -> Iterator[Finding]:
+    pages: Callable[[str], int] = os.sysconf
+    memory = pages("SC_PAGE_SIZE") * pages("SC_PHYS_PAGES") / 2**30
+    yield "CPUs", str(len(os.sched_getaffinity(0))), ""
+    yield (
+        "memory",
+        f"{memory:.0f} GiB",
+        "" if memory >= 4 else "two trials at once under Ray need about 4 GiB; use --executor inline",
+    )
+    address = os.environ.get("RAY_ADDRESS", "")
+    yield "Ray cluster", f"RAY_ADDRESS={address}" if address else "none set: sweeps start one here", ""
+    has_dashboard = importlib.util.find_spec("aiohttp_cors") is not None
+    yield "Ray dashboard", "available" if has_dashboard else "absent: pip install 'ray[default]' for it", ""
+
+
+def _storage(storage: str) -> Iterator[Finding]:
+    try:
+        Folder(storage).writable()
+    except ValueError as error:
+        yield "storage", storage, str(error)
+    else:
+        yield "storage", f"{storage} can be written", ""

@@ -1,0 +1,143 @@
+"""A plan and a run folder as text for people: what will be run and what it costs, what is done and
+what is not.
+
+A plan of any length is shown as one line per size and density, because a cost is a question about a
+family of trials; the single trials are in plan.json. Left out: the live view (`progress`) and the
+answer (`analysis`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from raysparse import counts
+from raysparse.files import Folder
+from raysparse.results import FINAL, Results
+from raysparse.spec import TrialSpec
+from raysparse.sweep.budget import UNIT_NAMES, load_work, price
+from raysparse.sweep.plan import Cost, Plan, load
+from raysparse.sweep.snapshot import best_losses
+from raysparse.units import amount, count, duration, si
+
+
+def plan_table(plan: Plan, *, slots: int) -> RenderableType:
+    """The plan and its cost; `slots` trials run at once."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("size", no_wrap=True)
+    for column in ("density", "trials", "weights", "tokens", "active", "executed", "memory", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    groups: dict[tuple[str, float], list[TrialSpec]] = {}
+    for spec in plan.specs:
+        groups.setdefault((spec.model.name, spec.sparsity.density), []).append(spec)
+    for (size, density), specs in groups.items():
+        weights = count(counts.parameters(specs[0].model, specs[0].sparsity).active)
+        table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
+    total = plan.total()
+    table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
+    return Group(*_axes(plan), "", table, "", *_notes(plan, total, slots))
+
+
+def _axes(plan: Plan) -> list[str]:
+    """What the trials have in common and where they differ, a line each."""
+    specs = plan.specs
+    axes: dict[str, set[str] | set[int] | set[float]] = {
+        "corpus": {f"{s.data.corpus}, tokenizer {s.data.tokenizer}, context {s.model.context}" for s in specs},
+        "methods": {str(s.sparsity.method) for s in specs},
+        "unique tokens": {s.data.unique_tokens for s in specs},
+        "epochs": {s.data.epochs for s in specs},
+        "seeds": {s.seed for s in specs},
+    }
+    return [f"{len(specs)} trials"] + [
+        f"  {name + ':':<15}" + ", ".join(v if isinstance(v, str) else f"{v:,g}" for v in sorted(values))
+        for name, values in axes.items()
+    ]
+
+
+def _cost_cells(cost: Cost) -> list[str]:
+    return [
+        count(cost.tokens), amount(cost.flops_active), amount(cost.flops_executed),
+        si(cost.peak_bytes, "B"), duration(cost.device_seconds),
+    ]  # fmt: skip
+
+
+def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
+    speed = f"{si(plan.throughput.flops_per_second, 'FLOP/s')} and {plan.throughput.seconds_per_step * 1e3:g} ms a step"
+    wall = total.device_seconds / plan.placement.workers / slots
+    notes = [
+        f"About {duration(wall)} with {slots} at a time, at {speed} ({plan.throughput.source}).",
+        "weights, active, executed: active weights, FLOPs of the active weights, FLOPs really computed. Time is "
+        "device time.",
+    ]
+    if plan.budget.total is not None or plan.budget.per_trial is not None:
+        fits = plan.affordable(dict.fromkeys(plan.specs, 0), plan.budget.limit)
+        limits = [("in all", plan.budget.total), ("a trial", plan.budget.per_trial)]
+        said = " and ".join(
+            f"{amount(limit)} {UNIT_NAMES[plan.budget.unit]} {where}" for where, limit in limits if limit is not None
+        )
+        notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials, the cheapest ones.")
+    return notes
+
+
+def ledger_table(
+    spec: TrialSpec, *, micro_batch: int, device: str, resident: bool = False, measured: dict[str, int] | None = None
+) -> RenderableType:
+    """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training
+    of the same model beside it.
+    """
+    method = spec.sparsity.replace(method="dense", density=1.0)
+    predicted, dense = (
+        dataclasses.asdict(counts.memory(s, micro_batch=micro_batch, device=device, resident=resident))
+        for s in (spec, spec.replace(sparsity=method))
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    columns = ["bytes", "predicted", *(["measured"] if measured else []), "dense"]
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left")
+    for kind, size in predicted.items():
+        cells = [
+            count(size),
+            *([count(measured[kind]) if kind in measured else "-"] if measured else []),
+            count(dense[kind]),
+        ]
+        table.add_row(kind, *cells)
+    table.add_row("all", count(sum(predicted.values())), *([""] if measured else []), count(sum(dense.values())))
+    params = counts.parameters(spec.model, spec.sparsity)
+    active = f"{count(params.active)} of {count(params.total)} weights are active"
+    return Group(table, "", f"{active}; {micro_batch} sequences of {spec.model.context} tokens.")
+
+
+def status_table(folder: Folder) -> RenderableType:
+    """Where a run folder stands. Raises ValueError when it is none."""
+    plan = load(folder)
+    rows = {row["trial_id"]: row for row in Results(folder).rows()}
+    mine = [(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
+    work = load_work(folder)
+    unit = plan.budget.unit
+    spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
+    statuses = Counter(row["status"] for _, row in mine)
+    begun = [s for s in plan.specs if s.trial_id not in rows and folder.child("trials", s.trial_id).names()]
+    done = sum(n for status, n in statuses.items() if status in FINAL)
+    lines = [
+        f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "
+        f"{len(plan.specs) - len(mine) - len(begun)} not begun",
+        "  "
+        + (", ".join(f"{status.replace('_', ' ')} {n}" for status, n in sorted(statuses.items())) or "no rows yet"),
+        f"  spent {amount(spent)} {UNIT_NAMES[unit]}"
+        + (
+            f" of {amount(plan.budget.total)}"
+            if plan.budget.total is not None
+            else f", planned {amount(sum(map(plan.price, plan.specs)))}"
+        ),
+    ]
+    lines += [
+        f"  best at {b.size} U={b.unique_tokens:,}: {b.loss:.3f} (d={b.density:g}, x{b.epochs:g})"
+        for b in best_losses(
+            (spec, row["validation_loss"] if row["status"] == "completed" else None) for spec, row in mine
+        )
+    ]
+    lines += [f"  {row['name']}: {row['status']}, {row['reason']}" for _, row in mine if row["status"] not in FINAL]
+    return Group(*lines)

@@ -1,0 +1,126 @@
+"""Start or join a Ray cluster, quietly, and say what it has room for.
+
+Ray's own output is turned down where it is made - levels, verbosity, no copying of worker logs to
+this terminal - not filtered afterwards, and nothing that fails is hidden: errors of trials come
+back as rows, errors of Ray as exceptions, and the logs stay where Ray writes them. Without an
+address a cluster is always started anew, so a stale one of somebody else is never joined by
+accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from raysparse.files import Folder
+from raysparse.spec import Placement
+from raysparse.sweep.settings import Settings
+
+CONNECT_TIMEOUT = 10.0  # seconds
+OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cluster offers: trials at once, and lines that tell where to look."""
+
+    slots: int
+    links: tuple[str, ...]
+
+
+def worker_cpus(placement: Placement) -> float:
+    """CPUs that Ray sets aside for one worker: a little less than its threads, which leaves room
+    for the drivers of Tune.
+    """
+    return 0.95 * placement.threads
+
+
+def storage_path(folder: Folder) -> str:
+    """Where Ray keeps its own records of a run; nothing of it is needed to continue."""
+    return folder.child("ray").uri if not folder.is_local else str(folder.local_path / "ray")
+
+
+@contextlib.contextmanager
+def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here ends with it.
+
+    Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
+    """
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _start(settings, placement)
+    try:
+        yield Place(_slots(settings, placement), _links())
+    finally:
+        ray.shutdown()
+
+
+def _start(settings: Settings, placement: Placement) -> None:
+    if settings.address:
+        _knock(settings.address)
+        try:
+            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError as error:
+            raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
+    else:
+        cpus = len(os.sched_getaffinity(0))
+        needed = max(1, settings.slots) * placement.workers * placement.threads
+        ray.init(
+            address="local",
+            num_cpus=max(cpus, needed),
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+def _knock(address: str) -> None:
+    """Raise ValueError when nobody listens at host:port; Ray itself would ask for minutes."""
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"--address {address!r} is Ray Client's, which cannot run Ray Train; run this on the head node with "
+            f"--address auto"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
+        except OSError as error:
+            raise _nobody(address, str(error)) from error
+
+
+def _nobody(address: str, cause: str) -> ValueError:
+    return ValueError(
+        f"no Ray cluster answers at {address!r} ({cause}); check --address and RAY_ADDRESS, or leave both out "
+        f"to start one"
+    )
+
+
+def _slots(settings: Settings, placement: Placement) -> int:
+    if settings.address and settings.slots:
+        return settings.slots  # an autoscaling cluster grows to what it is asked for
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = int(has.get("CPU", 0) // (placement.workers * worker_cpus(placement)))
+    if settings.gpus:
+        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // placement.workers))
+    if fits < 1:
+        raise ValueError(
+            f"a trial needs {placement.workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
+            f"the cluster has "
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, or join a "
+            f"larger cluster"
+        )
+    return min(settings.slots or fits, fits)
+
+
+def _links() -> tuple[str, ...]:
+    context = ray.get_runtime_context()
+    logs = f"logs of Ray: {context.get_session_dir()}/logs" if hasattr(context, "get_session_dir") else ""
+    url = ray.worker.global_worker.node.webui_url if ray.worker.global_worker.node else ""
+    return tuple(line for line in (f"dashboard: http://{url}" if url else "", logs) if line)

@@ -1,0 +1,32 @@
+"""Ray's settings that are environment variables. A file of its own because Ray reads some of them
+when it is imported: no ray here.
+
+A value that the user has set wins, so everything can be turned back on from outside.
+"""
+
+from __future__ import annotations
+
+import os
+
+EVERYWHERE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # or a thread that outlives its cluster for a moment starts another one
+    # How soon a dead worker is noticed; the default of 2 s delays the end of a sweep.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
+}
+# Only for a cluster that is started on this machine.
+ON_THIS_MACHINE = {
+    # A process for each slot, for machines that are taken away: this one is not.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # A dozen small processes on two cores are meant, not a mistake to warn about.
+    "RAY_worker_maximum_startup_concurrency": "16",
+}
+
+
+def apply(*, joins_a_cluster: bool) -> None:
+    """Set what is not set yet. Call it before Ray is imported."""
+    for key, value in (EVERYWHERE if joins_a_cluster else EVERYWHERE | ON_THIS_MACHINE).items():
+        os.environ.setdefault(key, value)

@@ -1,0 +1,156 @@
+"""Run a sweep on Ray: Tune runs the trials, Train runs the workers, a small broker actor stands
+between them.
+
+A *fleet* of slots, each one resident Ray Train run of W workers that serves trial after trial
+(`worker`), instead of a Train run per trial, whose start costs more than a small trial
+(docs/experiments.md has the numbers). A Tune trial is a driver of 0.01 CPU that submits its spec to
+the broker and relays the reports, so Tune's searchers and schedulers and Ray's dashboard see every
+trial, and a scheduler that stops one stops it in its worker.
+
+Ray is transport: nothing here is needed to continue. When the driver dies, its local cluster dies
+with it (the kernel ends Ray's processes with their parent), and the next run reads the run folder.
+Left out: the rules (`broker`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import ray
+from ray import train, tune
+from ray.actor import ActorHandle
+from ray.train.torch import TorchTrainer
+
+from raysparse.sweep.attempt import attempt
+from raysparse.sweep.broker import Job
+from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray.broker_actor import start_broker
+from raysparse.sweep.ray.tune import drive, flat, named
+from raysparse.sweep.ray.worker import serve
+from raysparse.sweep.settings import Settings
+from raysparse.sweep.snapshot import Snapshot, View
+
+DRIVER_CPUS = 0.01
+REFRESH = 0.5  # seconds between looks of the view at the broker
+SPARE = 1  # Tune drivers more than slots, so that a slot finds its next trial waiting
+FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
+
+
+def run(job: Job, settings: Settings, view: View) -> None:
+    """Run the chosen trials of a job on a Ray cluster. Raises RuntimeError when no slot could be
+    kept alive.
+    """
+    with cluster.joined(settings, job.plan.placement) as place:
+        broker = start_broker(job)
+        told = f"Ray {settings.address or 'on this machine'}: {min(place.slots, len(job.chosen))} trials at once"
+        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
+            view.say(line)
+        slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(min(place.slots, len(job.chosen)))]
+        tuner = Background("tune", lambda: run_tune(broker, job, len(slots)))
+        with view:
+            while not tuner.ended:
+                now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
+                view.show(now)
+                if all(slot.ended for slot in slots):
+                    ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
+                time.sleep(REFRESH)
+            ray.get(broker.close.remote())
+            for slot in slots:
+                slot.join()
+        tuner.result()
+        for slot in slots:
+            slot.result()
+
+
+class Background(threading.Thread):
+    """A blocking call of Ray in a thread, so that the main thread keeps Ctrl-C and the view.
+    `result` raises what it raised.
+    """
+
+    def __init__(self, name: str, call: Any):
+        super().__init__(name=name, daemon=True)
+        self._call = call
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def ended(self) -> bool:
+        return not self.is_alive()
+
+    def result(self) -> None:
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+class Slot(Background):
+    """One resident Ray Train run."""
+
+    def __init__(self, name: str, broker: ActorHandle[Any], job: Job, settings: Settings):
+        self.slot, self.broker, self.job, self.settings = name, broker, job, settings
+        super().__init__(name, self._keep_running)
+
+    def _keep_running(self) -> None:
+        for start in range(1, FLEET_STARTS + 1):
+            try:
+                self._fit()
+                return
+            except train.TrainingFailedError as error:
+                is_memory = "OutOfMemory" in str(error) or "low on memory" in str(error)  # of Ray's memory monitor
+                status, last_line = "out_of_memory" if is_memory else "failed", str(error).strip().splitlines()[-1]
+                ray.get(self.broker.lost.remote(self.slot, status, last_line[:500]))
+                if start == FLEET_STARTS:
+                    raise
+
+    def _fit(self) -> None:
+        placement = self.job.plan.placement
+        resources = {
+            "CPU": cluster.worker_cpus(placement),
+            **({"GPU": self.settings.gpus} if self.settings.gpus else {}),
+        }
+        TorchTrainer(
+            serve,
+            train_loop_config={"broker": self.broker, "slot": self.slot, "attempt": attempt},
+            scaling_config=train.ScalingConfig(
+                num_workers=placement.workers, use_gpu=self.settings.gpus > 0, resources_per_worker=resources
+            ),
+            run_config=train.RunConfig(  # type: ignore[call-arg]  # Ray's types still describe the older class
+                name=self.slot,
+                storage_path=cluster.storage_path(self.job.folder),
+                failure_config=train.FailureConfig(max_failures=-1),  # the broker counts deaths, by trial
+                logging_config=train.LoggingConfig(log_level="ERROR"),
+            ),
+        ).fit()
+
+
+class Silent(tune.progress_reporter.TrialProgressCallback):
+    """Tune's lines about single trials, which our view shows, come even at verbosity 0."""
+
+    def _print(self, msg: str) -> None:
+        pass
+
+
+def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
+    """Let Tune run every chosen trial, `slots` and a few more at once."""
+    specs = {spec.trial_id: spec for spec in job.chosen}
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(drive, broker=broker, specs=specs), {"cpu": DRIVER_CPUS}),
+        param_space={"trial": tune.grid_search([flat(spec) for spec in job.chosen])},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=slots + SPARE,
+            reuse_actors=True,
+            trial_name_creator=named,
+            trial_dirname_creator=named,
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=cluster.storage_path(job.folder), verbose=0, callbacks=[Silent()]
+        ),
+    ).fit()

@@ -1,0 +1,139 @@
+"""Where a running sweep stands, as a small record, and what whoever draws it must be able to do.
+
+The broker's process takes the record, any other process may draw it. A runner is handed a `View`
+and never imports one: what people see is the console's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from raysparse.spec import TrialSpec
+from raysparse.sweep.broker import Broker, Entry, State
+from raysparse.sweep.plan import Plan
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation loss (nats per token) among the finished trials of one size and
+    unique-token budget.
+    """
+
+    size: str
+    unique_tokens: int
+    loss: float
+    density: float
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a running sweep stands. Costs are in the unit of the plan's budget; seconds are planned
+    seconds of one slot.
+    """
+
+    statuses: dict[str, int]  # of the trials that ended in this session
+    running: tuple[tuple[str, int, int, float | None], ...]  # name, step, steps, loss
+    waiting: int
+    unaffordable: int
+    spent: float
+    left_to_spend: float
+    seconds_done: float
+    seconds_left: float
+    best: tuple[Best, ...]
+
+
+def snapshot(broker: Broker) -> Snapshot:
+    plan, entries = broker.plan, list(broker.entries.values())
+    begun = {e.spec.trial_id for e in entries}
+    running = [e for e in entries if e.state is State.RUNNING]
+    ended = [e for e in entries if e.state is State.ENDED]
+    waiting = [e.spec for e in entries if e.state is State.WAITING] + [
+        s for s in broker.chosen if s.trial_id not in begun
+    ]
+    left = [(e.spec, 1.0 - e.step / e.spec.steps) for e in running] + [(spec, 1.0) for spec in waiting]
+    return Snapshot(
+        statuses=dict(Counter(e.status for e in ended)),
+        running=tuple((e.spec.name or e.spec.trial_id, e.step, e.spec.steps, _loss(e)) for e in running),
+        waiting=len(waiting),
+        unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
+        spent=broker.ledger.spent,
+        left_to_spend=sum(plan.price(spec) * share for spec, share in left),
+        seconds_done=sum(_planned(plan, e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
+        seconds_left=sum(_planned(plan, spec) * share for spec, share in left),
+        best=best_losses((e.spec, e.loss) for e in ended),
+    )
+
+
+def _planned(plan: Plan, spec: TrialSpec) -> float:
+    return plan.throughput.seconds(spec)
+
+
+def _loss(entry: Entry) -> float | None:
+    return entry.reports[-1].get("loss") if entry.reports else None
+
+
+def best_losses(finished: Iterable[tuple[TrialSpec, float | None]]) -> tuple[Best, ...]:
+    """The best of (spec, loss) pairs for each size and unique-token budget; a loss of None takes no
+    part.
+    """
+    found: dict[tuple[str, int], Best] = {}
+    for spec, loss in finished:
+        key = (spec.model.name, spec.data.unique_tokens)
+        if loss is not None and (key not in found or loss < found[key].loss):
+            found[key] = Best(*key, loss, spec.sparsity.density, spec.data.epochs)
+    return tuple(found.values())
+
+
+def merge_best(*groups: Sequence[Best]) -> list[Best]:
+    found: dict[tuple[str, int], Best] = {}
+    for one in (b for group in groups for b in group):
+        key = (one.size, one.unique_tokens)
+        if key not in found or one.loss < found[key].loss:
+            found[key] = one
+    return [found[key] for key in sorted(found)]
+
+
+class View(Protocol):
+    """Something that shows a sweep. Inside its `with` it shows snapshots, so that a terminal is
+    left as it was found.
+    """
+
+    def begin(self, plan: Plan, before: Sequence[tuple[TrialSpec, float | None]]) -> None:
+        """Told once: the plan, and the (spec, validation loss) pairs that earlier sessions
+        finished.
+        """
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+
+    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
+        """Something that takes a while before trials run."""
+
+    def show(self, now: Snapshot) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Unseen:
+    """The view of nobody."""
+
+    def begin(self, plan: Plan, before: Sequence[tuple[TrialSpec, float | None]]) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def show(self, now: Snapshot) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
