@@ -73,10 +73,10 @@ class Folder:
         return (None if isinstance(filesystem, LocalFileSystem) else filesystem), path
 
     def __repr__(self) -> str:
-        return f"Folder({self.uri!r})"
+        return f"{type(self).__name__}({self.uri!r})"
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
-        return Folder, (self.uri,)
+        return type(self), (self.uri,)
 
     @property
     def is_local(self) -> bool:

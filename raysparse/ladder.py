@@ -7,6 +7,9 @@ learning rate that the SMET paper used for a size, where it gave one.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from raysparse.spec import ModelSpec
 
 # name: hidden, intermediate, layers, heads
@@ -52,6 +55,9 @@ DENSE_LR: dict[str, float] = {
 }
 
 
+RATE_AT_WIDTH_1 = 0.0226  # least squares in logarithms through DENSE_LR, power -1/2
+
+
 def full_name(name: str) -> str:
     """A name of the ladder, or the only one that ends so ("1b" for smet-1b). Raises ValueError with
     the names to choose from.
@@ -74,6 +80,75 @@ def model(name: str, *, vocab_size: int = 32_000, context: int = 256) -> ModelSp
     )  # fmt: skip
 
 
-def dense_lr(name: str, default: float = 1e-3) -> float:
-    """The dense peak learning rate of a size; `default` for sizes whose authors gave none."""
-    return DENSE_LR.get(full_name(name), default)
+def has_own_rate(model: ModelSpec) -> bool:
+    """Whether somebody published or measured a learning rate for just this shape."""
+    shape = (model.hidden, model.intermediate, model.layers, model.heads)
+    return model.name in DENSE_LR and SHAPES[model.name] == shape
+
+
+def dense_lr(model: ModelSpec) -> float:
+    """Dense peak learning rate of a shape: its own where it has one, else 0.0226 / sqrt(hidden).
+
+    The formula goes through the nine rates of `DENSE_LR` (widths 32 to 2048, each within a factor
+    of 2, smet-60m the farthest). It knows nothing of depth, batch and tokens: tune it.
+    """
+    return DENSE_LR[model.name] if has_own_rate(model) else RATE_AT_WIDTH_1 * model.hidden**-0.5
+
+
+def shape_near(
+    active: float, density: float, *, vocab_size: int = 32_000, context: int = 256, multiple: int = 8
+) -> ModelSpec:
+    """A model with about `active` active weights outside the embedding at a density.
+
+    Depth, heads and the ratio of widths follow the named size of the nearest width; widths are
+    multiples of `multiple`, from 256 on of 8 times that. Of those the one nearest to `active` is
+    taken. The name says what it is: "h88-i232-l3-a2". Raises ValueError when none is near.
+    """
+    found = min(
+        _shapes_around(active, density, vocab_size, multiple),
+        key=lambda s: abs(math.log(_active(s, density, vocab_size) / active)),
+    )
+    got = _active(found, density, vocab_size)
+    if not 0.5 < got / active < 2.0:
+        raise ValueError(
+            f"no model has {active:.3g} active weights at density {density:g} and a vocabulary of {vocab_size}: "
+            f"the nearest has {got:.3g}; ask for more weights or a smaller vocabulary"
+        )
+    hidden, intermediate, layers, heads = found
+    named = next((name for name, shape in SHAPES.items() if shape == found), "")
+    return ModelSpec(
+        hidden=hidden, intermediate=intermediate, layers=layers, heads=heads, vocab_size=vocab_size, context=context,
+        name=named or f"h{hidden}-i{intermediate}-l{layers}-a{heads}",
+    )  # fmt: skip
+
+
+Shape = tuple[int, int, int, int]
+
+
+def _active(shape: Shape, density: float, vocab_size: int) -> float:
+    hidden, intermediate, layers, _ = shape
+    return (
+        hidden * vocab_size + (2 * layers + 1) * hidden + density * layers * (4 * hidden**2 + 3 * hidden * intermediate)
+    )
+
+
+def _shapes_around(active: float, density: float, vocab_size: int, multiple: int) -> Iterator[Shape]:
+    """Candidates: widths of about the right size, each with the depths near its neighbour's."""
+    ladder = sorted(SHAPES.values(), key=lambda s: s[0])
+    for layers in sorted({s[2] for s in ladder}):
+        for hidden in [*range(multiple, 256, multiple), *range(256, 8193, 8 * multiple)]:
+            near = min(ladder, key=lambda s: abs(math.log(s[0] / hidden)))
+            if abs(math.log(near[2] / layers)) > 0.5:
+                continue
+            size = _active((hidden, near[1] * hidden // near[0], layers, 1), density, vocab_size)
+            if not 0.4 < size / active < 2.5:
+                continue
+            heads = _heads(hidden, near[0] / near[3])
+            exact = hidden * near[1] / near[0]
+            yield hidden, max(multiple, round(exact / multiple) * multiple), layers, heads
+
+
+def _heads(hidden: int, size: float) -> int:
+    """The divisor of `hidden` whose heads are even and nearest to `size`."""
+    able = [a for a in range(1, hidden // 2 + 1) if hidden % a == 0 and (hidden // a) % 2 == 0]
+    return min(able, key=lambda a: abs(math.log(hidden / a / size)))

@@ -1,16 +1,26 @@
-"""What all records share: JSON both ways, an identity that leaves some fields out, and one wording
-for what is refused.
+"""What all records share: JSON both ways, typed fields, an identity that leaves some fields out,
+and one wording for what is refused.
 
 A record is a frozen dataclass, and its fields say for themselves how they count. A `label` is for
 people, never part of the identity; a field that is `added` later is left out at its default, so
-that an identity from before it stays what it was. Left out: what the records are (`spec`).
+that an identity from before it stays what it was. Every value is brought to its field's type when
+the record is made, so 4 and 4.0 epochs are one trial and a string from a hand-edited file is one
+line, not a traceback. What the records are stands with their users (`spec`, `sweep/plan`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import math
+import numbers
+import types
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+_HINTS: dict[type, dict[str, Any]] = {}  # resolved once a class: rows are read by the thousand
 
 
 def label(default: str = "") -> Any:
@@ -26,9 +36,7 @@ def added(default: Any) -> Any:
 
 
 def require(holds: bool, what: str, value: object, expected: str) -> None:
-    """Raise ValueError with one wording for every record: the field, the value, what was
-    expected.
-    """
+    """Raise ValueError with one wording for every record: field, value, what was expected."""
     if not holds:
         raise ValueError(f"{what} is {value!r}, expected {expected}")
 
@@ -37,8 +45,33 @@ def require_choice(what: str, value: object, choices: Any) -> None:
     require(value in get_args(choices), what, value, "one of " + ", ".join(map(str, get_args(choices))))
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known name closest to `name`, or nothing if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 class Record:
-    """JSON both ways for the frozen dataclasses below; unknown keys are refused, not dropped."""
+    """Base of the frozen dataclasses. Raises ValueError for a value that its field cannot hold."""
+
+    def __init_subclass__(cls) -> None:
+        """Bring values to their types before the record's own checks."""
+        checks: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
+
+        def checked(self: Any) -> None:
+            Record.__post_init__(self)
+            if checks is not None:
+                checks(self)
+
+        cls.__post_init__ = checked  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        kinds = _kinds(type(self))
+        prefix = type(self).__name__.removesuffix("Spec").lower()
+        prefix = "" if prefix == "trial" else f"{prefix}."
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = typed(kinds[f.name], getattr(self, f.name), f"{prefix}{f.name}")
+            object.__setattr__(self, f.name, value)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
@@ -56,16 +89,108 @@ class Record:
                 found[f.name] = value.identity() if isinstance(value, Record) else value
         return found
 
+    def with_field(self, path: str, value: Any) -> Self:
+        """A copy in which the field at a dotted path is `value`, which may be a text for its type.
+
+        Raises ValueError for a path that does not exist, with the nearest one that does.
+        """
+        known = dict(leaves(type(self)))
+        if path not in known:
+            raise ValueError(f"there is no field {path!r}{nearest(path, known)}; `raysparse fields` lists them")
+        name, _, rest = path.partition(".")
+        if rest:
+            return self.replace(**{name: getattr(self, name).with_field(rest, value)})
+        return self.replace(**{name: from_text(known[path], value, path) if isinstance(value, str) else value})
+
+    def at(self, path: str) -> Any:
+        """The value of the field at a dotted path."""
+        return functools.reduce(getattr, path.split("."), self)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ValueError for unknown, missing and wrong fields, each named with its path."""
+        require(isinstance(values, dict), cls.__name__, values, "a JSON object")
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
-        types = get_type_hints(cls)
-        return cls(**{name: _made(types[name], value) for name, value in values.items()})
+        missing = [n for n, f in fields.items() if n not in values and _is_required(f)]
+        if missing:
+            raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+        kinds = _kinds(cls)
+        return cls(**{name: _from_json(kinds[name], value, name) for name, value in values.items()})
 
 
-def _made(kind: Any, value: Any) -> Any:
-    is_nested = isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict)
-    return kind.from_dict(value) if is_nested else value
+def _is_required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _kinds(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, type) of every field that is no record itself, in order."""
+    for f in dataclasses.fields(cls):
+        kind = _kinds(cls)[f.name]
+        if isinstance(kind, type) and issubclass(kind, Record):
+            yield from leaves(kind, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", kind
+
+
+def typed(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the type `kind` of a field; whole numbers become floats where floats are meant.
+
+    Raises ValueError with the path for what is of another type. Choices are the record's to check.
+    """
+    if kind is float:
+        require(isinstance(value, numbers.Real) and not isinstance(value, bool), path, value, "a number")
+        return float(value)
+    if kind is int:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        whole = is_number and math.isfinite(value) and value == math.floor(value)
+        require(whole, path, value, "a whole number")
+        return int(float(value)) if not isinstance(value, int) else value
+    if kind is bool or kind is str:
+        require(isinstance(value, kind), path, value, "true or false" if kind is bool else "a text")
+        return value
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [k for k in get_args(kind) if k is not type(None)]
+        return None if value is None else typed(inner[0], value, path) if len(inner) == 1 else value
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(typed(get_args(kind)[0], item, f"{path}[{n}]") for n, item in enumerate(value))
+    if isinstance(kind, type) and issubclass(kind, Record):
+        require(isinstance(value, kind), path, value, f"a {kind.__name__}")
+    return value
+
+
+def _from_json(kind: Any, value: Any, path: str) -> Any:
+    """Records out of what JSON gives; whatever one of them refuses is told with its path."""
+    if get_origin(kind) in (Union, types.UnionType) and value is not None:
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_from_json(get_args(kind)[0], item, f"{path}[{n}]") for n, item in enumerate(value))
+    if not (isinstance(kind, type) and issubclass(kind, Record)) or isinstance(value, Record) or value is None:
+        return value
+    try:
+        return kind.from_dict(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def from_text(kind: Any, text: str, path: str) -> Any:
+    """What a person typed for a field of type `kind`. Raises ValueError with the path."""
+    if kind is bool:
+        require(text.lower() in ("true", "false", "1", "0", "yes", "no"), path, text, "true or false")
+        return text.lower() in ("true", "1", "yes")
+    if kind in (int, float):
+        try:
+            return typed(kind, float(text), path)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path} is {text!r}, expected a {'whole ' if kind is int else ''}number") from error
+    if get_origin(kind) is Literal:
+        require_choice(path, text, kind)
+    return text

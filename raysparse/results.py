@@ -4,8 +4,8 @@ whatever dies when.
 A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the
 table `results.parquet` is made from these files and can be remade at any time. So there is no
 append to tear and nothing to repair: a trial is finished exactly when its journal file exists and
-says so. A row holds the spec flattened, exact counts, FLOPs active and executed, measured seconds
-and bytes, and the losses.
+says so. A row holds every field of the spec, exact counts, FLOPs active and executed, measured
+seconds and bytes, and the losses.
 
 Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 """
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysparse import counts
-from raysparse.record import require_choice
+from raysparse.record import leaves, require_choice
+from raysparse.run_folder import JOURNAL, TABLE
 from raysparse.spec import Placement, TrialSpec
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ Status = Literal["completed", "pruned", "diverged", "out_of_memory", "failed", "
 # Journal rows with these statuses are final; the others are tried again by the next run of the
 # sweep.
 FINAL: frozenset[str] = frozenset({"completed", "pruned", "diverged"})
-
-JOURNAL = "journal"
-TABLE = "results.parquet"
 
 
 @dataclass(frozen=True)
@@ -88,30 +86,38 @@ class Outcome:
         return cls(**{**values, "evaluations": evaluations})
 
 
-# column -> Arrow type, in the order of the table. Docs: docs/run-folder.md.
-COLUMNS: dict[str, str] = {
-    "trial_id": "string", "name": "string", "status": "string", "reason": "string",
-    "model": "string", "hidden": "int64", "intermediate": "int64", "layers": "int64", "heads": "int64",
-    "vocab_size": "int64", "context": "int64",
-    "method": "string", "density": "float64", "layout": "string", "block": "int64", "update_every": "int64",
-    "update_ratio": "float64", "regrowth_warmup": "int64", "lr_scaling": "string", "distribution": "string",
-    "corpus": "string", "tokenizer": "string", "unique_tokens": "int64", "epochs": "float64", "tokens": "int64",
-    "batch_sequences": "int64", "lr": "float64", "moments": "string", "precision": "string", "seed": "int64",
-    "steps": "int64",
+# What a row holds beside the spec, in the order of the table: column -> Arrow type.
+MEASURED: dict[str, str] = {
+    "tokens": "int64", "steps": "int64",
     "params_total": "int64", "params_embedding": "int64", "params_head": "int64", "params_norm": "int64",
     "params_sparse_total": "int64", "params_sparse_active": "int64", "params_active": "int64",
     "params_active_non_embedding": "int64",
     "flops_active": "float64", "flops_executed": "float64", "seconds": "float64", "seconds_total": "float64",
     "tokens_per_second": "float64",
     "train_loss": "float64", "validation_loss": "float64", "validation_bits_per_byte": "float64",
+    "best_validation_loss": "float64", "best_step": "int64",
     "evaluations": "evaluations",
     "bytes_predicted": "json", "bytes_measured": "json",
     "workers": "int64", "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
     "spec": "json",
 }  # fmt: skip
+IDENTITY = ("trial_id", "replicate_of", "name", "status", "reason")
+# A field's column is named like the field; these two names are taken by something else.
+RENAMED = {"model.name": "model", "evaluations": "planned_evaluations"}
 
 
-def schema() -> pa.Schema:
+def spec_columns(kind: type[TrialSpec] = TrialSpec) -> dict[str, tuple[str, Any]]:
+    """column -> (dotted field, type) of every field of a spec; made from the record, so a field
+    that is added there is a column here. `name` stands in every row already.
+    """
+    fields = {path: field for path, field in leaves(kind) if path != "name"}
+    return {RENAMED.get(path, path.rpartition(".")[2]): (path, field) for path, field in fields.items()}
+
+
+def schema(kind: type[TrialSpec] = TrialSpec) -> pa.Schema:
+    """The table's schema. A column made from the spec says so in its metadata: `field` is its
+    dotted name, by which analysis knows a setting from a measurement.
+    """
     import pyarrow as pa
 
     evaluation = pa.struct([("step", pa.int64()), ("tokens", pa.int64()), ("loss", pa.float64())])
@@ -122,7 +128,15 @@ def schema() -> pa.Schema:
         "float64": pa.float64(),
         "evaluations": pa.list_(evaluation),
     }
-    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    native = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return pa.schema(
+        [pa.field(name, pa.string()) for name in IDENTITY]
+        + [
+            pa.field(name, native.get(field, pa.string()), metadata={"field": path})
+            for name, (path, field) in spec_columns(kind).items()
+        ]
+        + [pa.field(name, types[kind]) for name, kind in MEASURED.items()]
+    )
 
 
 def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[str, Any]:
@@ -133,24 +147,42 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
     per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
     micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
     predicted = counts.memory(spec, micro_batch=micro_batch, device=placement.device, resident=placement.resident)
-    everything: dict[str, Any] = {
-        **spec.model.to_dict(), **spec.sparsity.to_dict(), **spec.data.to_dict(), **spec.optimizer.to_dict(),
-        **spec.to_dict(), **outcome.to_dict(),
-        "trial_id": spec.trial_id, "model": spec.model.name, "workers": placement.workers,
+    best = min(outcome.evaluations, key=lambda e: e.loss, default=None)
+    measured: dict[str, Any] = {
+        **outcome.to_dict(),
+        "workers": placement.workers,
         "params_total": params.total, "params_embedding": params.embedding, "params_head": params.head,
         "params_norm": params.norm, "params_sparse_total": params.sparse_total,
         "params_sparse_active": params.sparse_active, "params_active": params.active,
         "params_active_non_embedding": params.active_non_embedding,
         "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
+        "best_validation_loss": best and best.loss, "best_step": best and best.step,
         "bytes_predicted": dataclasses.asdict(predicted),
         "spec": spec.to_dict(),
     }  # fmt: skip
-    row = {name: everything[name] for name in COLUMNS}
-    for name, kind in COLUMNS.items():
-        if kind == "json":
-            row[name] = json.dumps(row[name], sort_keys=True)
+    row = {**_described(spec), "status": outcome.status, "reason": outcome.reason}
+    for name, kind in MEASURED.items():
+        row[name] = json.dumps(measured[name], sort_keys=True) if kind == "json" else measured[name]
     return row
+
+
+def _described(spec: TrialSpec) -> dict[str, Any]:
+    """What a row says of the spec, the result aside."""
+    known = {"trial_id": spec.trial_id, "replicate_of": spec.replicate_of, "name": spec.name}
+    return known | {column: spec.at(path) for column, (path, _) in spec_columns(type(spec)).items()}
+
+
+def completed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the journal with every column: an older one lacks fields that were added since,
+    which its own spec tells at their defaults.
+    """
+    if set(MEASURED) <= set(row) and set(spec_columns()) <= set(row):
+        return row
+    empty: dict[str, Any] = dict.fromkeys(MEASURED)
+    best = min(row["evaluations"] or (), key=lambda e: e["loss"], default=None)
+    found = {"best_validation_loss": best and best["loss"], "best_step": best and best["step"]}
+    return empty | found | _described(TrialSpec.from_dict(json.loads(row["spec"]))) | row
 
 
 class Results:
@@ -163,7 +195,7 @@ class Results:
 
     def record(self, row: dict[str, Any]) -> None:
         """Write a trial's row; a later row of the same trial (a retry) replaces the earlier one."""
-        missing = sorted(set(COLUMNS) - set(row))
+        missing = sorted({*IDENTITY, *spec_columns(), *MEASURED} - set(row))
         if missing or not row.get("trial_id"):
             raise ValueError(f"a results row lacks {', '.join(missing) or 'trial_id'}; build it with results.make_row")
         self.folder.write_json(f"{JOURNAL}/{row['trial_id']}.json", row)
@@ -171,7 +203,7 @@ class Results:
     def rows(self) -> list[dict[str, Any]]:
         """All rows, by trial id."""
         names = [name for name in self.folder.names(JOURNAL) if name.endswith(".json")]
-        return [self.folder.read_json(f"{JOURNAL}/{name}") for name in names]
+        return [completed(self.folder.read_json(f"{JOURNAL}/{name}")) for name in names]
 
     def finished(self) -> set[str]:
         """Ids of the trials that are not to be run again."""

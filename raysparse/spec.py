@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from raysparse.record import Record, added, label, require, require_choice
 
@@ -255,8 +255,12 @@ class TrialSpec(Record):
 
     @property
     def trial_id(self) -> str:
-        text = json.dumps({"identity_version": IDENTITY_VERSION, **self.identity()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _short_hash(self.identity())
+
+    @property
+    def replicate_of(self) -> str:
+        """The id without the seed: equal for trials that are replicates of one another."""
+        return _short_hash({key: value for key, value in self.identity().items() if key != "seed"})
 
     @property
     def unique_sequences(self) -> int:
@@ -280,6 +284,11 @@ class TrialSpec(Record):
     def tokens(self) -> int:
         """D: tokens that the run predicts, exactly."""
         return self.steps * self.tokens_per_step
+
+
+def _short_hash(identity: dict[str, Any]) -> str:
+    text = json.dumps({"identity_version": IDENTITY_VERSION, **identity}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)

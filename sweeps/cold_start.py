@@ -106,7 +106,7 @@ def measure(regime: Regime, case: dict[str, Any], seed: int, store: TokenStore) 
         ),
         data=DataSpec(unique_tokens=262_145, epochs=regime.epochs, validation_tokens=32_768),
         optimizer=OptimizerSpec(
-            lr=ladder.dense_lr("laptop-s"), batch_sequences=4, final_lr_fraction=regime.final_lr_fraction
+            lr=ladder.DENSE_LR["laptop-s"], batch_sequences=4, final_lr_fraction=regime.final_lr_fraction
         ),
         seed=seed,
         evaluations=1,

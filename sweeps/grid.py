@@ -15,11 +15,11 @@ import sys
 
 from raysparse.console import arguments, cli
 from raysparse.data.tokenizer import vocab_size
-from raysparse.files import Folder
 from raysparse.spec import DataSpec, Placement
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
 DENSITIES = [1.0, 0.5, 0.25]
@@ -59,12 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     sparsity, optimizer = arguments.engine_from(args)
-    specs = grid(
-        sizes=args.sizes,
-        densities=args.densities,
-        unique_tokens=args.unique_tokens,
-        epochs=args.epochs,
-        seeds=args.seeds,
+    recipe = Recipe(
         vocab_size=vocab_size(args.tokenizer),
         method=args.method,
         context=args.context,
@@ -73,6 +68,14 @@ def make_plan(args: argparse.Namespace) -> Plan:
         sparsity=sparsity.replace(update_every=20),
         optimizer=optimizer,
         precision=args.precision,
+    )
+    specs = grid(
+        recipe,
+        sizes=args.sizes,
+        densities=args.densities,
+        unique_tokens=args.unique_tokens,
+        epochs=args.epochs,
+        seeds=args.seeds,
     )
     placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu", resident=args.resident)
     return Plan(specs=specs, placement=placement, budget=Budget(total=args.max_flops))
@@ -83,9 +86,7 @@ def answer(args: argparse.Namespace, *, again: bool) -> None:
     nothing was run since.
     """
     results = cli.run_folder(args)
-    report = (
-        results.child("report") if results.is_local else Folder(f"reports/{args.name}")
-    )  # pictures are drawn to local files
+    report = results.report
     if again or not report.exists("answer.txt"):
         from analysis.show.report import write_report
         from raysparse.results import Results

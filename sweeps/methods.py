@@ -21,6 +21,7 @@ from raysparse.results import Results
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
 
 METHODS = ["static", "set", "rigl", "smet", "smet_grad"]
 DENSITIES = [0.25, 0.1]
@@ -32,12 +33,7 @@ def specs() -> tuple[TrialSpec, ...]:
     """Dense once per seed; every sparse method at every density with every scaling."""
     found: list[TrialSpec] = []
     for method, scaling in [("dense", "none"), *itertools.product(METHODS, SCALINGS)]:
-        found += grid(
-            sizes=["laptop-s"],
-            densities=[1.0] if method == "dense" else DENSITIES,
-            unique_tokens=[131_072],
-            epochs=[4],
-            seeds=SEEDS,
+        recipe = Recipe(
             vocab_size=vocab_size("bytes"),
             method=method,
             context=128,
@@ -45,6 +41,14 @@ def specs() -> tuple[TrialSpec, ...]:
             data=DataSpec(validation_tokens=32_768),
             sparsity=SparsitySpec(update_every=50, lr_scaling=scaling),
             optimizer=OptimizerSpec(batch_sequences=4),
+        )
+        found += grid(
+            recipe,
+            sizes=["laptop-s"],
+            densities=[1.0] if method == "dense" else DENSITIES,
+            unique_tokens=[131_072],
+            epochs=[4],
+            seeds=SEEDS,
         )
     return tuple(found)
 

@@ -69,7 +69,7 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: SparsitySpec(block=4), "use 'run' or 'tile'"),
         (lambda: ModelSpec(hidden=100, intermediate=200, layers=2, heads=3), "which 3 heads do not divide"),
         (lambda: ModelSpec(hidden=9, intermediate=20, layers=2, heads=3), "an even number"),
-        (lambda: DataSpec(epochs=0), r"data\.epochs is 0, expected a positive number"),
+        (lambda: DataSpec(epochs=0), r"data\.epochs is 0\.0, expected a positive number"),
         (lambda: DataSpec(epochs=float("nan")), r"data\.epochs is nan"),
         (lambda: OptimizerSpec(lr=-1), r"optimizer\.lr is -1"),
         (lambda: small_trial(data={"unique_tokens": 10}), "less than one sequence"),

@@ -24,7 +24,7 @@ from raysparse.console import arguments
 from raysparse.console.arguments import STORAGE
 
 if TYPE_CHECKING:
-    from raysparse.files import Folder
+    from raysparse.run_folder import RunFolder
     from raysparse.sweep.plan import Plan
     from raysparse.sweep.runner import Summary
     from raysparse.sweep.settings import Settings
@@ -58,10 +58,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus)
 
 
-def run_folder(args: argparse.Namespace) -> Folder:
+def run_folder(args: argparse.Namespace) -> RunFolder:
     from raysparse.files import Folder
+    from raysparse.run_folder import RunFolder
 
-    return Folder(args.storage).child(args.name)
+    return RunFolder.named(Folder(args.storage), args.name)
 
 
 def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
@@ -141,9 +142,9 @@ def command_status(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from raysparse.console.tables import status_table
-    from raysparse.files import Folder
+    from raysparse.run_folder import RunFolder
 
-    Console(highlight=False, soft_wrap=True).print(status_table(Folder(args.folder)))
+    Console(highlight=False, soft_wrap=True).print(status_table(RunFolder(args.folder)))
     return 0
 
 
@@ -151,15 +152,10 @@ def command_train(args: argparse.Namespace) -> int:
     from raysparse.data.tokenizer import vocab_size
     from raysparse.spec import DataSpec, Placement
     from raysparse.sweep.plan import Plan
-    from raysparse.sweep.planners.grid import grid
+    from raysparse.sweep.planners.recipe import Recipe
 
     sparsity, optimizer = arguments.engine_from(args)
-    specs = grid(
-        sizes=[args.size],
-        densities=[args.density],
-        unique_tokens=[args.unique_tokens],
-        epochs=[args.epochs],
-        seeds=[args.seed],
+    recipe = Recipe(
         vocab_size=vocab_size(args.tokenizer),
         method=args.method,
         context=args.context,
@@ -168,9 +164,10 @@ def command_train(args: argparse.Namespace) -> int:
         optimizer=optimizer,
         precision=args.precision,
     )
-    args.executor, args.name = "inline", args.name or f"train-{specs[0].trial_id}"
-    summary = run_plan(Plan(specs=specs, placement=Placement(resident=args.resident)), args)
-    print(f"trial {specs[0].trial_id}: {summary.folder.uri}/trials/{specs[0].trial_id}")
+    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed)
+    args.executor, args.name = "inline", args.name or f"train-{spec.trial_id}"
+    summary = run_plan(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
+    print(f"trial {spec.trial_id}: {summary.folder.uri}/trials/{spec.trial_id}")
     return 1 if summary.unfinished else 0
 
 

@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from raysparse import counts
-from raysparse.files import Folder
 from raysparse.results import FINAL, Results
+from raysparse.run_folder import RunFolder
 from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
@@ -110,7 +110,7 @@ def ledger_table(
     return Group(table, "", f"{active}; {micro_batch} sequences of {spec.model.context} tokens.")
 
 
-def status_table(folder: Folder) -> RenderableType:
+def status_table(folder: RunFolder) -> RenderableType:
     """Where a run folder stands. Raises ValueError when it is none."""
     plan = load(folder)
     rows = {row["trial_id"]: row for row in Results(folder).rows()}
@@ -119,7 +119,7 @@ def status_table(folder: Folder) -> RenderableType:
     unit = plan.budget.unit
     spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
     statuses = Counter(row["status"] for _, row in mine)
-    begun = [s for s in plan.specs if s.trial_id not in rows and folder.child("trials", s.trial_id).names()]
+    begun = [s for s in plan.specs if s.trial_id not in rows and folder.trial(s.trial_id).names()]
     done = sum(n for status, n in statuses.items() if status in FINAL)
     lines = [
         f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +32,6 @@ COMPARED_TOKENS = 2**20  # at once: 8 MiB as int64
 REMAKE = "delete the folder and run again to have it made anew"
 
 logger = logging.getLogger(__name__)
-
-
-def store_name(corpus: str, tokenizer: str) -> str:
-    """A folder name for this corpus and tokenizer: readable at the front, unique at the end."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{corpus}-{tokenizer}").strip("-")[-40:]
-    return f"{readable}-{checksum(f'{corpus} {tokenizer}'.encode())[:8]}"
 
 
 def prepare(

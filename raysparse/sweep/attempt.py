@@ -16,11 +16,10 @@ import torch
 
 from raysparse.data.store import TokenStore
 from raysparse.results import Outcome, Status
+from raysparse.run_folder import FAILURE
 from raysparse.sweep.broker import Lease, Report
 from raysparse.train import trial
 from raysparse.train.hooks import Progress, StopTrial
-
-FAILURE = "failure.txt"
 
 
 def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:

@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
-from raysparse.data.store import store_name
 from raysparse.files import Folder
 from raysparse.results import Outcome, Results, make_row
-from raysparse.spec import DataSpec, Placement, TrialSpec
+from raysparse.run_folder import RunFolder
+from raysparse.spec import Placement, TrialSpec
 from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan
 
@@ -52,24 +52,13 @@ class Lease:
 
     spec: TrialSpec
     placement: Placement
-    run_folder: Folder
+    run_folder: RunFolder
     token_folder: Folder
 
     @property
     def folder(self) -> Folder:
         """Where the trial keeps its files."""
-        return self.run_folder.child("trials", self.spec.trial_id)
-
-
-def token_folder(storage: Folder, data: DataSpec) -> Folder:
-    """Where the tokens of a corpus are kept; every run under the same storage shares them."""
-    return storage.child("tokens", store_name(data.corpus, data.tokenizer))
-
-
-def checkpoint_step(trial_folder: Folder) -> int:
-    """The step from which a trial would continue; 0 when it would begin anew."""
-    latest = "checkpoint/latest.json"
-    return int(trial_folder.read_json(latest)["step"]) if trial_folder.exists(latest) else 0
+        return self.run_folder.trial(self.spec.trial_id)
 
 
 class State(Enum):
@@ -108,8 +97,7 @@ class Job:
     """
 
     plan: Plan
-    storage: Folder  # of runs and token stores
-    folder: Folder
+    folder: RunFolder
     chosen: Sequence[TrialSpec]
 
 
@@ -127,7 +115,6 @@ class Broker:
         self.chosen = tuple(job.chosen)
         self.entries: dict[str, Entry] = {}
         self.closed = False
-        self._storage = job.storage
         self._clock = clock
         self._queue: deque[str] = deque()
         self._held: dict[str, str] = {}  # slot -> trial id
@@ -143,7 +130,7 @@ class Broker:
         """Queue a trial."""
         if spec.trial_id in self.entries:
             raise RuntimeError(f"trial {spec.trial_id} was submitted already")
-        entry = Entry(spec, self.plan.placement, token_folder(self._storage, spec.data))
+        entry = Entry(spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer))
         entry.work = self._before.get(spec.trial_id, Work())
         self.entries[spec.trial_id] = entry
         self._queue.append(spec.trial_id)
@@ -191,7 +178,7 @@ class Broker:
             trial_id = self._queue.popleft()
             entry = self.entries[trial_id]
             lease = Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
-            first = checkpoint_step(lease.folder)
+            first = self.run_folder.checkpoint_step(trial_id)
             if not self.ledger.reserve(trial_id, self.plan.price(entry.spec) * (1.0 - first / entry.spec.steps)):
                 entry.state, entry.reason = State.UNAFFORDABLE, "the budget does not have what it costs"
                 continue

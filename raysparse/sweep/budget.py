@@ -20,11 +20,10 @@ from typing import Literal
 from raysparse import counts
 from raysparse.files import Folder
 from raysparse.record import Record, require, require_choice
+from raysparse.run_folder import LEDGER
 from raysparse.spec import TrialSpec
 
 Unit = Literal["flops_active", "flops_executed", "device_seconds"]
-
-LEDGER = "ledger.json"
 
 UNIT_NAMES: dict[str, str] = {
     "flops_active": "active FLOPs",

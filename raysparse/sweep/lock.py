@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 
 from raysparse.files import Folder
+from raysparse.run_folder import LOCK
 
-NAME = "driver.lock"
 RENEW_EVERY = 15.0  # seconds
 STALE_AFTER = 60.0
 
@@ -41,7 +41,7 @@ def _refusal(folder: Folder, owner: str) -> ValueError:
 
 @contextlib.contextmanager
 def _owned_locally(folder: Folder) -> Iterator[None]:
-    with open(folder.local_path / NAME, "a+") as file:
+    with open(folder.local_path / LOCK, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -56,16 +56,16 @@ def _owned_locally(folder: Folder) -> Iterator[None]:
 @contextlib.contextmanager
 def _owned_remotely(folder: Folder) -> Iterator[None]:
     me = f"process {os.getpid()} on {platform.node()}"
-    if folder.exists(NAME):
-        held = json.loads(folder.read(NAME))
+    if folder.exists(LOCK):
+        held = json.loads(folder.read(LOCK))
         if held["owner"] != me and time.time() - held["renewed"] < STALE_AFTER:
             raise _refusal(folder, held["owner"])
     ended = threading.Event()
 
     def renew() -> None:
-        folder.write_json(NAME, {"owner": me, "renewed": time.time()})
+        folder.write_json(LOCK, {"owner": me, "renewed": time.time()})
         while not ended.wait(RENEW_EVERY):
-            folder.write_json(NAME, {"owner": me, "renewed": time.time()})
+            folder.write_json(LOCK, {"owner": me, "renewed": time.time()})
 
     renewer = threading.Thread(target=renew, name="run-folder-owner", daemon=True)
     renewer.start()
@@ -74,4 +74,4 @@ def _owned_remotely(folder: Folder) -> Iterator[None]:
     finally:
         ended.set()
         renewer.join()
-        folder.delete(NAME)
+        folder.delete(LOCK)

@@ -15,15 +15,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from raysparse import counts
 from raysparse.files import Folder
 from raysparse.record import Record, require
+from raysparse.run_folder import PLAN
 from raysparse.spec import Placement, TrialSpec
 from raysparse.sweep.budget import Budget, Work, price
-
-PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,23 +124,6 @@ class Plan(Record):
                 chosen.append(spec)
                 left -= prices[spec]
         return chosen[::-1]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Raises ValueError for unknown or missing keys, and whatever a wrong value raises."""
-        missing = sorted({"specs"} - set(values))
-        if missing:
-            raise ValueError(f"a plan needs {', '.join(missing)}; `raysparse plan --out FILE` writes an example")
-        made = {
-            **values,
-            "specs": tuple(TrialSpec.from_dict(spec) for spec in values["specs"]),
-            **{
-                key: kind.from_dict(values[key])
-                for key, kind in (("placement", Placement), ("budget", Budget), ("throughput", Throughput))
-                if key in values
-            },
-        }
-        return super().from_dict(made)
 
     def check(self, folder: Folder) -> None:
         """Raise ValueError when the run folder was begun with another plan; a plan that has grown

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
-from raysparse.results import FINAL, TABLE, Results
+from raysparse.results import FINAL, Results
+from raysparse.run_folder import PLAN, TABLE, RunFolder
 from raysparse.spec import TrialSpec
 from raysparse.sweep import lock
-from raysparse.sweep.broker import Job, checkpoint_step, token_folder
+from raysparse.sweep.broker import Job
 from raysparse.sweep.budget import load_work, price
-from raysparse.sweep.plan import PLAN, Plan
+from raysparse.sweep.plan import Plan
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.snapshot import Unseen, View
 
@@ -58,7 +59,7 @@ def run(
     storage = (
         Folder(storage.local_path) if storage.is_local else storage
     )  # workers do not share this process's directory
-    folder = storage.child(name)
+    folder = RunFolder.named(storage, name)
     plan.check(folder)
     results = Results(folder)
     rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
@@ -67,11 +68,11 @@ def run(
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
-            prepare_tokens(plan, storage, view)
+            prepare_tokens(plan, folder, view)
             plan.save(folder)
             try:
                 view.begin(plan, before)
-                _execute(Job(plan, storage, folder, chosen), settings, view)
+                _execute(Job(plan, folder, chosen), settings, view)
             finally:
                 results.compact()
     elif not folder.exists(TABLE):
@@ -79,11 +80,11 @@ def run(
     return _summary(plan, folder, results, ran=len(chosen), unaffordable=len(todo) - len(chosen))
 
 
-def affordable(plan: Plan, folder: Folder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
+def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
     work = load_work(folder)
     spent = math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
-    begun = {spec: checkpoint_step(folder.child("trials", spec.trial_id)) for spec in todo}
+    begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
     return plan.affordable(begun, plan.budget.limit - spent)
 
 
@@ -117,7 +118,7 @@ def _summary(plan: Plan, folder: Folder, results: Results, *, ran: int, unafford
     return Summary(folder, len(plan.specs), ran, len(mine) - len(unfinished), unaffordable, unfinished)
 
 
-def prepare_tokens(plan: Plan, storage: Folder, view: View) -> None:
+def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
     """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what
     the plan asks for.
     """
@@ -127,7 +128,7 @@ def prepare_tokens(plan: Plan, storage: Folder, view: View) -> None:
     for (corpus, tokenizer), specs in groups.items():
         with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
             store = prepare(
-                token_folder(storage, specs[0].data),
+                folder.tokens(corpus, tokenizer),
                 corpus,
                 tokenizer,
                 train_tokens=max(spec.data.unique_tokens for spec in specs),

@@ -14,9 +14,9 @@ import logging
 import torch
 
 from raysparse.files import Folder, checksum
+from raysparse.run_folder import CHECKPOINT, LATEST
 from raysparse.train.state import TrainState
 
-LATEST = "checkpoint/latest.json"
 log = logging.getLogger(__name__)
 
 
@@ -26,13 +26,13 @@ def save(folder: Folder, state: TrainState) -> None:
     torch.save(state.state_dict(), buffer)
     data = buffer.getvalue()
     name = f"step-{state.step:08d}.pt"
-    folder.write(f"checkpoint/{name}", data)
+    folder.write(f"{CHECKPOINT}/{name}", data)
     folder.write_json(
         LATEST, {"file": name, "step": state.step, "sha256": checksum(data), "trial_id": state.spec.trial_id}
     )
-    for other in folder.names("checkpoint"):
+    for other in folder.names(CHECKPOINT):
         if other.endswith(".pt") and other != name:
-            folder.delete(f"checkpoint/{other}")
+            folder.delete(f"{CHECKPOINT}/{other}")
 
 
 def load(folder: Folder, state: TrainState) -> bool:
@@ -42,10 +42,10 @@ def load(folder: Folder, state: TrainState) -> bool:
     if not folder.exists(LATEST):
         return False
     latest = folder.read_json(LATEST)
-    path = f"{folder.uri}/checkpoint/{latest['file']}"
-    remedy = f"delete {folder.uri}/checkpoint and run again: the trial starts over"
+    path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
+    remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
     try:
-        data = folder.read(f"checkpoint/{latest['file']}")
+        data = folder.read(f"{CHECKPOINT}/{latest['file']}")
     except FileNotFoundError as error:
         raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
     if checksum(data) != latest["sha256"]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
+from raysparse.run_folder import METRICS, TENSORBOARD
 from raysparse.train import checkpoint, ranks
 from raysparse.train.evaluate import evaluate, evaluation_steps
 from raysparse.train.state import TrainState
@@ -96,15 +97,13 @@ class Metrics(Hook):
     repeats no line.
     """
 
-    NAME = "metrics.jsonl"
-
     def __init__(self, folder: Folder, every_seconds: float = 10.0):
         self.folder, self.every_seconds = folder, every_seconds
         self.lines: list[str] = []
 
     def start(self, state: TrainState) -> None:
-        if state.step and self.folder.exists(self.NAME):
-            earlier = self.folder.read(self.NAME).decode().splitlines()
+        if state.step and self.folder.exists(METRICS):
+            earlier = self.folder.read(METRICS).decode().splitlines()
             self.lines = [line for line in earlier if json.loads(line)["step"] <= state.step]
         self.written = time.monotonic()
 
@@ -118,7 +117,7 @@ class Metrics(Hook):
         self._write()
 
     def _write(self) -> None:
-        self.folder.write(self.NAME, ("\n".join(self.lines) + "\n").encode())
+        self.folder.write(METRICS, ("\n".join(self.lines) + "\n").encode())
         self.written = time.monotonic()
 
 
@@ -134,7 +133,7 @@ class TensorBoard(Hook):
         from torch.utils.tensorboard import SummaryWriter
 
         local = self.folder.is_local
-        self.path = self.folder.local_path / "tensorboard" if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
+        self.path = self.folder.local_path / TENSORBOARD if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
         self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
@@ -149,7 +148,7 @@ class TensorBoard(Hook):
         self.writer.close()
         if not self.folder.is_local:
             for file in self.path.iterdir():
-                self.folder.write(f"tensorboard/{file.name}", file.read_bytes())
+                self.folder.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
 
     def _write_hparams(self, state: TrainState) -> None:
         from torch.utils.tensorboard.summary import hparams

@@ -28,6 +28,7 @@ from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.results import Outcome, Status
+from raysparse.run_folder import SPEC
 from raysparse.spec import Placement, TrialSpec
 from raysparse.train import checkpoint, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
@@ -60,7 +61,7 @@ def run(
     checkpoint.load(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
-        folder.write_json("spec.json", spec.to_dict())
+        folder.write_json(SPEC, spec.to_dict())
         everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds)]
     status, reason = _train(state, batches, everyone)
     loss = state.evaluations[-1].loss if state.evaluations else None

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysparse.data.corpus import cut, digest, held_out_documents, is_held_out
-from raysparse.data.store import TokenStore, prepare, store_name
+from raysparse.data.store import TokenStore, prepare
 from raysparse.files import Folder
+from raysparse.run_folder import store_name
 
 SEPARATOR = 256
 
@@ -261,6 +262,7 @@ PREPARE = """
 import sys, time
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.run_folder import store_name
 write, pause = Folder.write, float(sys.argv[3])
 Folder.write = lambda folder, name, data: (time.sleep(pause), write(folder, name, data))[1]
 prepare(Folder(sys.argv[1]), sys.argv[2], "bpe:300", train_tokens=40_000, validation_tokens=2_000, shard_tokens=3_000)

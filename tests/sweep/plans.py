@@ -8,6 +8,7 @@ from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
 
 VALIDATION = 1_000
 
@@ -34,16 +35,19 @@ def small_plan(
     budget: Budget | None = None,
 ) -> Plan:
     """By default four trials of 16 and 32 steps, about a second each."""
-    specs = grid(
-        sizes=sizes,
-        densities=densities,
-        unique_tokens=unique_tokens,
-        epochs=epochs,
+    recipe = Recipe(
         vocab_size=257,
         context=64,
         data=DataSpec(corpus=corpus, validation_tokens=VALIDATION),
         sparsity=SparsitySpec(update_every=5),
         optimizer=OptimizerSpec(batch_sequences=4),
         evaluations=4,
+    )
+    specs = grid(
+        recipe,
+        sizes=sizes,
+        densities=densities,
+        unique_tokens=unique_tokens,
+        epochs=epochs,
     )
     return Plan(specs=specs, placement=Placement(workers=workers, checkpoint_seconds=0.2), budget=budget or Budget())

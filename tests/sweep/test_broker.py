@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results
+from raysparse.run_folder import RunFolder
 from raysparse.sweep.broker import MAX_DEATHS, Broker, Job, Lease, NoLease, State, half_micro_batch
 from raysparse.sweep.budget import Budget, load_work
 from raysparse.sweep.snapshot import snapshot
@@ -24,7 +25,7 @@ class Clock:
 
 def broker_for(folder, *, budget=None, clock=None, **changes) -> Broker:
     plan = small_plan("text", budget=budget, **changes)
-    broker = Broker(Job(plan, Folder(folder), Folder(folder).child("run"), plan.specs), clock=clock or Clock())
+    broker = Broker(Job(plan, RunFolder.named(Folder(folder), "run"), plan.specs), clock=clock or Clock())
     for spec in plan.specs:
         broker.submit(spec)
     return broker

@@ -14,6 +14,7 @@ from raysparse.spec import Placement
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
 from tests.sweep.plans import small_plan
 
 
@@ -63,8 +64,9 @@ def test_the_trials_that_fit_meet_the_budget_and_none_that_would_fit_is_left_out
 )
 def test_a_wrong_grid_is_refused_by_name(changes, message):
     values = {"sizes": ["laptop-xs"], "densities": [0.5], "unique_tokens": [65_536], "epochs": [4], **changes}
+    method = values.pop("method", "smet")
     with pytest.raises(ValueError, match=message):
-        Plan(specs=grid(vocab_size=257, **values))
+        Plan(specs=grid(Recipe(vocab_size=257, method=method), **values))
 
 
 def test_the_folder_of_another_plan_is_refused_with_the_difference(tmp_path):
@@ -106,5 +108,5 @@ def test_a_damaged_plan_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"plan\.json is not valid JSON"):
         load(Folder(tmp_path))
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ValueError, match="a plan needs specs"):
+    with pytest.raises(ValueError, match="Plan lacks specs"):
         load(Folder(tmp_path))

@@ -7,10 +7,10 @@ import io
 from rich.console import Console
 
 from raysparse.console.progress import PACE_AFTER, PLAIN_EVERY, Display
-from raysparse.console.tables import count
+from raysparse.run_folder import RunFolder
 from raysparse.sweep.broker import Broker, Job
 from raysparse.sweep.snapshot import snapshot
-from raysparse.units import duration
+from raysparse.units import count, duration
 from tests.sweep.plans import small_plan
 from tests.sweep.test_broker import Clock, completed, report
 
@@ -19,10 +19,9 @@ class Sweep:
     """A broker and a display that share a clock."""
 
     def __init__(self, folder, *, terminal: bool):
-        from raysparse.files import Folder
 
         self.plan, self.clock = small_plan("text"), Clock()
-        self.broker = Broker(Job(self.plan, Folder(folder), Folder(folder), self.plan.specs), clock=self.clock)
+        self.broker = Broker(Job(self.plan, RunFolder(folder), self.plan.specs), clock=self.clock)
         self.broker.submit(self.plan.specs[0])
         self.console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
         self.display = Display(console=self.console, clock=self.clock)

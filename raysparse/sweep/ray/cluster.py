@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import ray
 
-from raysparse.files import Folder
 from raysparse.spec import Placement
 from raysparse.sweep.settings import Settings
 
@@ -39,11 +38,6 @@ def worker_cpus(placement: Placement) -> float:
     for the drivers of Tune.
     """
     return 0.95 * placement.threads
-
-
-def storage_path(folder: Folder) -> str:
-    """Where Ray keeps its own records of a run; nothing of it is needed to continue."""
-    return folder.child("ray").uri if not folder.is_local else str(folder.local_path / "ray")
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ class Slot(Background):
             ),
             run_config=train.RunConfig(  # type: ignore[call-arg]  # Ray's types still describe the older class
                 name=self.slot,
-                storage_path=cluster.storage_path(self.job.folder),
+                storage_path=self.job.folder.ray,
                 failure_config=train.FailureConfig(max_failures=-1),  # the broker counts deaths, by trial
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
@@ -150,7 +150,5 @@ def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
             trial_name_creator=named,
             trial_dirname_creator=named,
         ),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=cluster.storage_path(job.folder), verbose=0, callbacks=[Silent()]
-        ),
+        run_config=tune.RunConfig(name="tune", storage_path=job.folder.ray, verbose=0, callbacks=[Silent()]),
     ).fit()

@@ -1,0 +1,83 @@
+"""The run folder: the documented contract (docs/run-folder.md) as one class, so that no other file
+spells a path of it.
+
+A sweep lives in `<storage>/<name>/`; token stores lie beside it, shared by all runs of the storage.
+What the files mean stands with those who write them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from raysparse.files import Folder, checksum
+
+PLAN = "plan.json"
+LEDGER = "ledger.json"
+LOCK = "driver.lock"
+TABLE = "results.parquet"
+STUDY = "study.journal"
+JOURNAL = "journal"
+TRIALS = "trials"
+TOKENS = "tokens"
+REPORT = "report"
+RAY = "ray"
+
+# Of one trial.
+SPEC = "spec.json"
+METRICS = "metrics.jsonl"
+FAILURE = "failure.txt"
+CHECKPOINT = "checkpoint"
+LATEST = f"{CHECKPOINT}/latest.json"
+TENSORBOARD = "tensorboard"
+
+
+def store_name(corpus: str, tokenizer: str) -> str:
+    """A folder name for this corpus and tokenizer: readable at the front, unique at the end."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{corpus}-{tokenizer}").strip("-")[-40:]
+    return f"{readable}-{checksum(f'{corpus} {tokenizer}'.encode())[:8]}"
+
+
+class RunFolder(Folder):
+    """A folder of one sweep. Everything of it is found by name here.
+
+    Raises ValueError for a name that is empty, is a path, or is taken by the storage itself.
+    """
+
+    @classmethod
+    def named(cls, storage: Folder, name: str) -> RunFolder:
+        """The run folder `name` in a storage."""
+        if not re.fullmatch(r"[^/\\]+", name) or name in (".", "..", TOKENS):
+            expected = f"a plain folder name other than {TOKENS!r}; it lies in --storage"
+            raise ValueError(f"--name is {name!r}, expected {expected}")
+        return cls(storage.child(name).uri)
+
+    @property
+    def storage(self) -> Folder:
+        return Folder(self.uri.rstrip("/").rpartition("/")[0] or ".")
+
+    @property
+    def name(self) -> str:
+        return self.uri.rstrip("/").rpartition("/")[2]
+
+    def trial(self, trial_id: str) -> Folder:
+        """Where a trial keeps its files."""
+        return self.child(TRIALS, trial_id)
+
+    def tokens(self, corpus: str, tokenizer: str) -> Folder:
+        """The token store of a corpus; every run of the storage shares it."""
+        return self.storage.child(TOKENS, store_name(corpus, tokenizer))
+
+    @property
+    def report(self) -> Folder:
+        """Pictures are drawn to local files, so beside an object store the report is here."""
+        return self.child(REPORT) if self.is_local else Folder(f"{REPORT}s/{self.name}")
+
+    @property
+    def ray(self) -> str:
+        """Where Ray keeps its own records of a run; nothing of it is needed to continue."""
+        return str(self.local_path / RAY) if self.is_local else self.child(RAY).uri
+
+    def checkpoint_step(self, trial_id: str) -> int:
+        """The step from which a trial would continue; 0 when it would begin anew."""
+        trial = self.trial(trial_id)
+        return int(trial.read_json(LATEST)["step"]) if trial.exists(LATEST) else 0
