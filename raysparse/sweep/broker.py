@@ -19,6 +19,7 @@ Left out: starting processes (`fleet`), and telling people (`progress`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,9 @@ from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
 from raysparse.spec import Placement, TrialSpec
 from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
+from raysparse.sweep.halving import Rungs
 from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.base import RUNNING, Known
 
 MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
 SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger, on a local disk and on an object store
@@ -123,6 +126,12 @@ class Broker:
         unit = plan.budget.unit
         spent = {spec.trial_id: price(spec, unit, self._before.get(spec.trial_id, Work())) for spec in plan.specs}
         self.ledger = Ledger(plan.budget.limit, spent)
+        self._rows = {row["trial_id"]: row for row in self.results.rows()}
+        self._earlier = {spec.trial_id: spec for spec in plan.specs if spec.trial_id in self._rows}
+        self._rungs = Rungs(plan.stopping) if plan.stopping is not None else None
+        if self._rungs is not None:
+            for trial_id, spec in self._earlier.items():
+                self._rungs.learn(spec, plan.price(spec), self._rows[trial_id])
 
     # -- what is asked of the broker by whoever chooses the trials --
 
@@ -134,6 +143,21 @@ class Broker:
         entry.work = self._before.get(spec.trial_id, Work())
         self.entries[spec.trial_id] = entry
         self._queue.append(spec.trial_id)
+
+    def standing(self) -> tuple[list[Known], float]:
+        """Every trial of the sweep as planners see it, and what is left to spend on others."""
+        specs = self._earlier | {key: entry.spec for key, entry in self.entries.items()}
+        states = {key: entry.state for key, entry in self.entries.items()}
+        known = [self._known(spec, states.get(trial_id)) for trial_id, spec in specs.items()]
+        waiting = math.fsum(self.plan.price(self.entries[trial_id].spec) for trial_id in self._queue)
+        return known, max(0.0, self.ledger.remaining - waiting)
+
+    def _known(self, spec: TrialSpec, state: State | None) -> Known:
+        if state in (State.WAITING, State.RUNNING):
+            return Known(spec, RUNNING)
+        if state in (State.UNAFFORDABLE, State.ABANDONED):
+            return Known(spec, state.value)
+        return known_of(spec, self._rows[spec.trial_id])
 
     def stop(self, trial_id: str, reason: str) -> None:
         """End a trial at its next report, as pruned; one that has not begun never begins."""
@@ -174,19 +198,27 @@ class Broker:
         """
         if slot in self._held:
             self.lost(slot, "preempted" if preempted else "failed")
-        while self._queue:
-            trial_id = self._queue.popleft()
-            entry = self.entries[trial_id]
-            lease = Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
-            first = self.run_folder.checkpoint_step(trial_id)
-            if not self.ledger.reserve(trial_id, self.plan.price(entry.spec) * (1.0 - first / entry.spec.steps)):
+        for trial_id in self._queue:
+            if (lease := self._lease(trial_id, slot)) is not None:
+                self._queue.remove(trial_id)
+                return lease
+        if not self._held:  # nobody can give anything back any more
+            for trial_id in self._queue:
+                entry = self.entries[trial_id]
                 entry.state, entry.reason = State.UNAFFORDABLE, "the budget does not have what it costs"
-                continue
-            entry.state, entry.slot, entry.began_at = State.RUNNING, slot, self._clock()
-            entry.first_step = entry.step = first
-            self._held[slot] = trial_id
-            return lease
-        return NoLease.CLOSED if self.closed else NoLease.WAIT
+            self._queue.clear()
+        return NoLease.CLOSED if self.closed and not self._queue else NoLease.WAIT
+
+    def _lease(self, trial_id: str, slot: str) -> Lease | None:
+        """The trial for this slot, or None when the budget does not have now what it costs."""
+        entry = self.entries[trial_id]
+        first = self.run_folder.checkpoint_step(trial_id)
+        if not self.ledger.reserve(trial_id, self.plan.price(entry.spec) * (1.0 - first / entry.spec.steps)):
+            return None
+        entry.state, entry.slot, entry.began_at = State.RUNNING, slot, self._clock()
+        entry.first_step = entry.step = first
+        self._held[slot] = trial_id
+        return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
 
     def progress(self, trial_id: str, report: Report) -> str:
         """Note a report. The answer is empty, or the reason why the trial should stop now."""
@@ -195,6 +227,9 @@ class Broker:
         entry.reports.append(report)
         if self.plan.budget.unit == "device_seconds" and not self.ledger.extend(trial_id, self._attempt(entry).seconds):
             entry.stop = "the budget of device-seconds is spent"
+        if self._rungs is not None and report.get("validation_loss") is not None:
+            price_of_it, loss = self.plan.price(entry.spec), float(report["validation_loss"])
+            entry.stop = entry.stop or self._rungs.judge(entry.spec, price_of_it, entry.step, loss)
         if self._clock() - self._saved_at > SAVE_EVERY[self.run_folder.is_local]:
             self._save()
         return entry.stop
@@ -275,9 +310,16 @@ class Broker:
         entry = self.entries[trial_id]
         if not outcome.steps and entry.step:  # it ended by an exception, which knows nothing of the work before it
             outcome = dataclasses.replace(outcome, steps=entry.step, tokens=entry.step * entry.spec.tokens_per_step)
-        self.results.record(make_row(entry.spec, entry.placement, outcome))
+        row = self._rows[trial_id] = make_row(entry.spec, entry.placement, outcome)
+        self.results.record(row)
         entry.state, entry.status, entry.reason = State.ENDED, outcome.status, outcome.reason
         entry.loss = outcome.validation_loss if outcome.status == "completed" else None
+
+
+def known_of(spec: TrialSpec, row: dict[str, Any]) -> Known:
+    """A trial that ended, as planners see it."""
+    loss = row["validation_loss"] if row["status"] == "completed" else None
+    return Known(spec, row["status"], loss, row)
 
 
 def half_micro_batch(spec: TrialSpec, placement: Placement) -> Placement | None:

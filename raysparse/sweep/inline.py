@@ -8,22 +8,23 @@ is killed ends the sweep (running it again continues), and there is one slot.
 
 from __future__ import annotations
 
+from raysparse.spec import TrialSpec
 from raysparse.sweep.attempt import attempt
 from raysparse.sweep.broker import Broker, Job, Lease, Report
 from raysparse.sweep.snapshot import View, snapshot
+from raysparse.sweep.supply import Supply
 
 SLOT = "inline"
 
 
 def run(job: Job, view: View) -> None:
-    """Run the chosen trials of a job."""
-    broker = Broker(job)
-    for spec in job.chosen:
-        broker.submit(spec)
-    broker.close()
+    """Run the trials of a job."""
+    broker, supply = Broker(job), Supply(job)
     with view:
-        while isinstance(lease := broker.take(SLOT), Lease):
-            _serve(broker, lease, view)
+        while isinstance(spec := supply.next(broker.standing), TrialSpec):
+            broker.submit(spec)
+            while isinstance(lease := broker.take(SLOT), Lease):
+                _serve(broker, lease, view)
 
 
 def _serve(broker: Broker, lease: Lease, view: View) -> None:

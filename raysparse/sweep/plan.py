@@ -15,14 +15,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from raysparse import counts
 from raysparse.files import Folder
 from raysparse.record import Record, require
 from raysparse.run_folder import PLAN
 from raysparse.spec import Placement, TrialSpec
+from raysparse.sweep import planners
 from raysparse.sweep.budget import Budget, Work, price
+from raysparse.sweep.halving import Halving
+from raysparse.sweep.planners.base import Planner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +76,21 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
-    """Trials with distinct ids, in the order in which they are shown. Raises ValueError when it is
-    empty or names one twice.
+    """Trials with distinct ids, in the order in which they are shown, or a planner that proposes
+    them; then `specs` are those proposed so far.
+
+    Raises ValueError when it has neither, or names a trial twice.
     """
 
-    specs: tuple[TrialSpec, ...]
+    specs: tuple[TrialSpec, ...] = ()
     placement: Placement = Placement()
     budget: Budget = Budget()
     throughput: Throughput = Throughput()
+    planner: Planner | None = None
+    stopping: Halving | None = None  # of trials that fall behind others of the same budget
 
     def __post_init__(self) -> None:
-        require(len(self.specs) >= 1, "plan.specs", self.specs, "at least one trial")
+        require(len(self.specs) >= 1 or self.planner is not None, "plan.specs", self.specs, "at least one trial")
         ids = self.trial_ids
         twice = sorted({one for one in ids if ids.count(one) > 1})
         if twice:
@@ -91,6 +98,23 @@ class Plan(Record):
             raise ValueError(
                 f"the plan holds the same trial more than once ({names}); list each value of the grid once"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        planner = None if self.planner is None else planners.to_dict(self.planner)
+        return {**super().to_dict(), "planner": planner}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        if isinstance(values, dict) and values.get("planner") is not None:
+            values = {**values, "planner": planners.from_dict(values["planner"])}
+        return super().from_dict(values)
+
+    def continued(self, folder: Folder) -> Plan:
+        """This plan with what its planner has proposed in the run folder already."""
+        if self.planner is None or not folder.exists(PLAN):
+            return self
+        here = set(self.trial_ids)
+        return self.replace(specs=(*(s for s in load(folder).specs if s.trial_id not in here), *self.specs))
 
     @property
     def trial_ids(self) -> tuple[str, ...]:
@@ -154,6 +178,8 @@ class Plan(Record):
             )  # they change sums in the last bit, so they stay as they are within a sweep
             if getattr(held.placement, key) != getattr(self.placement, key)
         ]
+        if held.planner != self.planner:
+            places.append("its planner asks another question")
         if not lost:
             return "; ".join(places)
         there, here = _values(held.specs), _values(self.specs)

@@ -19,11 +19,12 @@ from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import PLAN, TABLE, RunFolder
-from raysparse.spec import TrialSpec
+from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import lock
-from raysparse.sweep.broker import Job
+from raysparse.sweep.broker import Job, known_of
 from raysparse.sweep.budget import load_work, price
-from raysparse.sweep.plan import Plan
+from raysparse.sweep.plan import Plan, load
+from raysparse.sweep.planners.base import Purse
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.snapshot import Unseen, View
 
@@ -56,15 +57,17 @@ def run(
     KeyboardInterrupt; the next call continues.
     """
     settings, view = settings or Settings(), view or Unseen()
-    storage = (
-        Folder(storage.local_path) if storage.is_local else storage
-    )  # workers do not share this process's directory
+    if storage.is_local:
+        storage = Folder(storage.local_path)  # workers do not share this process's directory
     folder = RunFolder.named(storage, name)
+    plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)
     rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
     todo = [spec for spec in plan.specs if spec.trial_id not in rows]
     chosen = affordable(plan, folder, todo)
+    if not chosen:
+        plan, chosen = first_proposals(plan, folder, results)
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
@@ -77,15 +80,32 @@ def run(
                 results.compact()
     elif not folder.exists(TABLE):
         results.compact()
-    return _summary(plan, folder, results, ran=len(chosen), unaffordable=len(todo) - len(chosen))
+    plan = load(folder)
+    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(rows)))
+
+
+def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Plan, list[TrialSpec]]:
+    """What the planner proposes when nothing else is left, and the plan that holds it: asked before
+    anything is started, so that a sweep that has nothing to do says so in a second.
+    """
+    if plan.planner is None:
+        return plan, []
+    rows = {row["trial_id"]: row for row in results.rows()}
+    known = [known_of(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
+    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, folder), plan.price))
+    return plan.replace(specs=(*plan.specs, *asked)), list(asked)
 
 
 def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
-    work = load_work(folder)
-    spent = math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
     begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
-    return plan.affordable(begun, plan.budget.limit - spent)
+    return plan.affordable(begun, plan.budget.limit - spent(plan, folder))
+
+
+def spent(plan: Plan, folder: RunFolder) -> float:
+    """What earlier sessions spent on the trials of a plan, in the unit of its budget."""
+    work = load_work(folder)
+    return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
 def _execute(job: Job, settings: Settings, view: View) -> None:
@@ -107,32 +127,41 @@ def _execute(job: Job, settings: Settings, view: View) -> None:
         fleet.run(job, settings, view)
 
 
-def _summary(plan: Plan, folder: Folder, results: Results, *, ran: int, unaffordable: int) -> Summary:
+def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Summary:
+    """What was chosen is compared with what has a row: nothing is lost without a word."""
     rows = {row["trial_id"]: row for row in results.rows()}
-    mine = [rows[trial_id] for trial_id in plan.trial_ids if trial_id in rows]
-    unfinished = {
-        row["name"] or row["trial_id"]: f"{row['status']}: {row['reason']}"
-        for row in mine
-        if row["status"] not in FINAL
-    }
-    return Summary(folder, len(plan.specs), ran, len(mine) - len(unfinished), unaffordable, unfinished)
+    left = plan.budget.limit - spent(plan, folder)
+    finished, unaffordable, unfinished = 0, 0, {}
+    for spec in plan.specs:
+        row, name = rows.get(spec.trial_id), spec.name or spec.trial_id
+        if row is not None and row["status"] in FINAL:
+            finished += 1
+        elif row is not None:
+            unfinished[name] = f"{row['status']}: {row['reason']}"
+        elif plan.budget.admits(plan.price(spec)) and plan.price(spec, folder.checkpoint_step(spec.trial_id)) <= left:
+            unfinished[name] = "has no row: it did not run to its end"
+        else:
+            unaffordable += 1
+    return Summary(folder, len(plan.specs), ran, finished, unaffordable, unfinished)
 
 
 def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
     """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what
     the plan asks for.
     """
-    groups: dict[tuple[str, str], list[TrialSpec]] = {}
-    for spec in plan.specs:
-        groups.setdefault((spec.data.corpus, spec.data.tokenizer), []).append(spec)
-    for (corpus, tokenizer), specs in groups.items():
+    wanted = [spec.data for spec in plan.specs] + list(plan.planner.data() if plan.planner is not None else ())
+    groups: dict[tuple[str, str], list[DataSpec]] = {}
+    for data in wanted:
+        groups.setdefault((data.corpus, data.tokenizer), []).append(data)
+    for (corpus, tokenizer), sets in groups.items():
         with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
             store = prepare(
                 folder.tokens(corpus, tokenizer),
                 corpus,
                 tokenizer,
-                train_tokens=max(spec.data.unique_tokens for spec in specs),
-                validation_tokens=max(spec.data.validation_tokens for spec in specs),
+                train_tokens=max(data.unique_tokens for data in sets),
+                validation_tokens=max(data.validation_tokens for data in sets),
             )
-        for spec in specs:
-            store.check(spec.data, spec.model.vocab_size)
+        for spec in plan.specs:
+            if (spec.data.corpus, spec.data.tokenizer) == (corpus, tokenizer):
+                store.check(spec.data, spec.model.vocab_size)

@@ -108,5 +108,5 @@ def test_a_damaged_plan_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"plan\.json is not valid JSON"):
         load(Folder(tmp_path))
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ValueError, match="Plan lacks specs"):
+    with pytest.raises(ValueError, match="at least one trial"):
         load(Folder(tmp_path))

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from raysparse.spec import TrialSpec
+from raysparse.record import Record
+from raysparse.spec import DataSpec, TrialSpec
 
 RUNNING = "running"  # beside the statuses of results: begun, or waiting for a slot
 
@@ -45,11 +46,16 @@ class Purse:
         return self.price(spec) <= self.remaining
 
 
-class Planner(Protocol):
-    """A frozen record beside this method, so that plan.json holds it whole."""
+class Planner(Record):
+    """A frozen record, so that plan.json holds it whole."""
+
+    def data(self) -> Sequence[DataSpec]:
+        """The largest data sets that its trials may ask for; their tokens are made beforehand."""
+        raise NotImplementedError
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         """Trials to run next, none of them in `known`; together they cost at most the purse.
 
         Raises ValueError when no trial of the planner's question fits even a full purse.
         """
+        raise NotImplementedError

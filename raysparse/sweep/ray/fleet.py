@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 import ray
-from ray import train, tune
+from ray import train
 from ray.actor import ActorHandle
 from ray.train.torch import TorchTrainer
 
@@ -27,14 +27,12 @@ from raysparse.sweep.attempt import attempt
 from raysparse.sweep.broker import Job
 from raysparse.sweep.ray import cluster
 from raysparse.sweep.ray.broker_actor import start_broker
-from raysparse.sweep.ray.tune import drive, flat, named
+from raysparse.sweep.ray.tune import run_tune
 from raysparse.sweep.ray.worker import serve
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.snapshot import Snapshot, View
 
-DRIVER_CPUS = 0.01
 REFRESH = 0.5  # seconds between looks of the view at the broker
-SPARE = 1  # Tune drivers more than slots, so that a slot finds its next trial waiting
 FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
 
 
@@ -44,10 +42,11 @@ def run(job: Job, settings: Settings, view: View) -> None:
     """
     with cluster.joined(settings, job.plan.placement) as place:
         broker = start_broker(job)
-        told = f"Ray {settings.address or 'on this machine'}: {min(place.slots, len(job.chosen))} trials at once"
+        count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
+        told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
         for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
             view.say(line)
-        slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(min(place.slots, len(job.chosen)))]
+        slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
         tuner = Background("tune", lambda: run_tune(broker, job, len(slots)))
         with view:
             while not tuner.ended:
@@ -129,26 +128,3 @@ class Slot(Background):
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
         ).fit()
-
-
-class Silent(tune.progress_reporter.TrialProgressCallback):
-    """Tune's lines about single trials, which our view shows, come even at verbosity 0."""
-
-    def _print(self, msg: str) -> None:
-        pass
-
-
-def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
-    """Let Tune run every chosen trial, `slots` and a few more at once."""
-    specs = {spec.trial_id: spec for spec in job.chosen}
-    tune.Tuner(
-        tune.with_resources(tune.with_parameters(drive, broker=broker, specs=specs), {"cpu": DRIVER_CPUS}),
-        param_space={"trial": tune.grid_search([flat(spec) for spec in job.chosen])},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=slots + SPARE,
-            reuse_actors=True,
-            trial_name_creator=named,
-            trial_dirname_creator=named,
-        ),
-        run_config=tune.RunConfig(name="tune", storage_path=job.folder.ray, verbose=0, callbacks=[Silent()]),
-    ).fit()

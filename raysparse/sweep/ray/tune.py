@@ -1,9 +1,10 @@
-"""A Tune trial: it submits its spec to the broker and relays what the worker reports, so that Tune
-sees every trial as its own.
+"""Tune's side of a sweep: a searcher that hands over what the supply gives, and the trial that
+relays what a worker reports, so that Tune sees every trial as its own.
 
-The process is tiny (0.01 CPU, no torch) and serves trial after trial. When a scheduler of Tune
-stops the trial, the broker is told and the worker stops at its next evaluation. Left out: the rules
-(`broker`).
+The searcher submits a trial to the broker before Tune hears of it; a Tune trial that is lost with
+its machine loses nothing. The trial's process is tiny (0.01 CPU, no torch) and serves one after
+another. When a scheduler of Tune stops a trial, the broker is told and the worker stops at its next
+evaluation. Left out: the rules (`broker`) and what is proposed (`planners`).
 """
 
 from __future__ import annotations
@@ -14,17 +15,60 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from raysparse.spec import TrialSpec
+from raysparse.sweep.broker import Job, NoLease
+from raysparse.sweep.supply import Standing, Supply
 
 POLL = 0.5  # seconds
+DRIVER_CPUS = 0.01
+SPARE = 1  # Tune trials more than slots, so that a slot finds its next one waiting
+
+
+class Proposals(Searcher):
+    """Tune's searcher over a supply. It keeps no state of its own: the run folder holds all."""
+
+    def __init__(self, supply: Supply, broker: ActorHandle[Any]):
+        super().__init__()
+        self._supply, self._broker = supply, broker
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as a configuration, None for "later", FINISHED at the end."""
+        spec = self._supply.next(self._standing)
+        if not isinstance(spec, TrialSpec):
+            return None if spec is NoLease.WAIT else Searcher.FINISHED
+        ray.get(self._broker.submit.remote(spec))
+        return {"trial": flat(spec)}
+
+    def _standing(self) -> Standing:
+        found: Standing = ray.get(self._broker.standing.remote())
+        return found
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to learn here: the broker has the row."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a sweep continues from its run folder, not from Tune's records."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class Silent(tune.progress_reporter.TrialProgressCallback):
+    """Tune's lines about single trials, which our view shows, come even at verbosity 0."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 def flat(spec: TrialSpec) -> dict[str, Any]:
-    """What the dashboard and a searcher see of a trial."""
+    """What the dashboard and a scheduler see of a trial."""
     return {
-        "id": spec.trial_id, "model": spec.model.name, "method": spec.sparsity.method, "density": spec.sparsity.density,
-        "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "seed": spec.seed,
+        "id": spec.trial_id, "name": spec.name, "model": spec.model.name, "method": spec.sparsity.method,
+        "density": spec.sparsity.density, "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs,
+        "lr": spec.optimizer.lr, "weight_decay": spec.optimizer.weight_decay, "seed": spec.seed,
     }  # fmt: skip
 
 
@@ -33,18 +77,38 @@ def named(trial: Any) -> str:
     return str(trial.config["trial"]["id"])
 
 
-def drive(config: dict[str, Any], *, broker: ActorHandle[Any], specs: dict[str, TrialSpec]) -> None:
-    """The function that Tune runs for `config["trial"]`, which is `flat` of one of `specs`."""
-    spec = specs[config["trial"]["id"]]
-    ray.get(broker.submit.remote(spec))
+def drive(config: dict[str, Any], *, broker: ActorHandle[Any]) -> None:
+    """The function that Tune runs for a suggestion: it relays the reports until the trial ends."""
+    trial_id = config["trial"]["id"]
     seen, ended = 0, False
     try:
         while not ended:
-            reports, ended = ray.get(broker.reports.remote(spec.trial_id, seen))
+            reports: list[dict[str, Any]]
+            reports, ended = ray.get(broker.reports.remote(trial_id, seen))
             for report in reports:
                 tune.report({key: value for key, value in report.items() if value is not None})
             seen += len(reports)
             if not ended:
                 time.sleep(POLL)
     finally:
-        broker.stop.remote(spec.trial_id, "stopped by the search")
+        broker.stop.remote(trial_id, "stopped by a Tune scheduler")
+
+
+def run_tune(broker: ActorHandle[Any], job: Job, slots: int, scheduler: TrialScheduler | None = None) -> None:
+    """Let Tune run what the supply gives, `slots` at once. With a planner none waits beside those,
+    since it should know how the trials before it ended.
+    """
+    spare = SPARE if job.plan.planner is None else 0
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(drive, broker=broker), {"cpu": DRIVER_CPUS}),
+        tune_config=tune.TuneConfig(
+            search_alg=Proposals(Supply(job), broker),
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=slots + spare,
+            reuse_actors=True,
+            trial_name_creator=named,
+            trial_dirname_creator=named,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=job.folder.ray, verbose=0, callbacks=[Silent()]),
+    ).fit()
