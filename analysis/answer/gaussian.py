@@ -4,9 +4,10 @@ The mean's coefficients are integrated out: a constant, a linear and a quadratic
 the Matern one, so a few rows are answered by a shrunk parabola and many by what they say. The
 hyperparameters (a scale for each part, a length for each column, the noise) are those of greatest
 posterior probability; their priors are weak and in units of the columns, which the caller brings to
-about [-1, 1]. It is written here because scikit-learn's takes no quadratic mean and is slower on a
-few dozen rows. Left out: what the columns mean (`surrogate`), and the uncertainty of the
-hyperparameters.
+about [-1, 1]. How unsure they are is told by further processes, drawn from their posterior: with
+few rows the likeliest one alone is too sure of itself. It is written here because scikit-learn's
+takes no quadratic mean and is slower on a few dozen rows. Left out: what the columns mean
+(`surrogate`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ROOT5 = float(np.sqrt(5.0))
 PARTS = ("constant", "linear", "quadratic", "smooth")  # scales, then one length a column, then the noise
 LENGTH = (1.5, 0.7)  # prior of a length, in half-ranges of its column: median, sd of the logarithm
 SPREAD = 1.0  # sd of the logarithm of every scale
+DIFFERENCE = 0.05  # step of the second derivatives, in sds of the prior
+LEAST_BEND = 0.5  # curvature that a direction has at least; the prior alone has 1
 JITTER = 1e-9  # share of the prior variance that is added to the diagonal
 MOST = 300  # rows that the hyperparameters are found on
 
@@ -28,8 +31,7 @@ MOST = 300  # rows that the hyperparameters are found on
 @dataclass(frozen=True)
 class Process:
     """A fitted process. inputs: (n, p); values: (n,); scales: (4,) sds of `PARTS`; lengths: (p,);
-    noise: sd of one row about the expected value; evidence: log posterior density of the
-    hyperparameters.
+    noise: sd of one row about the expected value.
 
     root: (n, n) Cholesky factor of the rows' covariance; weights: (n,) its solution for the values.
     """
@@ -40,7 +42,6 @@ class Process:
     scales: Array
     lengths: Array
     noise: float
-    evidence: float
     root: Array
     weights: Array
 
@@ -76,8 +77,9 @@ class Process:
         return self.centre + across @ self.weights, self.covariance(at, at) - half.T @ half
 
 
-def fit_process(inputs: Array, values: Array, noise: float) -> Process:
-    """The process through (n, p) inputs and (n,) values; same rows, same answer.
+def fit_process(inputs: Array, values: Array, noise: float, draws: int = 0) -> tuple[Process, ...]:
+    """Processes through (n, p) inputs and (n,) values: first the likeliest, then `draws` others
+    with hyperparameters drawn from their posterior (Laplace). Same rows, same answer.
 
     noise: what the noise is thought to be beforehand (the prior's median), in units of the values.
     Above `MOST` rows the hyperparameters come from an even subset.
@@ -85,9 +87,8 @@ def fit_process(inputs: Array, values: Array, noise: float) -> Process:
     from scipy.optimize import minimize
 
     centre = float(np.median(values))
-    moved = values - centre
     some = np.unique(np.linspace(0, len(values) - 1, min(MOST, len(values))).astype(int))
-    objective = _Objective(inputs[some], moved[some], noise)
+    objective = _Objective(inputs[some], values[some] - centre, noise)
     found = min(
         (
             minimize(objective, start, jac=True, method="L-BFGS-B", bounds=objective.bounds, options={"maxiter": 80})
@@ -95,11 +96,13 @@ def fit_process(inputs: Array, values: Array, noise: float) -> Process:
         ),
         key=lambda result: float(result.fun),
     )
-    scales, lengths, sd = objective.split(found.x)
-    prior = np.sum(_parts(inputs, inputs, scales, lengths), axis=0)
-    root = _root(prior, sd)
-    weights = _solve(root, moved)
-    return Process(inputs, values, centre, scales, lengths, sd, -float(found.fun), root, weights)
+    vectors = np.vstack([found.x, objective.around(found.x, draws)])
+    return tuple(_process(inputs, values, centre, *objective.split(vector)) for vector in vectors)
+
+
+def _process(inputs: Array, values: Array, centre: float, scales: Array, lengths: Array, noise: float) -> Process:
+    root = _root(np.sum(_parts(inputs, inputs, scales, lengths), axis=0), noise)
+    return Process(inputs, values, centre, scales, lengths, noise, root, _solve(root, values - centre))
 
 
 class _Objective:
@@ -123,6 +126,23 @@ class _Objective:
 
     def split(self, at: Array) -> tuple[Array, Array, float]:
         return np.exp(at[:4]), np.exp(at[4:-1]), float(np.exp(at[-1]))
+
+    def around(self, at: Array, draws: int) -> Array:
+        """(draws, q) vectors from the normal that matches the curvature at the optimum `at`."""
+        if not draws:
+            return np.empty((0, len(at)))
+        from scipy.special import ndtri
+        from scipy.stats import qmc
+
+        step = DIFFERENCE * self.width
+        ends = [[self(at + sign * step * row)[1] for sign in (1, -1)] for row in np.eye(len(at))]
+        bend = np.array([(up - down) / 2 for up, down in ends]) / step[:, None] * np.outer(self.width, self.width)
+        values, vectors = np.linalg.eigh(0.5 * (bend + bend.T))
+        root = vectors * np.maximum(values, LEAST_BEND) ** -0.5
+        cube = qmc.Halton(len(at), seed=0).random(draws)
+        drawn = at + self.width * (ndtri(cube) @ root.T)
+        low, high = np.array(self.bounds).T
+        return np.asarray(np.clip(drawn, low, high))
 
     def __call__(self, at: Array) -> tuple[float, Array]:
         scales, lengths, noise = self.split(at)

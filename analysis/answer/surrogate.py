@@ -25,6 +25,7 @@ LEAST_ROWS = 5
 WIDTH = 0.15  # of the best loss: where nats become logarithms
 FLOOR = 0.05  # of the width: how far below the best run a loss can be said to lie at most
 NOISE = 0.006  # of the loss: what a seed moves, before the rows have spoken
+DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
 CHUNK = 200_000  # candidates looked at together
@@ -58,8 +59,13 @@ class Surrogate:
     runs: Runs
     frame: Frame
     warp: Warp
-    process: Process
+    processes: tuple[Process, ...]
     seed: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The likeliest of `processes`."""
+        return self.processes[0]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -76,8 +82,7 @@ class Surrogate:
         settings: a value, or n of them, for every name in `self.settings`.
         Raises ValueError for a setting that is missing, unknown or out of its domain.
         """
-        columns = self.columns(points, settings)
-        return self.warp.moments(*self.process.predict(columns))
+        return self._moments(self.columns(points, settings))
 
     def improvement(self, points: Points, settings: Mapping[str, ArrayLike], below: float) -> Array:
         """(n,) expected improvement E[max(below - L, 0)] of the expected loss, nats.
@@ -86,7 +91,7 @@ class Surrogate:
         """
         from scipy.special import ndtr
 
-        mean, sd = self.process.predict(self.columns(points, settings))
+        mean, sd = self.warped(self.columns(points, settings))
         width = self.warp.width
         reach = below - self.warp.best + width
         if reach <= 0:
@@ -104,8 +109,15 @@ class Surrogate:
         """
         fixed = self.frame.coordinates(points)
         chosen = self._descend(fixed)
-        mean, sd = self.warp.moments(*self.process.predict(np.hstack([fixed, chosen])))
-        return self.frame.named(chosen), mean, sd
+        return self.frame.named(chosen), *self._moments(np.hstack([fixed, chosen]))
+
+    def warped(self, columns: Array) -> tuple[Array, Array]:
+        """Mean and sd of the warped expected loss, over all processes: (n,) each."""
+        means, sds = zip(*(process.predict(columns) for process in self.processes), strict=True)
+        return np.mean(means, axis=0), np.sqrt(np.mean(np.square(sds), axis=0) + np.var(means, axis=0))
+
+    def _moments(self, columns: Array) -> tuple[Array, Array]:
+        return self.warp.moments(*self.warped(columns))
 
     def columns(self, points: Points, settings: Mapping[str, ArrayLike]) -> Array:
         """(n, k) the model's own columns."""
@@ -153,8 +165,7 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
     best = float(runs.loss.min())
     warp = Warp(best, WIDTH * best)
     columns = np.hstack([frame.coordinates(runs.points), frame.settings(runs.settings, len(runs))])
-    process = fit_process(columns, warp.inward(runs.loss), NOISE * best)
-    return Surrogate(runs, frame, warp, process, seed)
+    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, DRAWS), seed)
 
 
 def spread(dimensions: int, count: int, seed: int) -> Array:

@@ -128,7 +128,7 @@ def test_wrong_settings_are_refused_by_name(model, settings, message):
 def test_expected_improvement_equals_the_average_over_draws(model):
     fresh = probe(6)
     below = float(np.quantile(model.predict(fresh.points, fresh.settings)[0], 0.4))
-    mean, sd = model.process.predict(model.columns(fresh.points, fresh.settings))
+    mean, sd = model.warped(model.columns(fresh.points, fresh.settings))
     draws = mean + sd * np.random.default_rng(0).standard_normal((200_000, 6))
     plain = np.maximum(below - model.warp.outward(draws), 0).mean(axis=0)
     np.testing.assert_allclose(model.improvement(fresh.points, fresh.settings, below), plain, atol=2e-4)
@@ -160,7 +160,7 @@ def test_the_posterior_is_that_of_the_textbook():
     """Against plain linear algebra (Rasmussen and Williams 2006, equations 2.23 and 2.24)."""
     generator = np.random.default_rng(1)
     inputs, at = generator.uniform(-1, 1, (15, 2)), generator.uniform(-1, 1, (4, 2))
-    process = fit_process(inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1)
+    (process,) = fit_process(inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1)
     prior = process.covariance(inputs, inputs) + process.noise**2 * np.eye(15)
     across = process.covariance(at, inputs)
     mean = process.centre + across @ np.linalg.solve(prior, process.values - process.centre)
