@@ -9,7 +9,7 @@ weight in one step, a batch larger than the data) is no part of the space. Left 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,11 +22,12 @@ from analysis.data.points import Array, Points
 from raysparse import counts
 from raysparse.results import schema, spec_columns
 from raysparse.spec import TrialSpec
-from raysparse.sweep.planners.base import Known
+from raysparse.sweep.planners.base import Known, Purse
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.space import POINT, Space, Values
 
 COUNT = 384  # trials that stand for a space
+COORDINATES = ("active", "density", "unique", "tokens")
 SEEDS = 8  # replicates of one trial, at most
 
 
@@ -39,11 +40,23 @@ class Maker:
     unique_tokens: int
 
     def trial(self, values: Values) -> TrialSpec | None:
-        """The trial of a point; None where a spec refuses it."""
+        """The trial of a point; None where a spec refuses it, or where the nearest shape of a size
+        lies outside the space.
+        """
         try:
-            return self.space.trial(self.recipe, self.unique_tokens, values)
+            spec = self.space.trial(self.recipe, self.unique_tokens, values)
         except ValueError:
             return None
+        return None if self.place(spec) is None else spec
+
+    def place(self, spec: TrialSpec) -> Array | None:
+        """(k,) where any trial lies in the unit cube of the free axes; None outside."""
+        units = self.space.units(self.space.values_of(spec))
+        return None if units is None else np.array(units)
+
+    def places(self, specs: Sequence[TrialSpec]) -> Array:
+        """(n, k) places of trials that all lie inside."""
+        return np.array([self.space.units(self.space.values_of(spec)) for spec in specs], dtype=float)
 
     def trials(self, places: Iterable[Sequence[float]]) -> list[TrialSpec]:
         """The trials of places in the unit cube, each once."""
@@ -51,8 +64,35 @@ class Maker:
         return list({spec.trial_id: spec for spec in made if spec is not None}.values())
 
 
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """n trials with their places in the space, (n, k), and their points."""
+
+    specs: tuple[TrialSpec, ...]
+    places: Array
+    points: Points
+
+    @classmethod
+    def of(cls, maker: Maker, specs: Sequence[TrialSpec]) -> Trials:
+        return cls(tuple(specs), maker.places(specs), points_of(specs))
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __add__(self, other: Trials) -> Trials:
+        if not len(other):
+            return self
+        one, two = self.points, other.points
+        points = Points(*(np.concatenate([getattr(one, n), getattr(two, n)]) for n in COORDINATES))
+        return Trials(self.specs + other.specs, np.vstack([self.places, other.places]), points)
+
+    def prices(self, purse: Purse) -> Array:
+        """(n,) what each costs."""
+        return np.array([purse.price(spec) for spec in self.specs])
+
+
 @lru_cache(maxsize=8)
-def spread_trials(maker: Maker, seed: int) -> tuple[TrialSpec, ...]:
+def spread_trials(maker: Maker, seed: int) -> Trials:
     """About `COUNT` trials, even over the space, and its corners in size, density and epochs.
 
     Raises ValueError when a spec refuses every one, with what it says of the first.
@@ -64,7 +104,7 @@ def spread_trials(maker: Maker, seed: int) -> tuple[TrialSpec, ...]:
     if not found:
         maker.space.trial(maker.recipe, maker.unique_tokens, maker.space.values([0.5] * len(free)))
         raise ValueError("a spec refuses every trial of the space; narrow its ranges")
-    return tuple(found)
+    return Trials.of(maker, found)
 
 
 def fresh(spec: TrialSpec, taken: AbstractSet[str]) -> TrialSpec | None:
@@ -102,7 +142,3 @@ def table_of(known: Iterable[Known]) -> Any:
 
     rows = sorted((t.row for t in known if t.loss is not None and t.row is not None), key=lambda row: row["trial_id"])
     return pa.Table.from_pylist(rows, schema=schema())
-
-
-def cheapest(specs: Iterable[TrialSpec], price: Callable[[TrialSpec], float]) -> TrialSpec:
-    return min(specs, key=price)

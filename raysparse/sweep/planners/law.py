@@ -11,6 +11,7 @@ what happens when nothing fits (`search`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,13 +19,14 @@ import numpy as np
 
 from analysis.answer.gain import Question, believing, gains
 from analysis.answer.gaussian import Process
-from analysis.answer.surrogate import LEAST_ROWS, Surrogate, surrogate
-from analysis.data.points import Array
+from analysis.answer.surrogate import LEAST_ROWS, surrogate
+from analysis.data.points import Array, Points
 from analysis.data.table import read_table
 from raysparse.spec import TrialSpec
 from raysparse.sweep.planners.base import RUNNING, Known, Purse
 from raysparse.sweep.planners.candidates import (
     Maker,
+    Trials,
     points_of,
     settings_of,
     spread_trials,
@@ -33,8 +35,8 @@ from raysparse.sweep.planners.candidates import (
 
 DESIGN_SHARE = 0.15  # of the budget, for the first trials
 MORE_THAN_AXES = 3  # first trials beside one an axis
-NEAR = (0.15, 0.05)  # of the cube: how far from the best points more candidates are made
-AROUND = 24  # of them at each width
+BEST = 12  # points of least expected loss, around which more candidates are made ...
+NEAR = (0.2, 0.1, 0.05, 0.02)  # ... at these distances, as shares of the cube
 SAME = 0.005  # nats: a trained point this near to the answer is as good as it
 REACH = 0.15  # of the cube: how far the failure of a trial is believed to go
 
@@ -67,21 +69,16 @@ def design(
     evenly, so the first trials are cheap, and are `DESIGN_SHARE` of the budget together.
     """
     trials = spread_trials(maker, seed)
-    prices = np.array([purse.price(spec) for spec in trials])
+    prices = trials.prices(purse)
     allowance = 2 * (len(known) + 1) / (count * (count + 1)) * DESIGN_SHARE * whole
     allowed = prices <= max(min(allowance, most), prices.min())
-    there = [place for trial in known if (place := _place(maker, trial.spec)) is not None]
-    places = np.array([_place(maker, spec) for spec in trials])
+    there = [place for trial in known if (place := maker.place(trial.spec)) is not None]
     if there:
-        apart = np.linalg.norm(places[:, None] - np.array(there)[None], axis=2).min(axis=1)
+        apart = np.linalg.norm(trials.places[:, None] - np.array(there)[None], axis=2).min(axis=1)
     else:
-        apart = -np.linalg.norm(places - 0.5, axis=1)  # the middle is the least surprising
+        apart = -np.linalg.norm(trials.places - 0.5, axis=1)  # the middle is the least surprising
     order = np.lexsort([prices, -apart, ~allowed])
-    return tuple(trials[i] for i in order)
-
-
-def _place(maker: Maker, spec: TrialSpec) -> list[float] | None:
-    return maker.space.units(maker.space.values_of(spec))
+    return tuple(trials.specs[i] for i in order)
 
 
 class _Search:
@@ -91,66 +88,57 @@ class _Search:
         self.maker, self.known, self.purse, self.largest, self.seed = maker, known, purse, largest, seed
         self.model = surrogate(read_table(table_of(known)), seed=seed)
         running = [trial.spec for trial in known if trial.status == RUNNING]
-        self.processes = believing(self.model.processes, self.columns(running)) if running else self.model.processes
+        self.processes = self.model.processes
+        if running:
+            self.processes = believing(self.processes, self.columns(points_of(running), running))
+        tried = [t.spec for t in known if t.status in (RUNNING, "completed") and maker.place(t.spec) is not None]
+        self.tried = Trials.of(maker, tried)
         self.trials = self._candidates()
-        self.prices = np.array([purse.price(spec) for spec in self.trials])
-        self.at = self.columns(self.trials)
+        self.specs, self.prices = self.trials.specs, self.trials.prices(purse)
+        self.at = self.columns(self.trials.points, self.specs)
+        self.mean = _mean(self.processes, self.at)
 
-    def columns(self, specs: Sequence[TrialSpec]) -> Array:
+    def columns(self, points: Points, specs: Sequence[TrialSpec]) -> Array:
         """(n, p) columns of the model."""
-        return self.model.columns(points_of(specs), settings_of(specs, self.model.settings))
+        return self.model.columns(points, settings_of(specs, self.model.settings))
 
-    def _candidates(self) -> list[TrialSpec]:
-        """The spread of the space, trials around its best points, and what was run."""
-        tried = [t.spec for t in self.known if t.loss is not None and _place(self.maker, t.spec) is not None]
-        found = {spec.trial_id: spec for spec in (*spread_trials(self.maker, self.seed), *tried)}
+    def _candidates(self) -> Trials:
+        """What was run, the spread of the space, and trials around its best points."""
+        found = self.tried + spread_trials(self.maker, self.seed)
+        fits = found.prices(self.purse) <= self.largest
+        mean = np.where(fits, _mean(self.processes, self.columns(found.points, found.specs)), np.inf)
+        best = found.places[np.argsort(mean, kind="stable")[:BEST]]
         generator = np.random.default_rng([self.seed, len(self.known)])
-        for width in NEAR:
-            some = list(found.values())
-            fits = np.array([self.purse.price(spec) <= self.largest for spec in some])
-            mean = np.where(fits, _mean(self.processes, self.columns(some)), np.inf)
-            best = [_place(self.maker, some[i]) for i in np.argsort(mean, kind="stable")[:3]]
-            near = np.repeat([place for place in best if place is not None], AROUND // 3, axis=0)
-            moved = np.clip(near + width * generator.standard_normal(near.shape), 0.0, 1.0 - 1e-9)
-            found |= {spec.trial_id: spec for spec in self.maker.trials(moved)}
-        return list(found.values())
+        moved = [best + width * generator.standard_normal(best.shape) for width in NEAR]
+        near = self.maker.trials(np.clip(np.concatenate(moved), 0.0, 1.0 - 1e-9))
+        return found + Trials.of(self.maker, near) if near else found
 
     def ranked(self) -> Ranked:
         under = np.flatnonzero(self.prices <= self.largest)
         if not len(under):
             return Ranked(())
+        answer = int(under[np.argmin(self.mean[under])])
         worth = gains(self.processes, self.at, Question.one(self.at[under]))[0] * self._survival()
-        answer = self._answer(under)
-        score = worth / self.prices
         spare = self.purse.remaining - self._kept_back(answer)
-        score = np.where((self.prices <= spare) & (self.prices <= self.largest), score, 0.0)
+        score = np.where(self.prices <= min(spare, self.largest), worth / self.prices, 0.0)
         order = np.argsort(-score, kind="stable")
-        chosen = [self.trials[i] for i in order if score[i] > 0]
-        return Ranked((*chosen, self.trials[answer]), self.trials[answer])
-
-    def _answer(self, under: Array) -> int:
-        mean = _mean(self.processes, self.at)
-        return int(under[np.argmin(mean[under])])
+        return Ranked((*(self.specs[i] for i in order if score[i] > 0), self.specs[answer]), self.specs[answer])
 
     def _kept_back(self, answer: int) -> float:
         """The price of the answer while neither it nor its equal has been trained."""
-        tried = [trial.spec for trial in self.known if trial.status in (RUNNING, "completed")]
-        there = _mean(self.processes, self.columns(tried))
-        prices = np.array([self.purse.price(spec) for spec in tried])
-        there = np.where(prices <= self.largest, there, np.inf)
-        is_trained = there.min() <= _mean(self.processes, self.at[[answer]])[0] + SAME
-        return 0.0 if is_trained else float(self.prices[answer])
+        tried = slice(0, len(self.tried))
+        equal = (self.mean[tried] <= self.mean[answer] + SAME) & (self.prices[tried] <= self.largest)
+        return 0.0 if equal.any() else float(self.prices[answer])
 
     def _survival(self) -> Array:
         """(m,) the chance that a candidate ends with a loss: trials near one that diverged, was
         stopped or did not fit into memory share its fate.
         """
-        places = [(_place(self.maker, t.spec), t.loss is not None) for t in self.known if t.status != RUNNING]
+        places = [(self.maker.place(t.spec), t.loss is not None) for t in self.known if t.status != RUNNING]
         inside = [(place, good) for place, good in places if place is not None]
         if all(good for _, good in inside):
             return np.ones(len(self.trials))
-        at = np.array([_place(self.maker, spec) for spec in self.trials])
-        gaps = np.linalg.norm(at[:, None] - np.array([place for place, _ in inside])[None], axis=2)
+        gaps = np.linalg.norm(self.trials.places[:, None] - np.array([place for place, _ in inside])[None], axis=2)
         weight = np.exp(-0.5 * (gaps / REACH) ** 2)
         good = np.array([good for _, good in inside])
         return np.asarray((1 + weight[:, good].sum(axis=1)) / (1 + weight.sum(axis=1)))
@@ -164,10 +152,11 @@ def _mean(processes: Sequence[Process], columns: Array) -> Array:
 def answer(
     maker: Maker, known: Sequence[Known], price: Callable[[TrialSpec], float], *, largest: float, seed: int = 0
 ) -> TrialSpec | None:
-    """The trial of least expected loss under the cap; None while there are fewer than five rows."""
+    """The trial of least expected loss under the cap; None while there are fewer than five rows, or
+    when nothing is under the cap.
+    """
     if sum(trial.loss is not None for trial in known) < LEAST_ROWS:
         return None
-    return _Search(maker, known, Purse(float("inf"), price), largest, seed).ranked().answer
-
-
-__all__ = ["Ranked", "Surrogate", "answer", "design", "rank"]
+    asked = _Search(maker, known, Purse(math.inf, price), largest, seed)
+    under = np.flatnonzero(asked.prices <= largest)
+    return asked.specs[int(under[np.argmin(asked.mean[under])])] if len(under) else None

@@ -92,7 +92,7 @@ class Search(Planner):
         """
         if math.isinf(purse.remaining):
             assert self.trials is not None
-            prices = sorted(purse.price(spec) for spec in spread_trials(self.maker, self.seed))
+            prices = sorted(spread_trials(self.maker, self.seed).prices(purse))
             return self.trials * prices[len(prices) // 2]
         return purse.remaining + math.fsum(purse.price(trial.spec) for trial in known)
 
@@ -100,7 +100,7 @@ class Search(Planner):
         self, wishes: Sequence[TrialSpec], taken: set[str], most: float, known: Sequence[Known], purse: Purse
     ) -> Sequence[TrialSpec]:
         """The affordable trial nearest to the first wish; none when nothing is affordable."""
-        trials = spread_trials(self.maker, self.seed)
+        trials = spread_trials(self.maker, self.seed).specs
         made = [fresh(spec, taken) for spec in trials if purse.price(spec) <= most]
         open_ = [spec for spec in made if spec is not None]
         if not open_:
@@ -111,10 +111,7 @@ class Search(Planner):
                     f"raise it or widen the space"
                 )
             return []
-        wish = self._place(wishes[0]) if wishes else None
-        if wish is None:
+        if not wishes:
             return [min(open_, key=purse.price)]
-        return [min(open_, key=lambda spec: float(np.linalg.norm(self._place(spec) - wish)))]
-
-    def _place(self, spec: TrialSpec) -> np.ndarray:
-        return np.array(self.space.units(self.space.values_of(spec)))
+        gaps = self.maker.places(open_) - self.maker.places(wishes[:1])
+        return [open_[int(np.argmin(np.linalg.norm(gaps, axis=1)))]]

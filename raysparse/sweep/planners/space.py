@@ -33,6 +33,7 @@ NOT_SEARCHED = ("name", "seed", "evaluations", "sparsity.method")
 NOT_SEARCHED_PARTS = ("model.", "data.")
 
 
+@lru_cache(maxsize=256)
 def field_of(name: str) -> str:
     """The dotted field that an axis sets; "" for size, which is several.
 
@@ -146,9 +147,7 @@ class Axis(Record):
 
     def ordered(self) -> list[Any]:
         """The choices, from the least to the greatest where they have an order."""
-        if self.name == "size":
-            return sorted(self.choices, key=lambda name: _weights(ladder.model(name)))
-        return sorted(self.choices) if self.is_ordered else list(self.choices)
+        return _ordered(self.choices, self.name == "size") if self.is_ordered else list(self.choices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +223,16 @@ def _value(axis: Axis, spec: TrialSpec) -> Any:
     if axis.name == "size":
         if not axis.choices:
             return float(_weights(spec.model))
-        same = (ladder.model(name, vocab_size=spec.model.vocab_size, context=spec.model.context) for name in axis.choices)
-        return next((shape.name for shape in same if shape.replace(name="") == spec.model.replace(name="")), spec.model.name)
+        shape = (spec.model.hidden, spec.model.intermediate, spec.model.layers, spec.model.heads)
+        return next((name for name in axis.choices if ladder.SHAPES[name] == shape), spec.model.name)
     if axis.name == RATE:
         return float(f"{spec.optimizer.lr / ladder.dense_lr(spec.model):.12g}")  # undoes the product's last bit
     return spec.at(field_of(axis.name))
+
+
+@lru_cache(maxsize=256)
+def _ordered(choices: tuple[Any, ...], sizes: bool) -> list[Any]:
+    return sorted(choices, key=(lambda name: _weights(ladder.model(name))) if sizes else None)
 
 
 @lru_cache(maxsize=4096)
