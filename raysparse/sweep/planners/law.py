@@ -33,6 +33,7 @@ from raysparse.sweep.planners.candidates import (
     table_of,
 )
 
+JUST_BELOW = 0.99  # of the cap: whole steps and three digits must not exceed it
 DESIGN_SHARE = 0.15  # of the budget, for the first trials
 MORE_THAN_AXES = 3  # first trials beside one an axis
 BEST = 12  # points of least expected loss, around which more candidates are made ...
@@ -107,11 +108,29 @@ class _Search:
         found = self.tried + spread_trials(self.maker, self.seed)
         fits = found.prices(self.purse) <= self.largest
         mean = np.where(fits, _mean(self.processes, self.columns(found.points, found.specs)), np.inf)
-        best = found.places[np.argsort(mean, kind="stable")[:BEST]]
+        order = np.argsort(mean, kind="stable")
+        best = found.places[order[:BEST]]
         generator = np.random.default_rng([self.seed, len(self.known)])
         moved = [best + width * generator.standard_normal(best.shape) for width in NEAR]
         near = self.maker.trials(np.clip(np.concatenate(moved), 0.0, 1.0 - 1e-9))
+        near += self.maker.trials(self._at_the_cap([*(found.specs[i] for i in order[:BEST]), *near]))
         return found + Trials.of(self.maker, near) if near else found
+
+    def _at_the_cap(self, specs: Sequence[TrialSpec]) -> list[list[float]]:
+        """Places of the same trials with as many epochs as the cap pays, where the best ones often
+        lie.
+        """
+        space = self.maker.space
+        if math.isinf(self.largest) or not any(axis.name == "epochs" for axis in space.free):
+            return []
+        found = []
+        for spec in specs:
+            values = space.values_of(spec)
+            longest = JUST_BELOW * values["epochs"] * self.largest / self.purse.price(spec)
+            units = space.units({**values, "epochs": longest})
+            if units is not None:
+                found.append(units)
+        return found
 
     def ranked(self) -> Ranked:
         under = np.flatnonzero(self.prices <= self.largest)
