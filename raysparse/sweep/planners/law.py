@@ -38,6 +38,7 @@ DESIGN_SHARE = 0.15  # of the budget, for the first trials
 MORE_THAN_AXES = 3  # first trials beside one an axis
 BEST = 12  # points of least expected loss, around which more candidates are made ...
 NEAR = (0.2, 0.1, 0.05, 0.02)  # ... at these distances, as shares of the cube
+START = 0.05  # of the cap: what a trial counts for beside its own price
 SAME = 0.005  # nats: a trained point this near to the answer is as good as it
 REACH = 0.15  # of the cube: how far the failure of a trial is believed to go
 
@@ -139,9 +140,15 @@ class _Search:
         answer = int(under[np.argmin(self.mean[under])])
         worth = gains(self.processes, self.at, Question.one(self.at[under]))[0] * self._survival()
         spare = self.purse.remaining - self._kept_back(answer)
-        score = np.where(self.prices <= min(spare, self.largest), worth / self.prices, 0.0)
+        score = np.where(self.prices <= min(spare, self.largest), worth / (self.prices + self._start()), 0.0)
         order = np.argsort(-score, kind="stable")
         return Ranked((*(self.specs[i] for i in order if score[i] > 0), self.specs[answer]), self.specs[answer])
+
+    def _start(self) -> float:
+        """What a trial costs beside its own price: it takes a slot and a row of the model, so
+        hundreds of tiny ones are no bargain.
+        """
+        return START * min(self.largest, float(self.prices.max()))
 
     def _kept_back(self, answer: int) -> float:
         """The price of the answer while neither it nor its equal has been trained."""
