@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -51,10 +52,13 @@ def _axes(plan: Plan) -> list[str]:
         "epochs": {s.data.epochs for s in specs},
         "seeds": {s.seed for s in specs},
     }
-    return [f"{len(specs)} trials"] + [
-        f"  {name + ':':<15}" + ", ".join(v if isinstance(v, str) else f"{v:,g}" for v in sorted(values))
-        for name, values in axes.items()
-    ]
+    return [f"{len(specs)} trials"] + [f"  {name + ':':<15}{_listed(sorted(values))}" for name, values in axes.items()]
+
+
+def _listed(values: list[Any], most: int = 8) -> str:
+    """The values, or the first, the last and how many."""
+    said = [v if isinstance(v, str) else f"{v:,.5g}" for v in values]
+    return ", ".join(said) if len(said) <= most else f"{said[0]} to {said[-1]} ({len(said)} values)"
 
 
 def _cost_cells(cost: Cost) -> list[str]:
@@ -82,7 +86,7 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
     return notes
 
 
-def ledger_table(
+def memory_table(
     spec: TrialSpec, *, micro_batch: int, device: str, resident: bool = False, measured: dict[str, int] | None = None
 ) -> RenderableType:
     """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training

@@ -28,7 +28,7 @@ class Adaptive(Planner):
     """start: the first trials. compute, unique_tokens: the question, in active FLOPs and tokens.
 
     batch: trials designed at a time. narrow: the standard deviation, in logarithms, at which the
-    answer is narrow enough.
+    answer is narrow enough. settings: (dotted field, value) pairs that all trials share.
     """
 
     recipe: Recipe
@@ -37,6 +37,7 @@ class Adaptive(Planner):
     unique_tokens: int
     batch: int = 4
     narrow: float = 0.1
+    settings: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,7 +83,8 @@ class Adaptive(Planner):
         shape = ladder.shape_near(
             point["active"], point["density"], vocab_size=self.recipe.vocab_size, context=self.recipe.context
         )
-        return self.recipe.spec(shape, point["density"], point["unique_tokens"], point["epochs"])
+        settings = dict(self.settings)
+        return self.recipe.spec(shape, point["density"], point["unique_tokens"], point["epochs"], settings=settings)
 
 
 def _within(specs: Sequence[TrialSpec], done: set[str], purse: Purse) -> list[TrialSpec]:
