@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
-from analysis.answer.gaussian import Process, fit_process
+from analysis.answer.gaussian import Process, fit_process, spread
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
@@ -25,6 +25,7 @@ LEAST_ROWS = 5
 WIDTH = 0.15  # of the best loss: where nats become logarithms
 FLOOR = 0.05  # of the width: how far below the best run a loss can be said to lie at most
 NOISE = 0.006  # of the loss: what a seed moves, before the rows have spoken
+BOWL = 0.0
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
@@ -165,15 +166,5 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
     best = float(runs.loss.min())
     warp = Warp(best, WIDTH * best)
     columns = np.hstack([frame.coordinates(runs.points), frame.settings(runs.settings, len(runs))])
-    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, DRAWS), seed)
-
-
-def spread(dimensions: int, count: int, seed: int) -> Array:
-    """(count, dimensions) evenly spread over the unit cube, its ends among them where it is a
-    line.
-    """
-    if dimensions == 1:
-        return np.linspace(0, 1, count)[:, None]
-    from scipy.stats import qmc
-
-    return np.asarray(qmc.Halton(dimensions, seed=seed).random(count))
+    bowl = np.repeat([BOWL, 1.0], [len(frame.kept), len(frame.axes)])
+    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, bowl, DRAWS), seed)
