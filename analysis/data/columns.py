@@ -38,8 +38,8 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "published": ("params_sparse_total", "params_norm", "params_head"),  # their sum times density
 }
 
-# Columns beside the four coordinates that make two rows different experiments rather than
-# replicates.
+# Columns of a foreign table, beside the four coordinates, that make two rows different experiments
+# rather than replicates ...
 SPEC_COLUMNS = (
     "method",
     "model",
@@ -47,11 +47,41 @@ SPEC_COLUMNS = (
     "block",
     "corpus",
     "tokenizer",
-    "batch_sequences",
-    "lr",
     "lr_scaling",
     "precision",
     "context",
+)
+# ... and those that are settings where they vary: numbers that a training could have been given.
+SETTING_COLUMNS = (
+    "lr",
+    "peak_lr",
+    "learning_rate",
+    "weight_decay",
+    "wd",
+    "dropout",
+    "batch_sequences",
+    "batch_size",
+    "bs",
+)
+
+# Fields of a trial's spec that are no settings: coordinates, what follows from them, what is
+# trained on, and names. Every other numeric field is one.
+NOT_SETTINGS = frozenset(
+    (
+        "name",
+        "seed",
+        "evaluations",
+        *(f"model.{name}" for name in ("name", "hidden", "intermediate", "layers", "heads", "vocab_size", "context")),
+        *(f"data.{name}" for name in ("corpus", "tokenizer", "unique_tokens", "epochs", "validation_tokens")),
+        *(f"sparsity.{name}" for name in ("method", "density", "layout", "block")),
+    )
+)
+# Columns that say when, where and how fast a row was made: two listings of a run may differ there.
+MEASURED = frozenset(
+    (
+        *(column for role in ("id", "seconds", "flops_active", "flops_executed") for column in DEFAULTS[role]),
+        *("seconds_total", "tokens_per_second", "workers", "device", "versions", "git_commit", "bytes_measured"),
+    )
 )
 
 

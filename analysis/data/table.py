@@ -3,13 +3,14 @@
 Nothing is dropped in silence and nothing is repaired in silence. A row that cannot enter a fit
 (pruned, diverged, not finite, not positive, a duplicate) is listed in `Runs.excluded` by its id;
 every assumption (no density column: dense) is listed in `Runs.notes`. Rows that differ only in seed
-are replicates: kept, and given one `group`, which the bootstrap resamples as a whole. Fitting is
-not done here.
+are replicates: kept, and given one `group`, which the bootstrap resamples as a whole. Rows that
+differ in a setting (weight decay, rate) are variants: kept, with the setting in `Runs.settings`.
+Fitting is not done here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.data.columns import COUNTS, SPEC_COLUMNS, nearest, resolve
+from analysis.data.arrow import codes, floats, load, text
+from analysis.data.columns import COUNTS, nearest, resolve
 from analysis.data.points import Array, Points
+from analysis.data.settings import Experiment, duplicates, groups_of, settings_of, unexplained
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +48,8 @@ class Runs:
 
     ids: (n,) row ids. group: (n,) integers; replicates of one specification share one. extras:
     measured columns (FLOPs, seconds), NaN where unknown. model: (n,) names of sizes, for pictures.
-    count: the parameter count used as N. excluded and notes: see the file's opening.
+    count: the parameter count used as N. excluded and notes: see the file's opening. settings: name
+    -> (n,) values of every numeric setting that varies (weight decay, rate, dropout, ...).
     """
 
     points: Points
@@ -57,6 +61,7 @@ class Runs:
     count: str = "active"
     excluded: tuple[Excluded, ...] = ()
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -79,14 +84,21 @@ class Runs:
             group=self.group[chosen],
             extras={name: values[chosen] for name, values in self.extras.items()},
             model=None if self.model is None else self.model[chosen],
+            settings={name: values[chosen] for name, values in self.settings.items()},
         )
 
     @classmethod
     def from_arrays(
-        cls, active: ArrayLike, density: ArrayLike, unique: ArrayLike, tokens: ArrayLike, loss: ArrayLike
+        cls,
+        active: ArrayLike,
+        density: ArrayLike,
+        unique: ArrayLike,
+        tokens: ArrayLike,
+        loss: ArrayLike,
+        settings: Mapping[str, ArrayLike] | None = None,
     ) -> Runs:
-        """Runs from plain arrays, for notebooks and simulations; rows at the same point are
-        replicates.
+        """Runs from plain arrays, for notebooks and simulations; rows at the same point and
+        settings are replicates.
 
         Raises ValueError where `Points` does, or for a loss that is not finite and positive.
         """
@@ -96,9 +108,13 @@ class Runs:
         if bad.any():
             where = int(np.argmax(bad))
             raise ValueError(f"loss[{where}] is {losses[where]!r}; it must be finite and positive")
-        keys = np.stack([points.active, points.density, points.unique, points.tokens], axis=1)
+        given = {
+            name: np.broadcast_to(np.asarray(values, dtype=float), (len(points),)).copy()
+            for name, values in (settings or {}).items()
+        }
+        keys = np.stack([points.active, points.density, points.unique, points.tokens, *given.values()], axis=1)
         ids = np.array([f"row {i}" for i in range(len(points))], dtype=object)
-        return cls(points, losses, ids, _groups(keys, []))
+        return cls(points, losses, ids, groups_of(keys, []), settings=given)
 
 
 def read_table(
@@ -106,18 +122,20 @@ def read_table(
     columns: Mapping[str, str] | None = None,
     count: str = "active_non_embedding",
     method: str | None = None,
+    settings: Sequence[str] = (),
 ) -> Runs:
     """Read a sweep's results, or any CSV or Parquet, into `Runs`.
 
     source: an Arrow table, or a path ending in .parquet or .csv. columns: role -> column name, see
     `columns.DEFAULTS`. count: which parameter count is N (a key of `columns.COUNTS`) for tables
     that store counts by kind. method: the sparse method to keep beside the dense rows; None keeps
-    the most frequent one.
+    the most frequent one. settings: columns of a foreign table that are settings beside the known
+    names (`columns.SETTING_COLUMNS`); a sweep's own table says for itself.
 
     Raises ValueError for an unreadable source or wrong column names, NoUsableRowError (a
     ValueError) if no row is usable.
     """
-    table = _load(source)
+    table = load(source)
     roles = resolve(table.column_names, columns or {})
     notes: list[str] = []
     active, counted = _active(table, roles, count, columns or {})
@@ -127,9 +145,10 @@ def read_table(
     reasons = _reasons(table, roles, coordinates)
     _keep_one_method(table, roles, method, reasons, notes)
     keys = np.stack([coordinates[name] for name in ("active", "density", "unique", "tokens")], axis=1)
-    spec = [_codes(table, name) for name in SPEC_COLUMNS if name in table.column_names]
-    usable = np.flatnonzero(reasons == "")
-    _mark_duplicates(table, roles, ids, coordinates["loss"], keys, spec, usable, reasons)
+    same = Experiment.of(table, settings)
+    apart = [roles[name] for name in ("seed", "loss") if name in roles]
+    for row, original in duplicates(table, same, apart, keys, np.flatnonzero(reasons == "")).items():
+        reasons[row] = f"duplicate of {ids[original]}"
     usable = np.flatnonzero(reasons == "")
     excluded = tuple(Excluded(str(ids[i]), str(reasons[i])) for i in np.flatnonzero(reasons != ""))
     if not len(usable):
@@ -139,58 +158,22 @@ def read_table(
         )
     _note_mixtures(table, usable, coordinates["density"], notes)
     points = Points(*(coordinates[name][usable] for name in ("active", "density", "unique", "tokens")))
+    group = groups_of(keys[usable], [codes(table, name)[usable] for name in same.same])
+    found = settings_of(table, same, usable, points, notes)
+    if not same.own:
+        notes += filter(None, [unexplained(table, roles, group, usable, same.same)])
     return Runs(
         points,
         coordinates["loss"][usable],
         ids[usable],
-        _groups(keys[usable], [codes[usable] for codes in spec]),
-        {name: _floats(table, roles[name])[usable] for name in EXTRAS if name in roles},
-        _text(table, roles["model"])[usable] if "model" in roles else None,
+        group,
+        {name: floats(table, roles[name])[usable] for name in EXTRAS if name in roles},
+        text(table, roles["model"])[usable] if "model" in roles else None,
         counted,
         excluded,
         tuple(notes),
+        found,
     )
-
-
-def _load(source: pa.Table | Path | str) -> pa.Table:
-    import pyarrow as pa
-
-    if isinstance(source, pa.Table):
-        return source
-    path = Path(source)
-    if not path.exists():
-        raise ValueError(f"no table at {path}; give a .parquet or .csv file")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_table(path)
-    if path.suffix == ".csv":
-        from pyarrow import csv
-
-        return csv.read_csv(path)
-    raise ValueError(f"cannot read {path.name!r}: expected a name ending in .parquet or .csv")
-
-
-def _floats(table: pa.Table, column: str) -> Array:
-    """A numeric column as float64, NaN for nulls. Raises ValueError for a column that holds
-    text.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        values = pc.cast(table[column], pa.float64())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"column {column!r} is not numeric ({error}); map another one") from error
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=float)
-
-
-def _codes(table: pa.Table, column: str) -> NDArray[np.int64]:
-    """A column of any type as integers that are equal where the values are equal; nulls are one
-    value.
-    """
-    encoded = table[column].combine_chunks().dictionary_encode(null_encoding="encode")
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _active(table: pa.Table, roles: Mapping[str, str], count: str, mapped: Mapping[str, str]) -> tuple[Array, str]:
@@ -198,29 +181,29 @@ def _active(table: pa.Table, roles: Mapping[str, str], count: str, mapped: Mappi
     if count not in COUNTS:
         raise ValueError(f"unknown parameter count {count!r}{nearest(count, COUNTS)}; counts are {', '.join(COUNTS)}")
     if "active" not in mapped and set(COUNTS[count]) <= set(table.column_names):
-        total = sum((_floats(table, column) for column in COUNTS[count]), np.zeros(table.num_rows))
+        total = sum((floats(table, column) for column in COUNTS[count]), np.zeros(table.num_rows))
         if count == "published":
-            total = total * _floats(table, roles["density"])
+            total = total * floats(table, roles["density"])
         return total, count
     if "active" not in roles:
         raise ValueError(
             f"the table lacks {', '.join(COUNTS[count])} for the count {count!r}; choose another count "
             f"or map one, for example --columns active=NAME"
         )
-    return _floats(table, roles["active"]), f"column {roles['active']!r}"
+    return floats(table, roles["active"]), f"column {roles['active']!r}"
 
 
 def _coordinates(table: pa.Table, roles: Mapping[str, str], notes: list[str]) -> dict[str, Array]:
-    values = {"loss": _floats(table, roles["loss"]), "tokens": _floats(table, roles["tokens"])}
+    values = {"loss": floats(table, roles["loss"]), "tokens": floats(table, roles["tokens"])}
     if "density" in roles:
-        values["density"] = _floats(table, roles["density"])
+        values["density"] = floats(table, roles["density"])
     else:
         values["density"] = np.ones(table.num_rows)
         notes.append("no density column: every row is taken as dense")
     if "unique" in roles:
-        values["unique"] = _floats(table, roles["unique"])
+        values["unique"] = floats(table, roles["unique"])
     elif "epochs" in roles:
-        values["unique"] = values["tokens"] / _floats(table, roles["epochs"])
+        values["unique"] = values["tokens"] / floats(table, roles["epochs"])
         notes.append("no unique-token column: unique tokens are tokens / epochs")
     else:
         values["unique"] = values["tokens"].copy()
@@ -228,13 +211,9 @@ def _coordinates(table: pa.Table, roles: Mapping[str, str], notes: list[str]) ->
     return values
 
 
-def _text(table: pa.Table, column: str) -> NDArray[np.object_]:
-    return np.array([str(value) for value in table[column].to_pylist()], dtype=object)
-
-
 def _ids(table: pa.Table, roles: Mapping[str, str]) -> NDArray[np.object_]:
     if "id" in roles:
-        return _text(table, roles["id"])
+        return text(table, roles["id"])
     return np.array([f"row {i}" for i in range(table.num_rows)], dtype=object)
 
 
@@ -246,7 +225,7 @@ def _reasons(table: pa.Table, roles: Mapping[str, str], values: Mapping[str, Arr
             reasons[bad & (reasons == "")] = f"{name} is {what}"
     reasons[(values["density"] > 1) & (reasons == "")] = "density is above 1"
     if "status" in roles:
-        status = _text(table, roles["status"])
+        status = text(table, roles["status"])
         for row in np.flatnonzero(status != "completed"):
             reasons[row] = f"status is {status[row]}"
     return reasons
@@ -258,7 +237,7 @@ def _keep_one_method(
     """One law describes one way to train: keep the dense rows and one sparse method's."""
     if "method" not in roles:
         return
-    methods = _text(table, roles["method"])
+    methods = text(table, roles["method"])
     sparse, frequency = np.unique(methods[(methods != "dense") & (reasons == "")].astype(str), return_counts=True)
     if method is not None and method not in sparse and method != "dense":
         raise ValueError(f"no usable row has method {method!r}; the table has {', '.join(sparse) or 'dense'}")
@@ -284,38 +263,5 @@ def _note_mixtures(table: pa.Table, usable: NDArray[np.int64], density: Array, n
         ("layout", sparse),
         ("block", sparse),
     ):
-        if column in table.column_names and len(np.unique(_codes(table, column)[rows])) > 1:
+        if column in table.column_names and len(np.unique(codes(table, column)[rows])) > 1:
             notes.append(f"the table mixes values of {column!r}: their losses may not compare")
-
-
-def _mark_duplicates(
-    table: pa.Table,
-    roles: Mapping[str, str],
-    ids: NDArray[np.object_],
-    loss: Array,
-    keys: Array,
-    spec: list[NDArray[np.int64]],
-    usable: NDArray[np.int64],
-    reasons: NDArray[np.object_],
-) -> None:
-    """Same specification and same seed (same loss, where the table has no seed) is one run listed
-    twice.
-    """
-    if not len(usable):
-        return
-    told_apart = _codes(table, roles["seed"]) if "seed" in roles else np.unique(loss, return_inverse=True)[1]
-    groups = _groups(keys[usable], [codes[usable] for codes in [*spec, told_apart]])
-    first = np.unique(groups, return_index=True)[1]
-    original = first[groups]
-    for position in np.flatnonzero(original != np.arange(len(usable))):
-        reasons[usable[position]] = f"duplicate of {ids[usable[original[position]]]}"
-
-
-def _groups(keys: Array, codes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """(n,) group numbers: equal for rows that agree in every key column and every code."""
-    order = np.lexsort([*codes, *keys.T])
-    columns = np.column_stack([keys, *codes])[order]
-    starts = np.concatenate([[False], np.any(columns[1:] != columns[:-1], axis=1)]) if len(order) else np.zeros(0, bool)
-    groups = np.empty(len(order), dtype=np.int64)
-    groups[order] = np.cumsum(starts)
-    return groups

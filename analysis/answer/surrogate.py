@@ -1,0 +1,170 @@
+"""One smooth model of the loss over size, density, unique tokens, epochs *and* settings.
+
+The sampler of a search and the final answer read the same model: a Gaussian process with a
+quadratic prior mean over logarithms (`gaussian`), so that the best weight decay moves with
+ln N, ln d, ln U and ln epochs. Losses are heavy-tailed upward (an over-fitted run is a nat above
+its neighbours), so the process sees y = c ln(1 + (L - L_best) / c): nats near the best run,
+logarithms far above it. The width c = .15 L_best had the least held-out error on real tables
+(benchmarks/analysis_settings.py). Left out: budgets and intervals of optima (`settings`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.answer.axes import Frame
+from analysis.answer.gaussian import Process, fit_process, spread
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
+
+LEAST_ROWS = 5
+WIDTH = 0.15  # of the best loss: where nats become logarithms
+FLOOR = 0.05  # of the width: how far below the best run a loss can be said to lie at most
+NOISE = 0.006  # of the loss: what a seed moves, before the rows have spoken
+BOWL = 0.0
+DRAWS = 12  # processes beside the likeliest one
+CANDIDATES = 128  # settings tried at every point before the search narrows
+LEVELS = 7  # how often it narrows, each time by half
+CHUNK = 200_000  # candidates looked at together
+
+
+@dataclass(frozen=True)
+class Warp:
+    """y = c ln(1 + (L - best) / c): nats near the best loss, logarithms far above."""
+
+    best: float
+    width: float
+
+    def inward(self, loss: ArrayLike) -> Array:
+        excess = np.maximum((np.asarray(loss, dtype=float) - self.best) / self.width, FLOOR - 1)
+        return np.asarray(self.width * np.log1p(excess))
+
+    def outward(self, value: ArrayLike) -> Array:
+        return np.asarray(self.best + self.width * np.expm1(np.asarray(value, dtype=float) / self.width))
+
+    def moments(self, mean: Array, sd: Array) -> tuple[Array, Array]:
+        """Mean and sd of the loss when the warped value is normal with these."""
+        ratio = np.minimum((sd / self.width) ** 2, 2.0)
+        centre = self.width * np.exp(mean / self.width + 0.5 * ratio)
+        return self.best - self.width + centre, centre * np.sqrt(np.expm1(ratio))
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A fitted model of the loss. noise: sd between replicates of one run near the best, nats."""
+
+    runs: Runs
+    frame: Frame
+    warp: Warp
+    processes: tuple[Process, ...]
+    seed: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The likeliest of `processes`."""
+        return self.processes[0]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings, in the order of the table."""
+        return self.frame.names
+
+    @property
+    def noise(self) -> float:
+        return self.process.noise
+
+    def predict(self, points: Points, settings: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
+        """Mean and sd of the *expected* loss (without a run's noise) at n points: (n,) each, nats.
+
+        settings: a value, or n of them, for every name in `self.settings`.
+        Raises ValueError for a setting that is missing, unknown or out of its domain.
+        """
+        return self._moments(self.columns(points, settings))
+
+    def improvement(self, points: Points, settings: Mapping[str, ArrayLike], below: float) -> Array:
+        """(n,) expected improvement E[max(below - L, 0)] of the expected loss, nats.
+
+        In closed form, because L is a shifted lognormal variable: the formula of Black and Scholes.
+        """
+        from scipy.special import ndtr
+
+        mean, sd = self.warped(self.columns(points, settings))
+        width = self.warp.width
+        reach = below - self.warp.best + width
+        if reach <= 0:
+            return np.zeros(len(points))
+        sd = np.maximum(sd, 1e-12)
+        at = (width * np.log(reach / width) - mean) / sd
+        gain = reach * ndtr(at) - width * np.exp(mean / width + 0.5 * (sd / width) ** 2) * ndtr(at - sd / width)
+        return np.asarray(np.maximum(gain, 0.0))
+
+    def best_settings(self, points: Points) -> tuple[dict[str, Array], Array, Array]:
+        """For each of n points the settings of least expected loss, and that loss: a dictionary of
+        (n,) values by name, mean (n,) and sd (n,), nats.
+
+        The search is continuous, inside the range that was tried and a little beyond.
+        """
+        fixed = self.frame.coordinates(points)
+        chosen = self._descend(fixed)
+        return self.frame.named(chosen), *self._moments(np.hstack([fixed, chosen]))
+
+    def warped(self, columns: Array) -> tuple[Array, Array]:
+        """Mean and sd of the warped expected loss, over all processes: (n,) each."""
+        means, sds = zip(*(process.predict(columns) for process in self.processes), strict=True)
+        return np.mean(means, axis=0), np.sqrt(np.mean(np.square(sds), axis=0) + np.var(means, axis=0))
+
+    def _moments(self, columns: Array) -> tuple[Array, Array]:
+        return self.warp.moments(*self.warped(columns))
+
+    def columns(self, points: Points, settings: Mapping[str, ArrayLike]) -> Array:
+        """(n, k) the model's own columns."""
+        return np.hstack([self.frame.coordinates(points), self.frame.settings(settings, len(points))])
+
+    def _descend(self, fixed: Array) -> Array:
+        """(n, m) columns of the settings with the least mean at each row of `fixed`."""
+        low, high = self.frame.limits()
+        if not len(low):
+            return np.empty((len(fixed), 0))
+        cube = spread(len(low), CANDIDATES, self.seed)
+        tried = np.broadcast_to(low + (high - low) * cube, (len(fixed), len(cube), len(low)))
+        at = self._pick(fixed, tried)
+        width = (high - low) / (8 if len(low) == 1 else 2)
+        for _ in range(LEVELS):
+            around = at[:, None, :] + width * (2 * spread(len(low), 8 * len(low), self.seed + 1) - 1)
+            tried = np.concatenate([at[:, None, :], np.clip(around, low, high)], axis=1)
+            at = self._pick(fixed, tried)
+            width = width * 0.5
+        switches = np.array([axis.switch for axis in self.frame.axes])
+        return np.where(switches, np.sign(at), at)
+
+    def _pick(self, fixed: Array, tried: Array) -> Array:
+        """(n, m) the best of (n, t, m) candidates at each row."""
+        each = max(1, CHUNK // tried.shape[1])
+        picked = []
+        for begin in range(0, len(fixed), each):
+            some, part = fixed[begin : begin + each], tried[begin : begin + each]
+            rows = np.concatenate([np.broadcast_to(some[:, None], (*part.shape[:2], some.shape[1])), part], axis=2)
+            mean = self.process.mean(rows.reshape(-1, rows.shape[2])).reshape(part.shape[:2])
+            picked.append(part[np.arange(len(part)), mean.argmin(axis=1)])
+        return np.concatenate(picked) if picked else np.empty((0, tried.shape[2]))
+
+
+def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
+    """Fit the model to `runs` and their settings; same rows and seed, same model.
+
+    Raises ValueError for fewer than five rows.
+    """
+    if len(runs) < LEAST_ROWS:
+        raise ValueError(
+            f"{len(runs)} usable rows; a model of the settings needs at least {LEAST_ROWS}, train more runs"
+        )
+    frame = Frame.of(runs.points, runs.settings)
+    best = float(runs.loss.min())
+    warp = Warp(best, WIDTH * best)
+    columns = np.hstack([frame.coordinates(runs.points), frame.settings(runs.settings, len(runs))])
+    bowl = np.repeat([BOWL, 1.0], [len(frame.kept), len(frame.axes)])
+    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, bowl, DRAWS), seed)
