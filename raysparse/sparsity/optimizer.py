@@ -108,7 +108,7 @@ class Smet:
                 arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
                 tables[0].to(arena.values.device), tables[1].to(arena.values.device),
                 gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
-                decay=group_rate * spec.weight_decay if group.decays else 0.0,
+                decay=spec.decay(rate, group.factor, self.spec.steps) if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip
             arena.revision += 1

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
+from raysparse.results import make_row
 from raysparse.spec import ModelSpec, Placement
 from raysparse.train import trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
@@ -65,6 +66,11 @@ def logged(folder: Folder) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
+def best(outcome) -> tuple:
+    row = make_row(small_trial(), Placement(), outcome)
+    return row["best_validation_loss"], row["best_step"], row["best_average_validation_loss"], row["best_average_step"]
+
+
 # Of 40 steps of 4 sequences over 64 unique ones: inside an epoch; the first step of the second;
 # right after an update; the last but one. Checkpoints are written after every step, so the run
 # resumes after the step before the one named here.
@@ -89,6 +95,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
             trial.run(spec, store, broken, hooks=[Interrupt(step)], placement=EVERY_STEP)
     resumed = trial.run(spec, store, broken)
     assert resumed.evaluations == undisturbed.evaluations
+    assert best(resumed) == best(undisturbed)
     assert (resumed.train_loss, resumed.validation_loss) == (undisturbed.train_loss, undisturbed.validation_loss)
     assert_same(final_state(broken), final_state(whole))
     assert logged(broken) == logged(whole)
