@@ -167,6 +167,7 @@ class MemoryBytes:
     weights: int
     gradients: int
     moments: int
+    average: int  # of the weights, float32
     ages: int
     layout: int
     scratch: int  # one dense matrix that all share
@@ -224,6 +225,7 @@ def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: 
         weights=value * counts.active,
         gradients=value * counts.active,
         moments=moment * counts.active,
+        average=4 * counts.active if spec.optimizer.average else 0,
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
         layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
         scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,

@@ -37,6 +37,7 @@ def test_names_are_for_people_and_everything_else_is_identity():
         spec.replace(sparsity=spec.sparsity.replace(regrowth_warmup=0)),
         spec.replace(optimizer=spec.optimizer.replace(lr=1e-4)),
         spec.replace(optimizer=spec.optimizer.replace(decay_per="run")),
+        spec.replace(optimizer=spec.optimizer.replace(average=0.1)),
         spec.replace(model=spec.model.replace(layers=1)),
     ]
     assert len({spec.trial_id, *(other.trial_id for other in others)}) == len(others) + 1
@@ -74,6 +75,10 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: DataSpec(epochs=float("nan")), r"data\.epochs is nan"),
         (lambda: OptimizerSpec(lr=-1), r"optimizer\.lr is -1"),
         (lambda: OptimizerSpec(weight_decay=float("inf")), r"optimizer\.weight_decay is inf, expected 0 \(off\) or"),
+        (
+            lambda: OptimizerSpec(average=2.0),
+            r"optimizer\.average is 2\.0, expected 0 \(off\) or a fraction of the run",
+        ),
         (lambda: OptimizerSpec(decay_per="rate"), "expected one of own_rate, dense_rate, run"),
         (
             lambda: small_trial(optimizer={"weight_decay": 100.0}),  # times 5e-3, and 2 at density .25
@@ -125,20 +130,20 @@ def test_parameter_counts_of_known_models(name, millions):
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("kind", [("element", 1, False), ("run", 4, False), ("tile", 4, False), ("tile", 4, True)])
 @pytest.mark.parametrize("distribution", ["uniform", "erk"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16_master"])
-def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution, precision):
+@pytest.mark.parametrize(("precision", "average"), [("fp32", 0.0), ("bf16_master", 0.1), ("bf16", 0.1)])
+def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution, precision, average):
     layout, block, balanced = kind
     method = "dense" if density == 1.0 else "smet"
     density = max(density, 0.125) if balanced else density
     sparsity = {"layout": layout, "block": block, "distribution": distribution, "balanced": balanced}
-    spec = small_trial(method, density, sparsity=sparsity, precision=precision)
+    spec = small_trial(method, density, sparsity=sparsity, precision=precision, optimizer={"average": average})
     state, count = TrainState(spec, Placement(resident=True)), counts.parameters(spec.model, spec.sparsity)
     dense = sum(p.numel() for p in state.model.parameters())
     assert count.active == dense + state.weights.arena.values.numel()
     assert count.embedding == state.model.embedding.numel()
     assert count.head == state.model.head.numel()
     predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4, resident=True)), state.bytes_by_kind()
-    for what in ("weights", "gradients", "moments", "ages", "layout", "scratch", "resident"):
+    for what in ("weights", "gradients", "moments", "average", "ages", "layout", "scratch", "resident"):
         assert predicted[what] == held[what], what
 
 
@@ -205,14 +210,15 @@ def test_a_row_tells_the_best_evaluation_and_its_step_of_the_weights_and_of_thei
 def test_a_row_written_before_there_were_averages_is_read_with_what_it_holds(tmp_path):
     """Its evaluations have no average_loss, its spec no field that came later."""
     row = make_row(small_trial(), Placement(), completed())
-    later = ["decay_per", "average_validation_loss", "best_average_validation_loss", "best_average_step"]
+    later = ["decay_per", "average", "average_validation_loss", "best_average_validation_loss", "best_average_step"]
     spec = json.loads(row["spec"])
-    del spec["optimizer"]["decay_per"]
+    del spec["optimizer"]["decay_per"], spec["optimizer"]["average"]
     old = {k: v for k, v in row.items() if k not in later} | {"spec": json.dumps(spec)}
     old["evaluations"] = [{k: v for k, v in e.items() if k != "average_loss"} for e in row["evaluations"]]
     Folder(tmp_path).write_json(f"journal/{row['trial_id']}.json", old)
     (again,) = Results(Folder(tmp_path)).table().to_pylist()
-    assert (again["decay_per"], again["best_validation_loss"], again["best_step"]) == ("own_rate", 2.5, 41)
+    assert (again["decay_per"], again["average"]) == ("own_rate", 0.0)
+    assert (again["best_validation_loss"], again["best_step"]) == (2.5, 41)
     assert (again["average_validation_loss"], again["evaluations"][0]["average_loss"]) == (None, None)
 
 

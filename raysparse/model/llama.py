@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from raysparse.kernels import philox
 from raysparse.model.loss import head_loss
 from raysparse.model.sparse_linear import SparseLinear
-from raysparse.sparsity.storage import COMPUTE_DTYPE, INIT_STD, STORAGE_DTYPE, SparseWeights
+from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
+from raysparse.sparsity.storage import INIT_STD, SparseWeights
 from raysparse.spec import ModelSpec, TrialSpec
 
 NORM_EPS = 1e-6

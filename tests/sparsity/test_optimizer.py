@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from raysparse.sparsity.arena import FROM_THE_START, Arena
 from raysparse.sparsity.optimizer import Group, Smet, age_tables, learning_rate
-from raysparse.sparsity.storage import FROM_THE_START, Arena
 from raysparse.spec import OptimizerSpec, SparsitySpec
 from tests.conftest import small_trial
 
