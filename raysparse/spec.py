@@ -214,6 +214,7 @@ class OptimizerSpec(Record):
     batch_sequences: int = 512  # sequences a step, over all workers and micro-batches
     moments: Moments = "fp32"
     decay_per: DecayPer = added("own_rate")
+    dropout: float = added(0.0)  # probability, of each number of a residual branch in training (model/dropout.py)
     average: float = added(0.0)  # time scale of the weights' moving average as a share of the run; 0 keeps none
 
     def __post_init__(self) -> None:
@@ -229,6 +230,7 @@ class OptimizerSpec(Record):
         require(self.batch_sequences >= 1, "optimizer.batch_sequences", self.batch_sequences, "at least 1")
         require_choice("optimizer.moments", self.moments, Moments)
         require_choice("optimizer.decay_per", self.decay_per, DecayPer)
+        require(0.0 <= self.dropout < 1.0, "optimizer.dropout", self.dropout, "0 (off) or a probability below 1")
         require(0.0 <= self.average <= 1.0, "optimizer.average", self.average, "0 (off) or a fraction of the run")
 
     def decay(self, rate: float, factor: float, steps: int) -> float:

@@ -38,6 +38,7 @@ def test_names_are_for_people_and_everything_else_is_identity():
         spec.replace(optimizer=spec.optimizer.replace(lr=1e-4)),
         spec.replace(optimizer=spec.optimizer.replace(decay_per="run")),
         spec.replace(optimizer=spec.optimizer.replace(average=0.1)),
+        spec.replace(optimizer=spec.optimizer.replace(dropout=0.1)),
         spec.replace(model=spec.model.replace(layers=1)),
     ]
     assert len({spec.trial_id, *(other.trial_id for other in others)}) == len(others) + 1
@@ -79,6 +80,7 @@ def test_an_unknown_field_is_refused_not_dropped():
             lambda: OptimizerSpec(average=2.0),
             r"optimizer\.average is 2\.0, expected 0 \(off\) or a fraction of the run",
         ),
+        (lambda: OptimizerSpec(dropout=1.0), r"optimizer\.dropout is 1\.0, expected 0 \(off\) or a probability below"),
         (lambda: OptimizerSpec(decay_per="rate"), "expected one of own_rate, dense_rate, run"),
         (
             lambda: small_trial(optimizer={"weight_decay": 100.0}),  # times 5e-3, and 2 at density .25
@@ -210,9 +212,17 @@ def test_a_row_tells_the_best_evaluation_and_its_step_of_the_weights_and_of_thei
 def test_a_row_written_before_there_were_averages_is_read_with_what_it_holds(tmp_path):
     """Its evaluations have no average_loss, its spec no field that came later."""
     row = make_row(small_trial(), Placement(), completed())
-    later = ["decay_per", "average", "average_validation_loss", "best_average_validation_loss", "best_average_step"]
+    later = [
+        "decay_per",
+        "dropout",
+        "average",
+        "average_validation_loss",
+        "best_average_validation_loss",
+        "best_average_step",
+    ]
     spec = json.loads(row["spec"])
-    del spec["optimizer"]["decay_per"], spec["optimizer"]["average"]
+    for name in later[:3]:
+        del spec["optimizer"][name]
     old = {k: v for k, v in row.items() if k not in later} | {"spec": json.dumps(spec)}
     old["evaluations"] = [{k: v for k, v in e.items() if k != "average_loss"} for e in row["evaluations"]]
     Folder(tmp_path).write_json(f"journal/{row['trial_id']}.json", old)

@@ -160,7 +160,7 @@ class TensorBoard(Hook):
             "model": spec.model.name, "method": spec.sparsity.method, "density": spec.sparsity.density,
             "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
             "weight_decay": spec.optimizer.weight_decay, "decay_per": spec.optimizer.decay_per,
-            "average": spec.optimizer.average, "seed": spec.seed,
+            "dropout": spec.optimizer.dropout, "average": spec.optimizer.average, "seed": spec.seed,
         }  # fmt: skip
         last = state.evaluations[-1]
         results = {"final/validation_loss": last.loss}

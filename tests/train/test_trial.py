@@ -109,7 +109,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
         {"precision": "bf16_master", "sparsity": {"layout": "run", "block": 4, "prune": "soft_magnitude"}},
         {"sparsity": {"layout": "tile", "block": 4, "distribution": "erk"}, "optimizer": {"weight_decay": 0.1}},
         {"method": "smet_grad", "sparsity": {"layout": "tile", "block": 4, "balanced": True}},
-        {"optimizer": {"average": 0.2}},
+        {"optimizer": {"average": 0.2, "dropout": 0.1}},
         {"precision": "bf16", "sparsity": {"layout": "tile", "block": 4}, "optimizer": {"average": 0.2}},
     ],
     ids=[
@@ -117,7 +117,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
         "runs, softly pruned",
         "tiles, ERK, weight decay",
         "balanced tiles",
-        "averaged",
+        "averaged, with dropout",
         "averaged in bf16",
     ],
 )
@@ -260,7 +260,7 @@ def test_the_average_is_logged_beside_the_loss_and_the_settings_are_hparams(stor
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    optimizer = {"average": 0.2, "weight_decay": 0.5, "decay_per": "run"}
+    optimizer = {"average": 0.2, "weight_decay": 0.5, "decay_per": "run", "dropout": 0.1}
     outcome = trial.run(small_trial(optimizer=optimizer), store, Folder(tmp_path))
     averages = [line["average_validation_loss"] for line in logged(Folder(tmp_path)) if "validation_loss" in line]
     assert averages == [e.average_loss for e in outcome.evaluations]
@@ -268,7 +268,7 @@ def test_the_average_is_logged_beside_the_loss_and_the_settings_are_hparams(stor
     assert [e.step for e in events.Scalars("average_validation_loss")] == [10, 20, 31, 41]
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     shown = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert {"weight_decay", "decay_per", "average"} <= set(shown)
+    assert {"weight_decay", "decay_per", "dropout", "average"} <= set(shown)
     assert shown["weight_decay"].number_value == 0.5
 
 
