@@ -14,6 +14,7 @@ import argparse
 import sys
 
 from raysparse.console import arguments, script
+from raysparse.console.training import train_recommended
 from raysparse.sweep.planners.grid import grid
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     question.add_argument("--unique-tokens", nargs="+", type=int, default=UNIQUE_TOKENS, help="(%(default)s)")
     question.add_argument("--epochs", nargs="+", type=float, default=EPOCHS, help="passes over them (%(default)s)")
     question.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--no-training", action="store_true", help="do not train what is recommended at the end")
     return parser
 
 
@@ -53,7 +55,9 @@ def main() -> int:
     if summary is None:
         return 0
     script.report(args, title=f"Grid sweep {args.name!r}", again=summary.ran > 0)
-    return 1 if summary.unfinished else 0
+    if summary.unfinished or args.no_training:
+        return 1 if summary.unfinished else 0
+    return train_recommended(args, summary.folder, both=True)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from raysparse.console import arguments, script
 from raysparse.console.arguments import STORAGE
+from raysparse.record import nearest
+
+if TYPE_CHECKING:
+    from raysparse.sweep.plan import Plan
 
 
 def command_plan(args: argparse.Namespace) -> int:
@@ -45,12 +49,44 @@ def command_train(args: argparse.Namespace) -> int:
     from raysparse.spec import Placement
     from raysparse.sweep.plan import Plan
 
+    args.executor = "inline"
+    if args.source:
+        return _train_from(args)
+    if not args.size:
+        raise ValueError("train what? Give a SIZE of the ladder, or --from RUN_FOLDER for what a sweep recommends")
     recipe, fixed = arguments.recipe_from(args), arguments.fixed_from(args)
-    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed, settings=fixed)
-    args.executor, args.name = "inline", args.name or f"train-{spec.trial_id}"
-    summary = script.run_plan(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
-    print(f"trial {spec.trial_id}: {summary.folder.uri}/trials/{spec.trial_id}")
+    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed or 0, settings=fixed)
+    args.name = args.name or f"train-{spec.trial_id}"
+    return _train_one(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
+
+
+def _train_one(plan: Plan, args: argparse.Namespace) -> int:
+    [spec] = plan.specs
+    summary = script.run_plan(plan, args)
+    print(f"trial {spec.trial_id}: {summary.folder.trial(spec.trial_id).uri}")
     return 1 if summary.unfinished else 0
+
+
+def _train_from(args: argparse.Namespace) -> int:
+    """What a run folder recommends, or one of its rows again."""
+    from raysparse.console.training import train_recommended
+    from raysparse.run_folder import RunFolder
+    from raysparse.sweep.budget import Budget
+    from raysparse.sweep.plan import load
+
+    folder = RunFolder(args.source)
+    if not args.row:
+        return train_recommended(args, folder, both=False, budget=args.budget, unique_tokens=None, seed=args.seed)
+    plan = load(folder)
+    found = [spec for spec in plan.specs if spec.trial_id.startswith(args.row)]
+    if len(found) != 1:
+        near = nearest(args.row, plan.trial_ids)
+        raise ValueError(f"--row {args.row!r} names {len(found)} trials of {folder.uri}, expected one trial id{near}")
+    spec = found[0] if args.seed is None else found[0].replace(seed=args.seed)
+    for path, value in arguments.fixed_from(args).items():
+        spec = spec.with_field(path, value)
+    args.name, args.storage = args.name or f"train-{spec.trial_id}", folder.storage.uri
+    return _train_one(plan.replace(specs=(spec,), planner=None, stopping=None, budget=Budget()), args)
 
 
 def command_fields(args: argparse.Namespace) -> int:
@@ -133,13 +169,18 @@ def _add_train(verbs: Any) -> None:
     from raysparse.ladder import SHAPES
 
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
-    train.add_argument("size", metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    train.add_argument("size", metavar="SIZE", nargs="?", default="", help=f"one of {', '.join(SHAPES)}")
     train.add_argument(
         "--density", type=float, default=0.5, help="fraction of the weights kept (%(default)s); 1 trains dense"
     )
     train.add_argument("--unique-tokens", type=int, default=131_072)
     train.add_argument("--epochs", type=float, default=1.0)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=int, default=None, help="(0, or with --from one that the sweep did not use)")
+    train.add_argument(
+        "--from", dest="source", default="", metavar="RUN_FOLDER", help="train what this sweep recommends"
+    )
+    train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
+    train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument("--storage", default=STORAGE)
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
     arguments.add_data_arguments(train)

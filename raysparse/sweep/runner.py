@@ -35,7 +35,7 @@ class Summary:
     tried again by the next call; those in `unaffordable` wait for a larger budget.
     """
 
-    folder: Folder
+    folder: RunFolder
     trials: int
     ran: int
     finished: int
