@@ -91,7 +91,7 @@ def dense_lr(model: ModelSpec) -> float:
     """Dense peak learning rate of a shape: its own where it has one, else 0.0226 / sqrt(hidden).
 
     The formula goes through the nine rates of `DENSE_LR` (widths 32 to 2048, each within a factor
-    of 2, smet-60m the farthest). It knows nothing of depth, batch and tokens: tune it.
+    of about 2, smet-60m the farthest). It knows nothing of depth, batch and tokens: tune it.
     """
     return DENSE_LR[model.name] if has_own_rate(model) else RATE_AT_WIDTH_1 * model.hidden**-0.5
 
@@ -103,7 +103,8 @@ def shape_near(
 
     Depth, heads and the ratio of widths follow the named size of the nearest width; widths are
     multiples of `multiple`, from 256 on of 8 times that. Of those the one nearest to `active` is
-    taken, a depth unlike its neighbour's counting against it. The name says what it is: "h88-i232-l3-a2". Raises ValueError when none is near.
+    taken, a depth unlike its neighbour's counting against it. The name says what it is:
+    "h88-i232-l3-a2". Raises ValueError when none is near.
     """
     found = min(
         _shapes_around(active, density, vocab_size, multiple),

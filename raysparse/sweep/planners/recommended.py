@@ -1,9 +1,9 @@
 """The way back: what `analysis` recommends, as a trial that can be trained.
 
 The answer names active weights, density, epochs and settings; everything else (data, context,
-batch, method, precision) is what the nearest measured run had. The model is the one of about that many
-active weights (`ladder.shape_near`), and the epochs are cut to the budget where its exact FLOPs
-would exceed it. Left out: making the answer (`analysis.answer.settings`).
+batch, method, precision) is what the nearest measured run had. The model is the one of about that
+many active weights (`ladder.shape_near`), and the epochs are cut to the budget where its exact
+FLOPs would exceed it. Left out: making the answer (`analysis.answer.settings`).
 """
 
 from __future__ import annotations
