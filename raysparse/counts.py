@@ -3,7 +3,7 @@ Pure arithmetic, no torch.
 
 Every count is kept apart and exact. The papers multiply all non-embedding weights by the density,
 the dense head included, which under-counts active weights up to 4.8 times on small models
-(REFERENCE section 2); here a law or a budget names the count that it uses. `block_counts` is also
+(docs/method.md); here a law or a budget names the count that it uses. `block_counts` is also
 what the layouts are built from, so a count cannot disagree with the model that is trained.
 
 Left out: measured seconds and bytes (`results`), and any choice of kernels.
@@ -40,7 +40,7 @@ def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
     one (of each row's, balanced).
 
     `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1,
-    with the total preserved (REFERENCE section 1); `uniform` gives all the same.
+    with the total preserved (docs/method.md); `uniform` gives all the same.
     """
     sparsity.check_blocks(model.projections)
     size = sparsity.block_size

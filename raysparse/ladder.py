@@ -1,4 +1,4 @@
-"""Named model sizes: the two papers' ladders (REFERENCE section 2) and a laptop ladder of ours.
+"""Named model sizes: the two papers' ladders (docs/method.md) and a laptop ladder of ours.
 
 A name is `family-size` ("dc-60m", "smet-350m", "laptop-s"). What a size looks like is kept apart
 from how it is trained, so the vocabulary and the context are arguments. `dense_lr` gives the

@@ -37,7 +37,7 @@ IDENTITY_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Record):
-    """A LLaMA shape (REFERENCE section 2): RMSNorm, rotary embedding, SwiGLU, no biases, untied
+    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied
     head.
     """
 
@@ -77,7 +77,7 @@ class ModelSpec(Record):
 @dataclass(frozen=True, kw_only=True)
 class SparsitySpec(Record):
     """How the seven projection matrices of every layer are kept sparse (SMET, arXiv 2606.00888;
-    REFERENCE section 1).
+    docs/method.md, section 1).
 
     density is the fraction of weights kept, exact per matrix up to one block. `update_ratio` falls
     along a cosine to `update_ratio_final` over the run. Methods: `dense`; `static` (random mask,
@@ -194,7 +194,7 @@ class DataSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Record):
-    """Adam with SMET's parts (REFERENCE section 1): linear warm-up, then cosine to
+    """Adam with SMET's parts (docs/method.md): linear warm-up, then cosine to
     `final_lr_fraction` of the peak.
 
     Weight decay is decoupled; it shrinks matrices, embedding and head, not norms. What one unit

@@ -1,4 +1,4 @@
-"""LLaMA, short: RMSNorm, rotary embedding, SwiGLU, no biases, untied head (REFERENCE section 2).
+"""LLaMA, short: RMSNorm, rotary embedding, SwiGLU, no biases, untied head (docs/method.md).
 
 Legend: b sequences, t tokens of one, h hidden width, a heads, e = h / a.
 

@@ -6,7 +6,7 @@ in two numbers (learning-rate factor, weight decay) and in whether they have age
 (methods dense, static, set, rigl) is the case without ages. At density 1 it is therefore
 `torch.optim.Adam` to rounding, which a test holds.
 
-Formulas (SMET, arXiv 2606.00888, section 3; REFERENCE section 1), t the age of a weight in steps, W
+Formulas (SMET, arXiv 2606.00888, section 3; docs/method.md), t the age of a weight in steps, W
 the warm-up:
     m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  w -= lr * min(t / W, 1) * m_hat /
     (sqrt(v_hat) + eps)

@@ -25,7 +25,7 @@ from raysparse.sparsity.storage import SparseMatrix, SparseWeights
 from raysparse.spec import SparsitySpec, TrialSpec
 
 REGROW, PRUNE = 4, 5  # what a Philox stream is for
-SOFT_EXPONENT = 3.0  # T of the soft rule: a block survives in proportion to score^T (REFERENCE section 1)
+SOFT_EXPONENT = 3.0  # T of the soft rule: a block survives in proportion to score^T (docs/method.md)
 
 
 @dataclass(frozen=True)
