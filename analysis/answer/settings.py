@@ -11,8 +11,9 @@ their extrapolation (`recommend`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -120,14 +121,15 @@ def answer(
             searches[kind] = _Search(model, paths, space, seed)
     if not searches:
         raise refused
-    found = {kind: search.choice() for kind, search in searches.items()}
+    found = {kind: search.choice(search.optima) for kind, search in searches.items()}
     best = min(found, key=lambda kind: found[kind].expected.value)
+    either = _best_of([search.optima for search in searches.values()])
     rows = _rows(model, cost, budget, unique)
     return BestRun(
         budget,
         unique,
         cost.unit,
-        found[best],
+        searches[best].choice(either),
         found.get("dense"),
         found.get("sparse"),
         _difference(searches) if len(searches) == 2 else None,
@@ -201,18 +203,29 @@ class _Search:
         """(1, p) the chosen run's columns."""
         return self.space.columns(self.place)[0]
 
-    def choice(self) -> Choice:
-        points, settings, _ = self.space.at(np.concatenate([self.place, self.places]))
-        named = self.model.frame.named(settings)
+    @cached_property
+    def optima(self) -> dict[str, Array]:
+        """Where each draw has its least value, and that value: (b,) arrays by name."""
+        points, settings, _ = self.space.at(self.places)
+        value = self.paths.each(self.space.columns(self.places)[0][:, None])[:, 0]
+        where = {"active": points.active, "density": points.density, "epochs": points.epochs, "value": value}
+        return where | {f"setting {name}": at for name, at in self.model.frame.named(settings).items()}
+
+    def choice(self, optima: Mapping[str, Array]) -> Choice:
+        """The chosen run, its intervals from where the draws have their optima."""
+        point, settings, _ = self.space.at(self.place)
         mean, expected, run = self.losses()
         return Choice(
-            _interval(points.active),
-            _interval(points.density),
-            _interval(points.epochs),
-            {name: _interval(values) for name, values in named.items()},
-            _interval(np.concatenate([mean, run])),
-            _interval(np.concatenate([mean, expected])),
-            float(self.space.cost.of(points.take([0]))[0]),
+            _interval(point.active, optima["active"]),
+            _interval(point.density, optima["density"]),
+            _interval(point.epochs, optima["epochs"]),
+            {
+                name: _interval(value, optima[f"setting {name}"])
+                for name, value in self.model.frame.named(settings).items()
+            },
+            _interval(mean, run),
+            _interval(mean, expected),
+            float(self.space.cost.of(point)[0]),
         )
 
     def losses(self) -> tuple[Array, Array, Array]:
@@ -231,16 +244,23 @@ class _Search:
         return np.asarray(sd * ndtri((order + 0.5) / len(sd)))
 
 
-def _interval(values: Array) -> Interval:
-    """The first value, with the 95 % range of the others; it lies inside."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
+def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of several kinds of run, each draw's better one."""
+    winner = np.argmin([each["value"] for each in optima], axis=0)
+    return {name: np.choose(winner, [each[name] for each in optima]) for name in optima[0]}
+
+
+def _interval(value: Array, draws: Array) -> Interval:
+    """The 95 % range of the draws about the value (1,), which lies inside."""
+    centre = float(value[0])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(centre, float(min(low, centre)), float(max(high, centre)))
 
 
 def _difference(searches: Mapping[str, _Search]) -> Interval:
     """Expected loss of the chosen dense run minus that of the chosen sparse run, draw by draw."""
     dense, sparse = searches["dense"].losses(), searches["sparse"].losses()
-    return _interval(np.concatenate([dense[0] - sparse[0], dense[1] - sparse[1]]))
+    return _interval(dense[0] - sparse[0], dense[1] - sparse[1])
 
 
 def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:

@@ -24,8 +24,7 @@ from analysis.data.table import Runs
 LEAST_ROWS = 5
 WIDTH = 0.15  # of the best loss: where nats become logarithms
 FLOOR = 0.05  # of the width: how far below the best run a loss can be said to lie at most
-NOISE = 0.006  # of the loss: what a seed moves, before the rows have spoken
-BOWL = 0.0
+NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
@@ -45,6 +44,10 @@ class Warp:
 
     def outward(self, value: ArrayLike) -> Array:
         return np.asarray(self.best + self.width * np.expm1(np.asarray(value, dtype=float) / self.width))
+
+    def slope(self, value: Array) -> Array:
+        """How much a nat moves y there: a run's noise, equal in nats, is that much less in y."""
+        return np.asarray(np.exp(-value / self.width))
 
     def moments(self, mean: Array, sd: Array) -> tuple[Array, Array]:
         """Mean and sd of the loss when the warped value is normal with these."""
@@ -166,5 +169,8 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
     best = float(runs.loss.min())
     warp = Warp(best, WIDTH * best)
     columns = np.hstack([frame.coordinates(runs.points), frame.settings(runs.settings, len(runs))])
-    bowl = np.repeat([BOWL, 1.0], [len(frame.kept), len(frame.axes)])
-    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, bowl, DRAWS), seed)
+    values = warp.inward(runs.loss)
+    bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
+    return Surrogate(
+        runs, frame, warp, fit_process(columns, values, NOISE * best, bowl, warp.slope(values), DRAWS), seed
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
 from analysis.answer.axes import Axis
-from analysis.answer.gaussian import _Objective, fit_process
+from analysis.answer.gaussian import WIDER, _Objective, fit_process
 from analysis.answer.surrogate import Warp, surrogate
 from analysis.data.points import Points
 from analysis.data.table import Runs
@@ -150,7 +150,13 @@ def test_an_axis_is_undone(values, negative):
 
 def test_the_gradient_of_the_fit_is_that_of_its_value():
     generator = np.random.default_rng(0)
-    objective = _Objective(generator.uniform(-1, 1, (12, 3)), generator.normal(size=12), 0.1, np.array([0.0, 1.0, 0.5]))
+    objective = _Objective(
+        generator.uniform(-1, 1, (12, 3)),
+        generator.normal(size=12),
+        0.1,
+        np.array([0.0, 1.0, 0.5]),
+        np.linspace(0.5, 1, 12),
+    )
     at = objective.middle + 0.3 * generator.normal(size=len(objective.middle))
     numeric = approx_fprime(at, lambda x: objective(x)[0], 1e-6)
     np.testing.assert_allclose(objective(at)[1], numeric, rtol=1e-3, atol=1e-3)
@@ -160,12 +166,14 @@ def test_the_posterior_is_that_of_the_textbook():
     """Against plain linear algebra (Rasmussen and Williams 2006, equations 2.23 and 2.24)."""
     generator = np.random.default_rng(1)
     inputs, at = generator.uniform(-1, 1, (15, 2)), generator.uniform(-1, 1, (4, 2))
-    (process,) = fit_process(inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1, np.ones(2))
-    prior = process.covariance(inputs, inputs) + process.noise**2 * np.eye(15)
+    (process,) = fit_process(
+        inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1, np.ones(2), np.linspace(0.5, 1, 15)
+    )
+    prior = process.covariance(inputs, inputs) + np.diag((process.noise * process.louder) ** 2)
     across = process.covariance(at, inputs)
     bare = process.values - process.centre - inputs**2 @ process.bowl
     mean = process.centre + at**2 @ process.bowl + across @ np.linalg.solve(prior, bare)
-    covariance = process.covariance(at, at) - across @ np.linalg.solve(prior, across.T)
+    covariance = WIDER**2 * (process.covariance(at, at) - across @ np.linalg.solve(prior, across.T))
     np.testing.assert_allclose(process.predict(at)[0], mean, atol=1e-6)
     np.testing.assert_allclose(process.predict(at)[1], np.sqrt(np.diag(covariance)), atol=1e-6)
     np.testing.assert_allclose(process.joint(at)[1], covariance, atol=1e-6)
