@@ -79,7 +79,9 @@ class Axis(Record):
             require(len(set(choices)) == len(choices), self.name, list(choices), "each choice once")
             return
         if self.low is None or self.high is None:
-            raise ValueError(f"{self.name} has neither choices nor a range; give {self.name}=A,B or {self.name}=LOW..HIGH")
+            raise ValueError(
+                f"{self.name} has neither choices nor a range; give {self.name}=A,B or {self.name}=LOW..HIGH"
+            )
         kind = "" if self.name == "size" else dict(leaves(TrialSpec))[path]
         require(kind in ("", float, int), self.name, f"{self.low:g}..{self.high:g}", "choices: it is no number")
         if not self.low < self.high:
