@@ -1,5 +1,5 @@
-"""How big, how sparse, for how many epochs, with which settings? A grid of small models, a search for
-the best settings, and the answer, trained. Two cores are enough.
+"""How big, how sparse, for how many epochs, with which settings? A grid of small models, a search
+for the best settings, and the answer, trained. Two cores are enough.
 
 Run it: `python sweeps/grid.py` (or `make sweep`). It trains every combination of size, density,
 unique tokens and epochs below, spends the rest of the budget on a search over them and over the

@@ -54,6 +54,10 @@ class Planner(Record):
         """The largest data sets that its trials may ask for; their tokens are made beforehand."""
         raise NotImplementedError
 
+    def question(self) -> tuple[str, ...]:
+        """What it asks, as lines for a plan."""
+        raise NotImplementedError
+
     def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
         """Write what people may look at beside the rows; nothing is ever read back from it."""
 

@@ -56,6 +56,11 @@ class Search(Planner):
     def data(self) -> Sequence[DataSpec]:
         return [self.recipe.data.replace(unique_tokens=self.unique_tokens)]
 
+    def question(self) -> tuple[str, ...]:
+        end = "until the budget is spent" if self.trials is None else f"up to {self.trials} trials"
+        axes = (f"  {axis.name + ':':<15}{axis.said}" for axis in self.space.axes)
+        return f"then a search by sampler {self.sampler!r} over {self.unique_tokens:,} unique tokens, {end}:", *axes
+
     def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
         """Into an Optuna study in the run folder."""
         study.mirror(folder, self.space, known, purse, largest=self.largest)

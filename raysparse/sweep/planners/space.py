@@ -117,6 +117,11 @@ class Axis(Record):
         return cls(name=name, low=from_text(float, low, name), high=from_text(float, high, name))
 
     @property
+    def said(self) -> str:
+        """As it is written on a command line, the name aside."""
+        return ", ".join(map(str, self.choices)) if self.choices else f"{self.low:g} to {self.high:g}"
+
+    @property
     def is_free(self) -> bool:
         return len(self.choices) != 1
 
