@@ -12,7 +12,8 @@ from scipy.optimize import approx_fprime
 
 from analysis.answer.axes import Axis
 from analysis.answer.gaussian import WIDER, _Objective, fit_process
-from analysis.answer.surrogate import Warp, surrogate
+from analysis.answer.surrogate import surrogate
+from analysis.answer.warp import Warp
 from analysis.data.points import Points
 from analysis.data.table import Runs
 from tests.analysis import response
@@ -130,15 +131,17 @@ def test_expected_improvement_equals_the_average_over_draws(model):
     below = float(np.quantile(model.predict(fresh.points, fresh.settings)[0], 0.4))
     mean, sd = model.warped(model.columns(fresh.points, fresh.settings))
     draws = mean + sd * np.random.default_rng(0).standard_normal((200_000, 6))
-    plain = np.maximum(below - model.warp.outward(draws), 0).mean(axis=0)
+    plain = np.maximum(
+        below - model.warp.outward(draws, model.base(model.columns(fresh.points, fresh.settings))), 0
+    ).mean(axis=0)
     np.testing.assert_allclose(model.improvement(fresh.points, fresh.settings, below), plain, atol=2e-4)
 
 
 @given(st.floats(1.0, 4.0), st.lists(st.floats(0.0, 5.0), min_size=1, max_size=5))
 def test_the_warp_is_undone(best, excess):
-    warp = Warp(best, 0.15 * best)
-    loss = best + np.array(excess)
-    np.testing.assert_allclose(warp.outward(warp.inward(loss)), loss, rtol=1e-9)
+    warp, loss = Warp(best, np.zeros(2), 0.15 * best), best + np.array(excess)
+    base = warp.base(np.zeros((len(loss), 2)))
+    np.testing.assert_allclose(warp.outward(warp.inward(loss, base), base), loss, rtol=1e-9)
 
 
 @given(st.lists(st.floats(0.0, 1e4), min_size=2, max_size=6), st.booleans())
