@@ -141,5 +141,5 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
     values = warp.inward(runs.loss, warp.base(coordinates))
     noise = NOISE * float(runs.loss.min())
     bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
-    processes = fit_process(columns, values, noise, bowl, warp.slope(values), DRAWS)
+    processes = fit_process(columns, values, noise, bowl, warp.loudness(values, noise), DRAWS)
     return Surrogate(runs, frame, warp, processes, seed)

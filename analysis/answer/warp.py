@@ -20,7 +20,8 @@ from analysis.data.points import Array
 WIDTH = 0.15  # of the best loss: where nats become logarithms
 FLOOR = 0.05  # of the width: how far below the base, less one, a loss can be said to lie at most
 QUANTILE = 0.15  # of the losses lie below the base
-ENOUGH = 6  # rows a coefficient, below which the base is flat
+ENOUGH = 9  # rows a coefficient, below which the base is flat
+FADE, KNEE = 0.3, 0.5  # beyond KNEE c a row is believed to FADE times its distance from there
 SHRINK = 0.5  # ridge on the base's slopes, in rows
 REACH = 1.2  # half-ranges beyond which the base stays level
 
@@ -56,9 +57,13 @@ class Warp:
         """The loss of each y."""
         return np.asarray(base + self.width * np.expm1(np.asarray(value, dtype=float) / self.width))
 
-    def slope(self, value: Array) -> Array:
-        """How much a nat moves y there: a run's noise, equal in nats, is that much less in y."""
-        return np.asarray(np.exp(-value / self.width))
+    def loudness(self, value: Array, noise: float) -> Array:
+        """(n,) how unsure each row's y is, in units of `noise` (nats): a run's noise is equal in
+        nats, and so less in y the farther above; but far above (a diverged run, a cliff) the y only
+        says "bad", and a smooth model shall not bend to it.
+        """
+        far = FADE * np.maximum(value - KNEE * self.width, 0.0) / noise
+        return np.asarray(np.hypot(np.exp(-value / self.width), far))
 
     def moments(self, mean: Array, sd: Array, base: Array) -> tuple[Array, Array]:
         """Mean and sd of the loss when y is normal with these: L is a shifted lognormal."""
