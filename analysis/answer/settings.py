@@ -173,7 +173,13 @@ class _Search:
         self.places = self._best_draws()
 
     def _mean(self, columns: Array) -> Array:
-        return np.asarray(np.mean([process.mean(columns) for process in self.model.processes], axis=0))
+        """(k,) the loss at the mean of the warped one."""
+        mean = np.mean([process.mean(columns) for process in self.model.processes], axis=0)
+        return self.model.warp.outward(mean, self.model.base(columns))
+
+    def _each(self, columns: Array) -> Array:
+        """(b, t) the expected loss of every draw at its own (b, t, p) places."""
+        return self.model.warp.outward(self.paths.each(columns), self.model.base(columns))
 
     def _best_mean(self) -> Array:
         """(1, 3 + m) the place of least mean."""
@@ -183,7 +189,8 @@ class _Search:
 
     def _best_draws(self) -> Array:
         """(b, 3 + m) the place of each draw's least value."""
-        return self._zoom(self.cube[self.paths.at(self.columns).argmin(axis=1)], self.paths.each)
+        everywhere = self.model.warp.outward(self.paths.at(self.columns), self.model.base(self.columns))
+        return self._zoom(self.cube[everywhere.argmin(axis=1)], self._each)
 
     def _zoom(self, at: Array, values: Callable[[Array], Array]) -> Array:
         """Narrow around (k, 3 + m) places: the best of those tried near each, ever nearer."""
@@ -207,7 +214,7 @@ class _Search:
     def optima(self) -> dict[str, Array]:
         """Where each draw has its least value, and that value: (b,) arrays by name."""
         points, settings, _ = self.space.at(self.places)
-        value = self.paths.each(self.space.columns(self.places)[0][:, None])[:, 0]
+        value = self._each(self.space.columns(self.places)[0][:, None])[:, 0]
         where = {"active": points.active, "density": points.density, "epochs": points.epochs, "value": value}
         return where | {f"setting {name}": at for name, at in self.model.frame.named(settings).items()}
 
@@ -230,12 +237,11 @@ class _Search:
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
-        value, noise = self.paths.at(self.column)[:, 0], self._noise()
-        mean, _ = self.model.warp.moments(*self.model.warped(self.column))
-        return mean, self.model.warp.outward(value), self.model.warp.outward(value + noise)
+        expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
+        return self.model.moments(self.column)[0], expected, expected + self._noise()
 
     def _noise(self) -> Array:
-        """(b,) a run's noise for each draw, by its own process."""
+        """(b,) a run's noise for each draw, nats, by its own process."""
         from scipy.special import ndtri
 
         each = len(self.paths) // len(self.model.processes)
