@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks import record
 from benchmarks.gpu_speed import RandomBatches
 from raysparse.kernels import bitmask, ops, reference, tiles
+from raysparse.sparsity.arena import FROM_THE_START
 from raysparse.sparsity.optimizer import Smet, age_tables
-from raysparse.sparsity.storage import FROM_THE_START
 from raysparse.sparsity.topology import Topology
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
 from raysparse.train.state import TrainState

@@ -3,7 +3,7 @@ Pure arithmetic, no torch.
 
 Every count is kept apart and exact. The papers multiply all non-embedding weights by the density,
 the dense head included, which under-counts active weights up to 4.8 times on small models
-(REFERENCE section 2); here a law or a budget names the count that it uses. `block_counts` is also
+(docs/method.md); here a law or a budget names the count that it uses. `block_counts` is also
 what the layouts are built from, so a count cannot disagree with the model that is trained.
 
 Left out: measured seconds and bytes (`results`), and any choice of kernels.
@@ -41,7 +41,7 @@ def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
     one (of each row's, balanced).
 
     `erk` gives matrix l a density proportional to (rows + columns) / (rows * columns), capped at 1,
-    with the total preserved (REFERENCE section 1); `uniform` gives all the same.
+    with the total preserved (docs/method.md); `uniform` gives all the same.
     """
     sparsity.check_blocks(model.projections)
     size = sparsity.block_size
@@ -180,6 +180,7 @@ class MemoryBytes:
     weights: int
     gradients: int
     moments: int
+    average: int  # of the weights, float32
     ages: int
     layout: int
     scratch: int  # one dense matrix that all share
@@ -222,7 +223,7 @@ def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:
 def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: bool = False) -> MemoryBytes:
     """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are
     the tensors that the backward pass keeps (about 14 of hidden width and 4 of MLP width a layer
-    and token), good to some tens of percent.
+    and token, with dropout a byte for each of two more), good to some tens of percent.
     """
     model, counts = spec.model, parameters(spec.model, spec.sparsity)
     blocks = block_counts(model, spec.sparsity)
@@ -231,18 +232,20 @@ def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: 
     moment = 8 if spec.optimizer.moments == "fp32" else 4
     active_blocks = sum(b.active for b in blocks.values())
     tokens = micro_batch * model.context
+    dropped = 2 * model.hidden if spec.optimizer.dropout else 0  # a byte for each number of both branches
     head = model.vocab_size * model.hidden
     chunk = logit_elements(tokens, model.vocab_size, model.hidden)
     return MemoryBytes(
         weights=value * counts.active,
         gradients=value * counts.active,
         moments=moment * counts.active,
+        average=4 * counts.active if spec.optimizer.average else 0,
         ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
         layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
         scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
         resident=compute * sum(b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device))
         if resident
         else 0,
-        activations=tokens * model.layers * (14 * model.hidden + 4 * model.intermediate) * compute,
+        activations=tokens * model.layers * ((14 * model.hidden + 4 * model.intermediate) * compute + dropped),
         logits=chunk * (compute + 8) + head * (4 if compute == 4 else 4 + compute) + tokens * model.hidden * compute,
     )

@@ -1,4 +1,4 @@
-"""Named model sizes: the two papers' ladders (REFERENCE section 2) and a laptop ladder of ours.
+"""Named model sizes: the two papers' ladders (docs/method.md) and a laptop ladder of ours.
 
 A name is `family-size` ("dc-60m", "smet-350m", "laptop-s"). What a size looks like is kept apart
 from how it is trained, so the vocabulary and the context are arguments. `dense_lr` gives the
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from raysparse.spec import ModelSpec
 
-# name: hidden, intermediate, layers, heads
-SHAPES: dict[str, tuple[int, int, int, int]] = {
+Shape = tuple[int, int, int, int]  # hidden, intermediate, layers, heads
+
+SHAPES: dict[str, Shape] = {
     # Ours, for two CPU cores and a byte vocabulary: 25k to 0.7M weights in the projections, times
     # 2-3.5 a step.
     "laptop-xs": (32, 96, 2, 2),
@@ -90,7 +91,7 @@ def dense_lr(model: ModelSpec) -> float:
     """Dense peak learning rate of a shape: its own where it has one, else 0.0226 / sqrt(hidden).
 
     The formula goes through the nine rates of `DENSE_LR` (widths 32 to 2048, each within a factor
-    of 2, smet-60m the farthest). It knows nothing of depth, batch and tokens: tune it.
+    of about 2, smet-60m the farthest). It knows nothing of depth, batch and tokens: tune it.
     """
     return DENSE_LR[model.name] if has_own_rate(model) else RATE_AT_WIDTH_1 * model.hidden**-0.5
 
@@ -102,11 +103,12 @@ def shape_near(
 
     Depth, heads and the ratio of widths follow the named size of the nearest width; widths are
     multiples of `multiple`, from 256 on of 8 times that. Of those the one nearest to `active` is
-    taken. The name says what it is: "h88-i232-l3-a2". Raises ValueError when none is near.
+    taken, a depth unlike its neighbour's counting against it. The name says what it is:
+    "h88-i232-l3-a2". Raises ValueError when none is near.
     """
     found = min(
         _shapes_around(active, density, vocab_size, multiple),
-        key=lambda s: abs(math.log(_active(s, density, vocab_size) / active)),
+        key=lambda s: abs(math.log(_active(s, density, vocab_size) / active)) + 0.25 * _depth_off(s),
     )
     got = _active(found, density, vocab_size)
     if not 0.5 < got / active < 2.0:
@@ -122,7 +124,14 @@ def shape_near(
     )  # fmt: skip
 
 
-Shape = tuple[int, int, int, int]
+def _depth_off(shape: Shape) -> float:
+    """How far the depth is from that of the named size of the nearest width, in logarithms."""
+    return abs(math.log(_neighbour(shape[0])[2] / shape[2]))
+
+
+def _neighbour(hidden: int) -> Shape:
+    """The named size of the nearest width."""
+    return min(SHAPES.values(), key=lambda s: abs(math.log(s[0] / hidden)))
 
 
 def _active(shape: Shape, density: float, vocab_size: int) -> float:
@@ -134,10 +143,9 @@ def _active(shape: Shape, density: float, vocab_size: int) -> float:
 
 def _shapes_around(active: float, density: float, vocab_size: int, multiple: int) -> Iterator[Shape]:
     """Candidates: widths of about the right size, each with the depths near its neighbour's."""
-    ladder = sorted(SHAPES.values(), key=lambda s: s[0])
-    for layers in sorted({s[2] for s in ladder}):
+    for layers in sorted({s[2] for s in SHAPES.values()}):
         for hidden in [*range(multiple, 256, multiple), *range(256, 8193, 8 * multiple)]:
-            near = min(ladder, key=lambda s: abs(math.log(s[0] / hidden)))
+            near = _neighbour(hidden)
             if abs(math.log(near[2] / layers)) > 0.5:
                 continue
             size = _active((hidden, near[1] * hidden // near[0], layers, 1), density, vocab_size)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -37,11 +38,14 @@ FINAL: frozenset[str] = frozenset({"completed", "pruned", "diverged"})
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Validation loss after `step` steps and `tokens` training tokens, nats per token."""
+    """Validation loss after `step` steps and `tokens` training tokens, nats per token; with the
+    averaged weights too where a trial keeps them.
+    """
 
     step: int
     tokens: int
     loss: float
+    average_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,7 @@ MEASURED: dict[str, str] = {
     "tokens_per_second": "float64",
     "train_loss": "float64", "validation_loss": "float64", "validation_bits_per_byte": "float64",
     "best_validation_loss": "float64", "best_step": "int64",
+    "average_validation_loss": "float64", "best_average_validation_loss": "float64", "best_average_step": "int64",
     "evaluations": "evaluations",
     "bytes_predicted": "json", "bytes_measured": "json",
     "workers": "int64", "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
@@ -120,7 +125,8 @@ def schema(kind: type[TrialSpec] = TrialSpec) -> pa.Schema:
     """
     import pyarrow as pa
 
-    evaluation = pa.struct([("step", pa.int64()), ("tokens", pa.int64()), ("loss", pa.float64())])
+    loss = pa.float64()
+    evaluation = pa.struct([("step", pa.int64()), ("tokens", pa.int64()), ("loss", loss), ("average_loss", loss)])
     types = {
         "string": pa.string(),
         "json": pa.string(),
@@ -147,9 +153,10 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
     per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
     micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
     predicted = counts.memory(spec, micro_batch=micro_batch, device=placement.device, resident=placement.resident)
-    best = min(outcome.evaluations, key=lambda e: e.loss, default=None)
+    found = outcome.to_dict()
     measured: dict[str, Any] = {
-        **outcome.to_dict(),
+        **found,
+        **_of_evaluations(found["evaluations"]),
         "workers": placement.workers,
         "params_total": params.total, "params_embedding": params.embedding, "params_head": params.head,
         "params_norm": params.norm, "params_sparse_total": params.sparse_total,
@@ -157,7 +164,6 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
         "params_active_non_embedding": params.active_non_embedding,
         "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
-        "best_validation_loss": best and best.loss, "best_step": best and best.step,
         "bytes_predicted": dataclasses.asdict(predicted),
         "spec": spec.to_dict(),
     }  # fmt: skip
@@ -173,6 +179,22 @@ def _described(spec: TrialSpec) -> dict[str, Any]:
     return known | {column: spec.at(path) for column, (path, _) in spec_columns(type(spec)).items()}
 
 
+def _of_evaluations(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The best evaluation and its step, of the weights as they are and of their average, whose last
+    loss is here too.
+    """
+    averaged = [e for e in evaluations if e.get("average_loss") is not None]
+    best = min(evaluations, key=lambda e: e["loss"], default=None)
+    best_averaged = min(averaged, key=lambda e: e["average_loss"], default=None)
+    return {
+        "best_validation_loss": best and best["loss"],
+        "best_step": best and best["step"],
+        "average_validation_loss": averaged[-1]["average_loss"] if averaged else None,
+        "best_average_validation_loss": best_averaged and best_averaged["average_loss"],
+        "best_average_step": best_averaged and best_averaged["step"],
+    }
+
+
 def completed(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the journal with every column: an older one lacks fields that were added since,
     which its own spec tells at their defaults.
@@ -180,8 +202,7 @@ def completed(row: dict[str, Any]) -> dict[str, Any]:
     if set(MEASURED) <= set(row) and set(spec_columns()) <= set(row):
         return row
     empty: dict[str, Any] = dict.fromkeys(MEASURED)
-    best = min(row["evaluations"] or (), key=lambda e: e["loss"], default=None)
-    found = {"best_validation_loss": best and best["loss"], "best_step": best and best["step"]}
+    found = _of_evaluations(row["evaluations"] or ())
     return empty | found | _described(TrialSpec.from_dict(json.loads(row["spec"]))) | row
 
 

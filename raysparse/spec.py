@@ -28,6 +28,7 @@ LearningRateScaling = Literal["rsqrt", "inverse", "none"]
 Distribution = Literal["uniform", "erk"]
 PruneRule = Literal["magnitude", "soft_magnitude"]
 Moments = Literal["fp32", "bf16_stochastic"]
+DecayPer = Literal["own_rate", "dense_rate", "run"]
 
 # Part of every trial id: raise it when the meaning of a field changes, so that old results are
 # never taken for new ones.
@@ -36,7 +37,7 @@ IDENTITY_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Record):
-    """A LLaMA shape (REFERENCE section 2): RMSNorm, rotary embedding, SwiGLU, no biases, untied
+    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied
     head.
     """
 
@@ -76,7 +77,7 @@ class ModelSpec(Record):
 @dataclass(frozen=True, kw_only=True)
 class SparsitySpec(Record):
     """How the seven projection matrices of every layer are kept sparse (SMET, arXiv 2606.00888;
-    REFERENCE section 1).
+    docs/method.md, section 1).
 
     density is the fraction of weights kept, exact per matrix up to one block. `update_ratio` falls
     along a cosine to `update_ratio_final` over the run. Methods: `dense`; `static` (random mask,
@@ -193,32 +194,51 @@ class DataSpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Record):
-    """Adam with SMET's parts (REFERENCE section 1): linear warm-up, then cosine to
+    """Adam with SMET's parts (docs/method.md): linear warm-up, then cosine to
     `final_lr_fraction` of the peak.
+
+    Weight decay is decoupled; it shrinks matrices, embedding and head, not norms. What one unit
+    of it means is `decay_per` (`decay` has the formulas): `own_rate`, `dense_rate`, or `run`, where
+    it counts the time scales tau = 1 / (lr x decay) steps of AdamW in the run: tau is 1 /
+    weight_decay of the run (arXiv 2505.13738).
     """
 
     lr: float = 1e-3  # peak, of the dense parameters; the sparse matrices' is lr * SparsitySpec.learning_rate_factor
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.0  # decoupled; on matrices, not on norms
+    weight_decay: float = 0.0  # 0 is off, whatever its unit
     clip: float = 1.0  # largest gradient norm over all parameters, dense and compact; 0 turns it off
     warmup_fraction: float = 0.1
     final_lr_fraction: float = 0.1
     batch_sequences: int = 512  # sequences a step, over all workers and micro-batches
     moments: Moments = "fp32"
+    decay_per: DecayPer = added("own_rate")
+    dropout: float = added(0.0)  # probability, of each number of a residual branch in training (model/dropout.py)
+    average: float = added(0.0)  # time scale of the weights' moving average as a share of the run; 0 keeps none
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.lr) and self.lr > 0, "optimizer.lr", self.lr, "a positive number")
         for key in ("beta1", "beta2"):
             require(0.0 <= getattr(self, key) < 1.0, f"optimizer.{key}", getattr(self, key), "a number in [0, 1)")
         require(self.eps > 0, "optimizer.eps", self.eps, "a positive number")
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 (off) or more")
+        is_amount = math.isfinite(self.weight_decay) and self.weight_decay >= 0
+        require(is_amount, "optimizer.weight_decay", self.weight_decay, "0 (off) or a positive number")
         require(self.clip >= 0, "optimizer.clip", self.clip, "0 (off) or a positive norm")
         for key in ("warmup_fraction", "final_lr_fraction"):
             require(0.0 <= getattr(self, key) <= 1.0, f"optimizer.{key}", getattr(self, key), "a fraction in [0, 1]")
         require(self.batch_sequences >= 1, "optimizer.batch_sequences", self.batch_sequences, "at least 1")
         require_choice("optimizer.moments", self.moments, Moments)
+        require_choice("optimizer.decay_per", self.decay_per, DecayPer)
+        require(0.0 <= self.dropout < 1.0, "optimizer.dropout", self.dropout, "0 (off) or a probability below 1")
+        require(0.0 <= self.average <= 1.0, "optimizer.average", self.average, "0 (off) or a fraction of the run")
+
+    def decay(self, rate: float, factor: float, steps: int) -> float:
+        """Share of its weights that one step takes away from a group at `factor` times the dense
+        `rate`, in a run of `steps`.
+        """
+        per_unit = {"own_rate": rate * factor, "dense_rate": rate, "run": rate / (self.lr * steps)}
+        return per_unit[self.decay_per] * self.weight_decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +271,14 @@ class TrialSpec(Record):
             raise ValueError(
                 f"{self.unique_sequences} sequences x {self.data.epochs:g} epochs do not fill one batch of "
                 f"{self.optimizer.batch_sequences} sequences; lower optimizer.batch_sequences or train for longer"
+            )
+        factor = max(1.0, self.sparsity.learning_rate_factor)
+        decay = self.optimizer.decay(self.optimizer.lr, factor, self.steps)
+        if decay >= 1.0:
+            raise ValueError(
+                f"optimizer.weight_decay {self.optimizer.weight_decay:g} (decay_per {self.optimizer.decay_per!r}) "
+                f"takes {decay:.3g} of every weight in a step at the peak rate, expected less than 1; lower it or "
+                f"optimizer.lr"
             )
 
     @property

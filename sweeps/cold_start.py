@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from raysparse import ladder
-from raysparse.console import cli
+from raysparse.console import script
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore, prepare
 from raysparse.data.tokenizer import vocab_size
@@ -136,7 +136,7 @@ def draw(curves: dict[str, np.ndarray], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@cli.guarded
+@script.guarded
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regime", choices=REGIMES, default="gentle", help="(default: %(default)s)")

@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from statistics import mean, stdev
 
-from raysparse.console import arguments, cli
+from raysparse.console import arguments, script
 from raysparse.data.tokenizer import vocab_size
 from raysparse.results import Results
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
@@ -72,12 +72,12 @@ def table(results: Results) -> str:
     return "\n".join([*lines, "", f"dense: {mean(dense):.3f} ± {stdev(dense):.3f}"])
 
 
-@cli.guarded
+@script.guarded
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_run_arguments(parser, name="methods")
     args = parser.parse_args()
-    summary = cli.run_plan(Plan(specs=specs()), args)
+    summary = script.run_plan(Plan(specs=specs()), args)
     if summary.unfinished:
         return 1
     print(table(Results(summary.folder)))

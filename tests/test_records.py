@@ -36,9 +36,12 @@ def test_names_are_for_people_and_everything_else_is_identity():
         spec.replace(data=spec.data.replace(epochs=1.0)),
         spec.replace(sparsity=spec.sparsity.replace(regrowth_warmup=0)),
         spec.replace(optimizer=spec.optimizer.replace(lr=1e-4)),
+        spec.replace(optimizer=spec.optimizer.replace(decay_per="run")),
+        spec.replace(optimizer=spec.optimizer.replace(average=0.1)),
+        spec.replace(optimizer=spec.optimizer.replace(dropout=0.1)),
         spec.replace(model=spec.model.replace(layers=1)),
     ]
-    assert len({spec.trial_id, *(other.trial_id for other in others)}) == 7
+    assert len({spec.trial_id, *(other.trial_id for other in others)}) == len(others) + 1
 
 
 def test_the_id_does_not_drift():
@@ -72,6 +75,21 @@ def test_an_unknown_field_is_refused_not_dropped():
         (lambda: DataSpec(epochs=0), r"data\.epochs is 0\.0, expected a positive number"),
         (lambda: DataSpec(epochs=float("nan")), r"data\.epochs is nan"),
         (lambda: OptimizerSpec(lr=-1), r"optimizer\.lr is -1"),
+        (lambda: OptimizerSpec(weight_decay=float("inf")), r"optimizer\.weight_decay is inf, expected 0 \(off\) or"),
+        (
+            lambda: OptimizerSpec(average=2.0),
+            r"optimizer\.average is 2\.0, expected 0 \(off\) or a fraction of the run",
+        ),
+        (lambda: OptimizerSpec(dropout=1.0), r"optimizer\.dropout is 1\.0, expected 0 \(off\) or a probability below"),
+        (lambda: OptimizerSpec(decay_per="rate"), "expected one of own_rate, dense_rate, run"),
+        (
+            lambda: small_trial(optimizer={"weight_decay": 100.0}),  # times 5e-3, and 2 at density .25
+            r"weight_decay 100 \(decay_per 'own_rate'\) takes 1 of every weight in a step.*lower it or optimizer\.lr",
+        ),
+        (
+            lambda: small_trial(optimizer={"weight_decay": 50.0, "decay_per": "run"}),
+            r"takes 1\.22 of every weight in a step",
+        ),
         (lambda: small_trial(data={"unique_tokens": 10}), "less than one sequence"),
         (lambda: small_trial(optimizer={"batch_sequences": 4096}), "do not fill one batch"),
         (lambda: small_trial(sparsity={"layout": "tile", "block": 5}), "choose a block that divides 16"),
@@ -114,20 +132,20 @@ def test_parameter_counts_of_known_models(name, millions):
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("kind", [("element", 1, False), ("run", 4, False), ("tile", 4, False), ("tile", 4, True)])
 @pytest.mark.parametrize("distribution", ["uniform", "erk"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16_master"])
-def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution, precision):
+@pytest.mark.parametrize(("precision", "average"), [("fp32", 0.0), ("bf16_master", 0.1), ("bf16", 0.1)])
+def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution, precision, average):
     layout, block, balanced = kind
     method = "dense" if density == 1.0 else "smet"
     density = max(density, 0.125) if balanced else density
     sparsity = {"layout": layout, "block": block, "distribution": distribution, "balanced": balanced}
-    spec = small_trial(method, density, sparsity=sparsity, precision=precision)
+    spec = small_trial(method, density, sparsity=sparsity, precision=precision, optimizer={"average": average})
     state, count = TrainState(spec, Placement(resident=True)), counts.parameters(spec.model, spec.sparsity)
     dense = sum(p.numel() for p in state.model.parameters())
     assert count.active == dense + state.weights.arena.values.numel()
     assert count.embedding == state.model.embedding.numel()
     assert count.head == state.model.head.numel()
     predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4, resident=True)), state.bytes_by_kind()
-    for what in ("weights", "gradients", "moments", "ages", "layout", "scratch", "resident"):
+    for what in ("weights", "gradients", "moments", "average", "ages", "layout", "scratch", "resident"):
         assert predicted[what] == held[what], what
 
 
@@ -177,6 +195,41 @@ def test_the_table_holds_every_trial_once_however_often_it_is_recorded(tmp_path)
     assert pq.read_table(tmp_path / "results.parquet").equals(table)
     assert sorted(table["validation_loss"].to_pylist(), key=str) == [2.5, None]
     assert held.finished() == {small_trial().trial_id}
+
+
+def test_a_row_tells_the_best_evaluation_and_its_step_of_the_weights_and_of_their_average():
+    seen = (Evaluation(10, 1280, 3.0, 3.5), Evaluation(20, 2560, 2.2, 2.4), Evaluation(30, 3840, 2.6, 2.3),
+            Evaluation(41, 5248, 3.1, 2.5))  # fmt: skip
+    outcome = Outcome(status="completed", validation_loss=3.1, steps=41, tokens=5248, evaluations=seen)
+    row = make_row(small_trial(), Placement(), outcome)
+    assert (row["validation_loss"], row["best_validation_loss"], row["best_step"]) == (3.1, 2.2, 20)
+    averaged = (row["average_validation_loss"], row["best_average_validation_loss"], row["best_average_step"])
+    assert averaged == (2.5, 2.3, 30)
+    without = make_row(small_trial(), Placement(), completed())
+    assert (without["average_validation_loss"], without["best_average_step"]) == (None, None)
+
+
+def test_a_row_written_before_there_were_averages_is_read_with_what_it_holds(tmp_path):
+    """Its evaluations have no average_loss, its spec no field that came later."""
+    row = make_row(small_trial(), Placement(), completed())
+    later = [
+        "decay_per",
+        "dropout",
+        "average",
+        "average_validation_loss",
+        "best_average_validation_loss",
+        "best_average_step",
+    ]
+    spec = json.loads(row["spec"])
+    for name in later[:3]:
+        del spec["optimizer"][name]
+    old = {k: v for k, v in row.items() if k not in later} | {"spec": json.dumps(spec)}
+    old["evaluations"] = [{k: v for k, v in e.items() if k != "average_loss"} for e in row["evaluations"]]
+    Folder(tmp_path).write_json(f"journal/{row['trial_id']}.json", old)
+    (again,) = Results(Folder(tmp_path)).table().to_pylist()
+    assert (again["decay_per"], again["average"]) == ("own_rate", 0.0)
+    assert (again["best_validation_loss"], again["best_step"]) == (2.5, 41)
+    assert (again["average_validation_loss"], again["evaluations"][0]["average_loss"]) == (None, None)
 
 
 def test_a_row_says_what_was_really_spent():

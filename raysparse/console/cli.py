@@ -13,128 +13,25 @@ Left out: whatever is slow to import, until a verb needs it; questions (each is 
 from __future__ import annotations
 
 import argparse
-import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from raysparse.console import arguments
+from raysparse.console import arguments, script
 from raysparse.console.arguments import STORAGE
+from raysparse.record import nearest
 
 if TYPE_CHECKING:
-    from raysparse.run_folder import RunFolder
     from raysparse.sweep.plan import Plan
-    from raysparse.sweep.runner import Summary
-    from raysparse.sweep.settings import Settings
-
-Arguments = ParamSpec("Arguments")
-
-
-def guarded(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """A command that returns its exit status whatever the user did: 2 with one line on stderr, 130
-    after Ctrl-C.
-    """
-
-    @functools.wraps(command)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("\nstopped; finished trials are kept. Run the same command again to continue.", file=sys.stderr)
-            return 130
-
-    return run
-
-
-def settings_from(args: argparse.Namespace) -> Settings:
-    from raysparse.sweep.settings import Settings
-
-    address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus)
-
-
-def run_folder(args: argparse.Namespace) -> RunFolder:
-    from raysparse.files import Folder
-    from raysparse.run_folder import RunFolder
-
-    return RunFolder.named(Folder(args.storage), args.name)
-
-
-def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
-    """Run a plan as the run arguments say and print how it went."""
-    from rich.console import Console
-
-    from raysparse.console.progress import Display
-    from raysparse.files import Folder
-    from raysparse.sweep import runner
-
-    console = Console(highlight=False, soft_wrap=True)
-    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=Display(console=console))
-    where = summary.folder.uri
-    if summary.ran:
-        console.print(f"{summary.finished} of {summary.trials} trials are finished: {where}/results.parquet")
-    else:
-        console.print(
-            f"nothing to do: {summary.finished} of {summary.trials} trials are finished already: "
-            f"{where}/results.parquet"
-        )
-    if summary.unaffordable:
-        console.print(f"{summary.unaffordable} trials did not fit the budget; raise it and run again to add them")
-    for name, reason in summary.unfinished.items():
-        console.print(f"{name}: {reason}")
-    if summary.unfinished:
-        console.print(f"{len(summary.unfinished)} trials ended badly; run again to try them once more")
-    return summary
-
-
-def show_plan(plan: Plan, args: argparse.Namespace) -> None:
-    """Print a plan and its cost."""
-    from rich.console import Console
-
-    from raysparse.console.tables import plan_table
-
-    slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
-    Console(highlight=False).print(plan_table(plan, slots=slots))
-
-
-def save_plan(plan: Plan, path: str) -> None:
-    """Write a plan file for `raysparse sweep`."""
-    import json
-
-    from raysparse.files import write_file_atomically
-
-    write_file_atomically(Path(path), (json.dumps(plan.to_dict(), indent=1) + "\n").encode())
-
-
-def load_plan(path: str) -> Plan:
-    """A plan from a JSON file, or from a run folder."""
-    import json
-
-    from raysparse.files import Folder
-    from raysparse.sweep.plan import Plan, load
-
-    if Path(path).is_dir() or "://" in path:
-        return load(Folder(path))
-    if not Path(path).is_file():
-        raise ValueError(f"there is no plan {path!r}; `python sweeps/grid.py --plan FILE` writes one")
-    try:
-        return Plan.from_dict(json.loads(Path(path).read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"plan {path!r} is not valid JSON: {error}") from error
 
 
 def command_plan(args: argparse.Namespace) -> int:
-    show_plan(load_plan(args.plan), args)
+    script.show_plan(script.load_plan(args.plan), args)
     return 0
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    summary = run_plan(load_plan(args.plan), args)
+    summary = script.run_plan(script.load_plan(args.plan), args)
     return 1 if summary.unfinished else 0
 
 
@@ -149,33 +46,65 @@ def command_status(args: argparse.Namespace) -> int:
 
 
 def command_train(args: argparse.Namespace) -> int:
-    from raysparse.data.tokenizer import vocab_size
-    from raysparse.spec import DataSpec, Placement
+    from raysparse.spec import Placement
     from raysparse.sweep.plan import Plan
-    from raysparse.sweep.planners.recipe import Recipe
 
-    sparsity, optimizer = arguments.engine_from(args)
-    recipe = Recipe(
-        vocab_size=vocab_size(args.tokenizer),
-        method=args.method,
-        context=args.context,
-        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
-        sparsity=sparsity,
-        optimizer=optimizer,
-        precision=args.precision,
-    )
-    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed)
-    args.executor, args.name = "inline", args.name or f"train-{spec.trial_id}"
-    summary = run_plan(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
-    print(f"trial {spec.trial_id}: {summary.folder.uri}/trials/{spec.trial_id}")
+    args.executor = "inline"
+    if args.source:
+        return _train_from(args)
+    if not args.size:
+        raise ValueError("train what? Give a SIZE of the ladder, or --from RUN_FOLDER for what a sweep recommends")
+    recipe, fixed = arguments.recipe_from(args), arguments.fixed_from(args)
+    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed or 0, settings=fixed)
+    args.name = args.name or f"train-{spec.trial_id}"
+    return _train_one(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
+
+
+def _train_one(plan: Plan, args: argparse.Namespace) -> int:
+    [spec] = plan.specs
+    summary = script.run_plan(plan, args)
+    print(f"trial {spec.trial_id}: {summary.folder.trial(spec.trial_id).uri}")
     return 1 if summary.unfinished else 0
 
 
-def command_ledger(args: argparse.Namespace) -> int:
+def _train_from(args: argparse.Namespace) -> int:
+    """What a run folder recommends, or one of its rows again."""
+    from raysparse.console.training import train_recommended
+    from raysparse.run_folder import RunFolder
+    from raysparse.sweep.budget import Budget
+    from raysparse.sweep.plan import load
+
+    folder = RunFolder(args.source)
+    if not args.row:
+        return train_recommended(args, folder, both=False, budget=args.budget, unique_tokens=None, seed=args.seed)
+    plan = load(folder)
+    found = [spec for spec in plan.specs if spec.trial_id.startswith(args.row)]
+    if len(found) != 1:
+        near = nearest(args.row, plan.trial_ids)
+        raise ValueError(f"--row {args.row!r} names {len(found)} trials of {folder.uri}, expected one trial id{near}")
+    spec = found[0] if args.seed is None else found[0].replace(seed=args.seed)
+    for path, value in arguments.fixed_from(args).items():
+        spec = spec.with_field(path, value)
+    args.name, args.storage = args.name or f"train-{spec.trial_id}", folder.storage.uri
+    return _train_one(plan.replace(specs=(spec,), planner=None, stopping=None, budget=Budget()), args)
+
+
+def command_fields(args: argparse.Namespace) -> int:
+    """Every field of a trial with its type, for --set."""
+    from raysparse.record import leaves
+    from raysparse.spec import TrialSpec
+
+    for path, kind in leaves(TrialSpec):
+        choices = get_args(kind)
+        print(f"{path:32} {' | '.join(map(str, choices)) if choices else kind.__name__}")
+    return 0
+
+
+def command_memory(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from raysparse import ladder
-    from raysparse.console.tables import ledger_table
+    from raysparse.console.tables import memory_table
     from raysparse.spec import DataSpec, Placement, TrialSpec
 
     sparsity, optimizer = arguments.engine_from(args)
@@ -192,7 +121,7 @@ def command_ledger(args: argparse.Namespace) -> int:
 
         measured = TrainState(spec, Placement(device=args.device, resident=args.resident)).bytes_by_kind()
     Console(highlight=False, soft_wrap=True).print(
-        ledger_table(
+        memory_table(
             spec, micro_batch=args.batch_sequences, device=args.device, resident=args.resident, measured=measured
         )
     )
@@ -225,7 +154,10 @@ def parser() -> argparse.ArgumentParser:
 
     _add_train(verbs)
 
-    _add_ledger(verbs)
+    _add_memory(verbs)
+
+    fields = verbs.add_parser("fields", help="the fields of a trial that --set takes, with their types")
+    fields.set_defaults(command=command_fields)
 
     doctor = verbs.add_parser("doctor", help="check this machine: versions, devices, memory, storage, Ray")
     doctor.add_argument("--storage", default=STORAGE)
@@ -235,48 +167,50 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_train(verbs: Any) -> None:
     from raysparse.ladder import SHAPES
-    from raysparse.spec import Method
 
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
-    train.add_argument("size", metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    train.add_argument("size", metavar="SIZE", nargs="?", default="", help=f"one of {', '.join(SHAPES)}")
     train.add_argument(
         "--density", type=float, default=0.5, help="fraction of the weights kept (%(default)s); 1 trains dense"
     )
-    train.add_argument("--method", choices=get_args(Method), default="smet")
     train.add_argument("--unique-tokens", type=int, default=131_072)
     train.add_argument("--epochs", type=float, default=1.0)
-    train.add_argument("--batch-sequences", type=int, default=16)
-    train.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
-    train.add_argument("--corpus", default="python", help="a name, path, glob, or hf:NAME (%(default)s)")
-    train.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
-    train.add_argument("--validation-tokens", type=int, default=65_536)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=int, default=None, help="(0, or with --from one that the sweep did not use)")
+    train.add_argument(
+        "--from", dest="source", default="", metavar="RUN_FOLDER", help="train what this sweep recommends"
+    )
+    train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
+    train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument("--storage", default=STORAGE)
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
+    arguments.add_data_arguments(train)
     arguments.add_engine_arguments(train)
-    train.set_defaults(command=command_train, address="", slots=0, gpus=0.0)
+    train.set_defaults(
+        command=command_train, address="", slots=0, gpus=0.0, batch_sequences=16, validation_tokens=65_536,
+        update_every=100, evaluations=8,
+    )  # fmt: skip
 
 
-def _add_ledger(verbs: Any) -> None:
+def _add_memory(verbs: Any) -> None:
     from raysparse.ladder import SHAPES
     from raysparse.spec import Method
 
-    ledger = verbs.add_parser("ledger", help="bytes of one worker by kind, predicted, and measured with --measure")
-    ledger.add_argument("--model", required=True, metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
-    ledger.add_argument("--density", type=float, default=0.1, help="fraction of the weights kept (%(default)s)")
-    ledger.add_argument("--method", choices=get_args(Method), default="smet", help="(%(default)s)")
+    memory = verbs.add_parser("memory", help="bytes of one worker by kind, predicted, and measured with --measure")
+    memory.add_argument("--model", required=True, metavar="SIZE", help=f"one of {', '.join(SHAPES)}")
+    memory.add_argument("--density", type=float, default=0.1, help="fraction of the weights kept (%(default)s)")
+    memory.add_argument("--method", choices=get_args(Method), default="smet", help="(%(default)s)")
     for flag, number in (("--vocab-size", 32_000), ("--context", 256)):
-        ledger.add_argument(flag, type=int, default=number, help="(%(default)s)")
-    ledger.add_argument(
+        memory.add_argument(flag, type=int, default=number, help="(%(default)s)")
+    memory.add_argument(
         "--micro-batch", type=int, default=32, dest="batch_sequences", help="sequences in a forward pass (%(default)s)"
     )
-    ledger.add_argument("--device", default="cpu", help="where products run, cpu or cuda (%(default)s)")
-    ledger.add_argument("--measure", action="store_true", help="build the model and add up its storages")
-    arguments.add_engine_arguments(ledger, precision="bf16", moments="bf16_stochastic")
-    ledger.set_defaults(command=command_ledger)
+    memory.add_argument("--device", default="cpu", help="where products run, cpu or cuda (%(default)s)")
+    memory.add_argument("--measure", action="store_true", help="build the model and add up its storages")
+    arguments.add_engine_arguments(memory, precision="bf16", moments="bf16_stochastic")
+    memory.set_defaults(command=command_memory, update_every=100)
 
 
-@guarded
+@script.guarded
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raysparse import counts
+from raysparse import counts, ladder
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import TrialSpec
@@ -38,12 +39,15 @@ def plan_table(plan: Plan, *, slots: int) -> RenderableType:
         table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
     total = plan.total()
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
-    return Group(*_axes(plan), "", table, "", *_notes(plan, total, slots))
+    asked = plan.planner.question() if plan.planner is not None else ()
+    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots))
 
 
 def _axes(plan: Plan) -> list[str]:
     """What the trials have in common and where they differ, a line each."""
     specs = plan.specs
+    if not specs:
+        return ["no trial is planned ahead"]
     axes: dict[str, set[str] | set[int] | set[float]] = {
         "corpus": {f"{s.data.corpus}, tokenizer {s.data.tokenizer}, context {s.model.context}" for s in specs},
         "methods": {str(s.sparsity.method) for s in specs},
@@ -51,10 +55,13 @@ def _axes(plan: Plan) -> list[str]:
         "epochs": {s.data.epochs for s in specs},
         "seeds": {s.seed for s in specs},
     }
-    return [f"{len(specs)} trials"] + [
-        f"  {name + ':':<15}" + ", ".join(v if isinstance(v, str) else f"{v:,g}" for v in sorted(values))
-        for name, values in axes.items()
-    ]
+    return [f"{len(specs)} trials"] + [f"  {name + ':':<15}{_listed(sorted(values))}" for name, values in axes.items()]
+
+
+def _listed(values: list[Any], most: int = 8) -> str:
+    """The values, or the first, the last and how many."""
+    said = [v if isinstance(v, str) else f"{v:,.5g}" for v in values]
+    return ", ".join(said) if len(said) <= most else f"{said[0]} to {said[-1]} ({len(said)} values)"
 
 
 def _cost_cells(cost: Cost) -> list[str]:
@@ -78,11 +85,17 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
         said = " and ".join(
             f"{amount(limit)} {UNIT_NAMES[plan.budget.unit]} {where}" for where, limit in limits if limit is not None
         )
-        notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials, the cheapest ones.")
+        cheapest = "" if len(fits) == len(plan.specs) else ", the cheapest ones"
+        notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials{cheapest}.")
+        if plan.planner is not None:
+            notes.append("The planner spends what these leave of it, so it will take longer than they do.")
+    if any(not ladder.has_own_rate(spec.model) for spec in plan.specs):
+        names = sorted({spec.model.name for spec in plan.specs if not ladder.has_own_rate(spec.model)})
+        notes.append(f"No rate is published for {', '.join(names)}: 0.0226 / sqrt(hidden) unless one is given.")
     return notes
 
 
-def ledger_table(
+def memory_table(
     spec: TrialSpec, *, micro_batch: int, device: str, resident: bool = False, measured: dict[str, int] | None = None
 ) -> RenderableType:
     """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training

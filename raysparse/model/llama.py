@@ -1,4 +1,4 @@
-"""LLaMA, short: RMSNorm, rotary embedding, SwiGLU, no biases, untied head (REFERENCE section 2).
+"""LLaMA, short: RMSNorm, rotary embedding, SwiGLU, no biases, untied head (docs/method.md).
 
 Legend: b sequences, t tokens of one, h hidden width, a heads, e = h / a.
 
@@ -15,9 +15,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from raysparse.kernels import philox
+from raysparse.model.dropout import ATTENTION, MLP, Dropout
 from raysparse.model.loss import head_loss
 from raysparse.model.sparse_linear import SparseLinear
-from raysparse.sparsity.storage import COMPUTE_DTYPE, INIT_STD, STORAGE_DTYPE, SparseWeights
+from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
+from raysparse.sparsity.storage import INIT_STD, SparseWeights
 from raysparse.spec import ModelSpec, TrialSpec
 
 NORM_EPS = 1e-6
@@ -56,7 +58,7 @@ class Layer(nn.Module):
 
     def __init__(self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype):
         super().__init__()
-        self.heads = model.heads
+        self.number, self.heads = number, model.heads
         self.attention_norm = Norm(model.hidden, dtype)
         self.mlp_norm = Norm(model.hidden, dtype)
 
@@ -67,11 +69,12 @@ class Layer(nn.Module):
         self.output = linear("attention.output")
         self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        x = x + self.attend(self.attention_norm(x), cosine, sine)
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: Dropout | None) -> Tensor:
+        attended = self.attend(self.attention_norm(x), cosine, sine)
+        x = x + (attended if dropout is None else dropout(attended, self.number, ATTENTION))
         z = self.mlp_norm(x)
         mixed: Tensor = self.down(F.silu(self.gate(z)) * self.up(z))
-        return x + mixed
+        return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         b, t, h = z.shape
@@ -106,17 +109,19 @@ class Llama(nn.Module):
         self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)
         self.register_buffer("sine", sine.to(self.compute_dtype), persistent=False)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, dropout: Dropout | None = None) -> Tensor:
         """Final normed hidden states (b, t, h) of tokens (b, t)."""
         x = F.embedding(tokens, self.embedding).to(self.compute_dtype)
         t = tokens.shape[1]
         for layer in self.layers:
-            x = layer(x, self.cosine[:t], self.sine[:t])
+            x = layer(x, self.cosine[:t], self.sine[:t], dropout)
         normed: Tensor = self.norm(x)
         return normed
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Sum of next-token cross-entropies in nats, float32 scalar, over tokens (b, t + 1)."""
-        hidden = self.hidden(tokens[:, :-1])
+    def forward(self, tokens: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Sum of next-token cross-entropies in nats, float32 scalar, over tokens (b, t + 1); with
+        what is dropped in training.
+        """
+        hidden = self.hidden(tokens[:, :-1], dropout)
         loss: Tensor = head_loss(hidden.flatten(0, 1), self.head, tokens[:, 1:].flatten())
         return loss

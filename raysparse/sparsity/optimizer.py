@@ -6,7 +6,7 @@ in two numbers (learning-rate factor, weight decay) and in whether they have age
 (methods dense, static, set, rigl) is the case without ages. At density 1 it is therefore
 `torch.optim.Adam` to rounding, which a test holds.
 
-Formulas (SMET, arXiv 2606.00888, section 3; REFERENCE section 1), t the age of a weight in steps, W
+Formulas (SMET, arXiv 2606.00888, section 3; docs/method.md), t the age of a weight in steps, W
 the warm-up:
     m_hat = m / (1 - beta1^t),  v_hat = v / (1 - beta2^t),  w -= lr * min(t / W, 1) * m_hat /
     (sqrt(v_hat) + eps)
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from raysparse.kernels import ops, philox
-from raysparse.sparsity.storage import FROM_THE_START, Arena
+from raysparse.sparsity.arena import FROM_THE_START, Arena
 from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
 
 ROUNDING = 3  # what a Philox stream is for
@@ -59,6 +59,17 @@ def age_tables(optimizer: OptimizerSpec, sparsity: SparsitySpec, *, rate: float,
     return step_size.float(), correction.float()
 
 
+def average_share(optimizer: OptimizerSpec, step: int, steps: int) -> float:
+    """Weight of the values after 1-based `step` in their moving average, whose memory fades by b =
+    exp(-1 / (average x steps)) a step: (1 - b) / (1 - b^step).
+
+    The average is thereby normalised from its first step on, when it is the values themselves: the
+    initial weights are no part of it (the bias correction of Adam, written as a step size).
+    """
+    time_scale = optimizer.average * steps
+    return math.expm1(-1.0 / time_scale) / math.expm1(-step / time_scale)
+
+
 @dataclass
 class Group:
     """An arena and how it is treated: its rate is lr * factor."""
@@ -69,8 +80,8 @@ class Group:
 
 
 class Smet:
-    """The optimizer over all groups of a trial. It has no state of its own: moments and ages are in
-    the arenas.
+    """The optimizer over all groups of a trial. It has no state of its own: moments, ages and
+    averages are in the arenas.
     """
 
     def __init__(self, spec: TrialSpec, groups: list[Group]):
@@ -108,9 +119,11 @@ class Smet:
                 arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
                 tables[0].to(arena.values.device), tables[1].to(arena.values.device),
                 gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
-                decay=group_rate * spec.weight_decay if group.decays else 0.0,
+                decay=spec.decay(rate, group.factor, self.spec.steps) if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip
             arena.revision += 1
             arena.grad.zero_()
+            if arena.average is not None:
+                arena.follow(average_share(spec, step, self.spec.steps))
         return rate

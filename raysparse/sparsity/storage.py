@@ -1,96 +1,29 @@
-"""What is stored for the weights: flat arenas for values, gradients, moments and ages, one slot per
-active weight.
+"""The sparse matrices of a model: views of one arena for the active weights, and the products with
+them.
 
-All weights of a kind live in one flat tensor per state (an `Arena`), and matrices are views of it.
-The optimizer, the all-reduce and the checkpoint then see a handful of tensors whatever the depth of
-the model, and memory is what the counts say: there is no dense copy of a sparse matrix anywhere,
-only one scratch matrix that all of them share, filled right before the product that needs it (and
-reused for that product's weight gradient); tiles that pay off need not even that. Who has memory to
-spare can keep the dense weights instead (`resident`): they are then made once a step.
-
-Ages are kept as the number of topology updates since a block was regrown, one byte a block. 255
-means "since the start of training, or so long ago that it makes no difference" (`FROM_THE_START`).
+Memory is what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch
+matrix that all of them share, filled right before the product that needs it (and reused for that
+product's weight gradient); tiles that pay off need not even that. Who has memory to spare can keep
+the dense weights instead (`resident`): they are then made once a step.
 
 Left out: how a step changes values (`optimizer`), how blocks change places (`topology`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raysparse.counts import Blocks, block_counts, made_dense, needs_scratch, uses_tile_products
 from raysparse.kernels import ops, philox
+from raysparse.sparsity.arena import COMPUTE_DTYPE, MOMENT_DTYPE, STORAGE_DTYPE, Arena
 from raysparse.sparsity.layout import Layout
-from raysparse.spec import Moments, Precision, TrialSpec
+from raysparse.spec import TrialSpec
 
-FROM_THE_START = 255
 INITIAL_VALUES = 2  # what a Philox stream is for
 INIT_STD = 0.02
-
-STORAGE_DTYPE: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "bf16_master": torch.float32,
-}
-COMPUTE_DTYPE: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "bf16_master": torch.bfloat16,
-}
-MOMENT_DTYPE: dict[Moments, torch.dtype] = {"fp32": torch.float32, "bf16_stochastic": torch.bfloat16}
-
-
-class Arena:
-    """Flat storage for `count` weights: values, grad, exp_avg, exp_avg_sq, and uint8 ages of `ages`
-    blocks (0: none).
-    """
-
-    def __init__(
-        self, count: int, *, ages: int = 0, dtype: torch.dtype, moments: torch.dtype, device: torch.device | str
-    ):
-        self.values = torch.zeros(count, dtype=dtype, device=device)
-        self.grad = torch.zeros(count, dtype=dtype, device=device)
-        self.exp_avg = torch.zeros(count, dtype=moments, device=device)
-        self.exp_avg_sq = torch.zeros(count, dtype=moments, device=device)
-        self.revision = 0  # raised by whoever changes the values
-        self.age = torch.full((ages,), FROM_THE_START, dtype=torch.uint8, device=device) if ages else None
-
-    def states(self) -> dict[str, Tensor]:
-        """What lives from step to step (gradients do not), by name."""
-        kept = {"values": self.values, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
-        return kept if self.age is None else {**kept, "age": self.age}
-
-    def load(self, states: dict[str, Tensor]) -> None:
-        for name, tensor in self.states().items():
-            tensor.copy_(states[name])
-        self.revision += 1
-
-    def bytes_by_kind(self) -> dict[str, int]:
-        return {
-            "weights": self.values.nbytes,
-            "gradients": self.grad.nbytes,
-            "moments": self.exp_avg.nbytes + self.exp_avg_sq.nbytes,
-            "ages": 0 if self.age is None else self.age.nbytes,
-        }
-
-
-def adopt(parameters: Iterable[nn.Parameter], *, moments: torch.dtype) -> Arena:
-    """Move dense parameters into one arena: each becomes a view of it, and so does its .grad."""
-    parameters = list(parameters)
-    arena = Arena(
-        sum(p.numel() for p in parameters), dtype=parameters[0].dtype, moments=moments, device=parameters[0].device
-    )  # fmt: skip
-    start = 0
-    for p in parameters:
-        part = slice(start, start + p.numel())
-        arena.values[part] = p.data.view(-1)
-        p.data = arena.values[part].view_as(p)
-        p.grad = arena.grad[part].view_as(p)
-        start += p.numel()
-    return arena
 
 
 class SparseMatrix:
@@ -120,6 +53,7 @@ class SparseMatrix:
         self.values, self.grad = arena.values[part], arena.grad[part]
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
         self.age = None if arena.age is None else arena.age[first_block : first_block + layout.shape.active]
+        self.average = None if arena.average is None else arena.average[part]
         self.dense_gradient: Tensor | None = (
             None  # float32 (rows, columns), only around an update that regrows by gradient
         )
@@ -148,7 +82,8 @@ class SparseMatrix:
 
     def states(self) -> list[Tensor]:
         """What moves along when blocks change places."""
-        return [s for s in (self.values, self.exp_avg, self.exp_avg_sq, self.age) if s is not None]
+        states = (self.values, self.exp_avg, self.exp_avg_sq, self.age, self.average)
+        return [s for s in states if s is not None]
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T, (tokens, columns) -> (tokens, rows)."""
@@ -215,6 +150,7 @@ class SparseWeights:
             dtype=STORAGE_DTYPE[spec.precision],
             moments=MOMENT_DTYPE[spec.optimizer.moments],
             device=device,
+            averages=spec.optimizer.average > 0,
         )
         place = torch.device(device).type
         largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, place) else 0

@@ -3,8 +3,8 @@
 An update is a pure function of (weights, seed, matrix, update number), so ranks agree without
 talking and a resumed run repeats itself. The number of active blocks never changes, so storage
 stays where it is: survivors and regrown blocks are put back in ascending order inside it. A regrown
-block starts with value, moments and age 0. A block that was pruned cannot be regrown in the same
-update (as in the released SMET code).
+block starts with value, moments, average and age 0. A block that was pruned cannot be regrown in
+the same update (as in the released SMET code).
 
 Rules: prune by the sum of |w|, or softly, keeping a block with probability growing as score^3
 (Gumbel keys); regrow uniformly at random, or by the largest |gradient| (rigl, smet_grad). Balanced
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from raysparse.kernels import ops, philox
-from raysparse.sparsity.storage import FROM_THE_START, SparseMatrix, SparseWeights
+from raysparse.sparsity.arena import FROM_THE_START
+from raysparse.sparsity.storage import SparseMatrix, SparseWeights
 from raysparse.spec import SparsitySpec, TrialSpec
 
 REGROW, PRUNE = 4, 5  # what a Philox stream is for
-SOFT_EXPONENT = 3.0  # T of the soft rule: a block survives in proportion to score^T (REFERENCE section 1)
+SOFT_EXPONENT = 3.0  # T of the soft rule: a block survives in proportion to score^T (docs/method.md)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Summary:
     tried again by the next call; those in `unaffordable` wait for a larger budget.
     """
 
-    folder: Folder
+    folder: RunFolder
     trials: int
     ran: int
     finished: int
@@ -75,6 +75,8 @@ def run(
             plan.save(folder)
             try:
                 view.begin(plan, before)
+                for line in plan.planner.links(folder) if plan.planner is not None else ():
+                    view.say(line)
                 _execute(Job(plan, folder, chosen), settings, view)
             finally:
                 results.compact()

@@ -26,8 +26,17 @@ def evaluation_steps(spec: TrialSpec) -> set[int]:
     return {max(1, round(spec.steps * k / spec.evaluations)) for k in range(1, spec.evaluations + 1)}
 
 
-@torch.no_grad()
 def evaluate(state: TrainState, batches: Batches) -> Evaluation:
+    """The loss of the weights and, where a trial keeps it, of their average. Nats per token."""
+    loss, average_loss = validation_loss(state, batches), None
+    if state.spec.optimizer.average:
+        with state.averaged():
+            average_loss = validation_loss(state, batches)
+    return Evaluation(state.step, state.tokens, loss, average_loss)
+
+
+@torch.no_grad()
+def validation_loss(state: TrainState, batches: Batches) -> float:
     """Every rank takes its share of the validation sequences; all of them return the same result.
     Nats per token.
     """
@@ -38,4 +47,4 @@ def evaluate(state: TrainState, batches: Batches) -> Evaluation:
         total += state.model(torch.from_numpy(rows).to(state.device))
     ranks.sum_in_place([total])
     tokens = batches.validation_sequences * state.spec.model.context
-    return Evaluation(step=state.step, tokens=state.tokens, loss=total.item() / tokens)
+    return total.item() / tokens

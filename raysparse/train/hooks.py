@@ -83,6 +83,8 @@ def measurements(state: TrainState, record: StepRecord) -> dict[str, float | int
         found["regrown_share"] = state.last_change.regrown_share
     if state.evaluations and state.evaluations[-1].step == record.step:
         found["validation_loss"] = state.evaluations[-1].loss
+        if state.evaluations[-1].average_loss is not None:
+            found["average_validation_loss"] = state.evaluations[-1].average_loss
     return found
 
 
@@ -157,9 +159,13 @@ class TensorBoard(Hook):
         settings = {
             "model": spec.model.name, "method": spec.sparsity.method, "density": spec.sparsity.density,
             "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
-            "seed": spec.seed,
+            "weight_decay": spec.optimizer.weight_decay, "decay_per": spec.optimizer.decay_per,
+            "dropout": spec.optimizer.dropout, "average": spec.optimizer.average, "seed": spec.seed,
         }  # fmt: skip
-        results = {"final/validation_loss": state.evaluations[-1].loss}
+        last = state.evaluations[-1]
+        results = {"final/validation_loss": last.loss}
+        if last.average_loss is not None:
+            results["final/average_validation_loss"] = last.average_loss
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
             self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
         for name, value in results.items():

@@ -8,15 +8,18 @@ resumed equals one that was not, bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from raysparse.model.llama import Llama
 from raysparse.results import Evaluation
+from raysparse.sparsity.arena import MOMENT_DTYPE, adopt
 from raysparse.sparsity.optimizer import Group, Smet
-from raysparse.sparsity.storage import MOMENT_DTYPE, SparseWeights, adopt
+from raysparse.sparsity.storage import SparseWeights
 from raysparse.sparsity.topology import Change, Topology
 from raysparse.spec import Placement, TrialSpec
 from raysparse.train.reduce import GradientReducer
@@ -35,8 +38,9 @@ class TrainState:
         if placement.compile:
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
-        tables = adopt([self.model.embedding, self.model.head], moments=moments)
-        norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments)
+        averages = spec.optimizer.average > 0
+        tables = adopt([self.model.embedding, self.model.head], moments=moments, averages=averages)
+        norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments, averages=averages)
         self.groups = {
             "sparse": Group(self.weights.arena, factor=spec.sparsity.learning_rate_factor),
             "tables": Group(tables),
@@ -58,6 +62,14 @@ class TrainState:
     @property
     def is_done(self) -> bool:
         return self.step >= self.spec.steps
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the `with` the model has its averaged weights; for evaluation only."""
+        with contextlib.ExitStack() as stack:
+            for group in self.groups.values():
+                stack.enter_context(group.arena.averaged())
+            yield
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -85,8 +97,8 @@ class TrainState:
         self.groups["norms"].arena.load(state["norms"])
 
     def bytes_by_kind(self) -> dict[str, int]:
-        """Bytes really held by weights, gradients, moments, ages, layout and scratch; on a GPU also
-        the allocator's peak.
+        """Bytes really held by weights, gradients, moments, average, ages, layout and scratch; on
+        a GPU also the allocator's peak.
         """
         held = self.weights.bytes_by_kind()
         for name in ("tables", "norms"):

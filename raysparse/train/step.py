@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raysparse.data.order import Batches
+from raysparse.model.dropout import Dropout
 from raysparse.train import ranks
 from raysparse.train.state import TrainState
 
@@ -78,7 +79,8 @@ def accumulate_gradients(state: TrainState, batches: Batches) -> Tensor:
         if first + size >= stop:
             state.reducer.expect_last()
         rows = batches.train(state.step, first, min(first + size, stop))
-        loss = state.model(torch.from_numpy(rows).to(state.device)) / state.spec.tokens_per_step
+        dropout = Dropout.of(state.spec, step=state.step + 1, first_row=first)
+        loss = state.model(torch.from_numpy(rows).to(state.device), dropout) / state.spec.tokens_per_step
         loss.backward()
         total += loss.detach()
     return total

@@ -1,7 +1,7 @@
 """One trial from its spec to its outcome, in this process, with no Ray: in a notebook, a debugger,
 or on a bare machine.
 
-The decision that shaped this file: `run` is the only way a trial is trained. The Ray worker calls
+`run` is the only way a trial is trained. The Ray worker calls
 it, the inline executor calls it, tests call it; so a sweep on a cluster and a run under a debugger
 are the same program. If a torch process group is initialised, the ranks share the work. If `folder`
 holds a checkpoint, the run continues from it.

@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from raysparse import counts
+from raysparse.model.dropout import Dropout
 from raysparse.model.loss import head_loss
 from raysparse.spec import ModelSpec, Placement
 from raysparse.train.state import TrainState
@@ -43,7 +44,8 @@ class PlainLlama(nn.Module):
                 out[:, p, :, i + e // 2] = two * angle.cos() + one * angle.sin()
         return out
 
-    def forward(self, tokens):
+    def forward(self, tokens, dropped=None, probability=0.0):
+        """dropped: for every layer the dropped numbers (b, t, h) of attention and of the MLP."""
         model, inputs, targets = self.model, tokens[:, :-1], tokens[:, 1:]
         b, t = inputs.shape
         x = self.embedding(inputs)
@@ -54,10 +56,12 @@ class PlainLlama(nn.Module):
             scores = torch.einsum("bqae,bkae->baqk", self.rotary(q), self.rotary(k)) / q.shape[-1] ** 0.5
             scores = scores.masked_fill(torch.ones(t, t).triu(1).bool(), float("-inf"))
             mixed = torch.einsum("baqk,bkae->bqae", scores.softmax(-1), v).reshape(b, t, -1)
-            x = x + mixed @ weight["attention/output"].T
+            attended = mixed @ weight["attention/output"].T
+            x = x + (attended if dropped is None else attended * ~dropped[layer][0] / (1 - probability))
             z = self.rms(x, self.norms[2 * layer + 1])
             gate, up = z @ weight["mlp/gate"].T, z @ weight["mlp/up"].T
-            x = x + (gate * torch.sigmoid(gate) * up) @ weight["mlp/down"].T
+            mixed = (gate * torch.sigmoid(gate) * up) @ weight["mlp/down"].T
+            x = x + (mixed if dropped is None else mixed * ~dropped[layer][1] / (1 - probability))
         logits = self.rms(x, self.norms[-1]) @ self.head.T
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
 
@@ -103,6 +107,24 @@ def test_loss_and_gradients_equal_a_plain_model(kind, tile_products, monkeypatch
     theirs.backward()
     torch.testing.assert_close(state.model.embedding.grad, plain.embedding.weight.grad, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(state.model.head.grad, plain.head.grad, rtol=1e-3, atol=1e-4)
+    for name, matrix in state.weights.matrices.items():
+        expected = torch.zeros_like(matrix.grad)
+        matrix.layout.compact_accumulate(plain.projections[name.replace(".", "/")].grad, expected)
+        torch.testing.assert_close(matrix.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "tile"])
+def test_with_dropout_loss_and_gradients_equal_a_plain_model_that_drops_the_same(kind):
+    state = TrainState(small_trial(seed=3, optimizer={"dropout": 0.25}, **SPARSITIES[kind]), Placement())
+    plain, rows, dropout = plain_copy(state), tokens(state), Dropout.of(state.spec, step=7, first_row=2)
+    shape = (3, 32, 16)
+    dropped = [[dropout.dropped(shape, layer, place) for place in (0, 1)] for layer in range(2)]
+    ours, theirs = state.model(rows, dropout), plain(rows, dropped, 0.25)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+    assert ours.item() != state.model(rows).item()
+    ours.backward()
+    theirs.backward()
+    torch.testing.assert_close(state.model.embedding.grad, plain.embedding.weight.grad, rtol=1e-3, atol=1e-4)
     for name, matrix in state.weights.matrices.items():
         expected = torch.zeros_like(matrix.grad)
         matrix.layout.compact_accumulate(plain.projections[name.replace(".", "/")].grad, expected)
@@ -237,11 +259,16 @@ def test_compiling_changes_nothing_but_rounding(monkeypatch):
         "compile",
         lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager")),
     )
-    spec = small_trial(density=0.3)
+    spec = small_trial(density=0.3, optimizer={"dropout": 0.2})
     plain, compiled = TrainState(spec, Placement()), TrainState(spec, Placement(compile=True))
-    rows = tokens(plain)
-    one, two = plain.model(rows), compiled.model(rows)
-    torch.testing.assert_close(two, one)
-    one.backward()
-    two.backward()
+    rows, graphs = tokens(plain), []
+    for step in range(1, 5):
+        dropout = Dropout.of(spec, step=step, first_row=0)
+        one, two = plain.model(rows, dropout), compiled.model(rows, dropout)
+        torch.testing.assert_close(two, one)
+        one.backward()
+        two.backward()
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     torch.testing.assert_close(compiled.weights.arena.grad, plain.weights.arena.grad)
+    assert graphs[0] > 0
+    assert graphs[1:] == graphs[:1] * 3  # no step is compiled anew

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysparse.sparsity.storage import FROM_THE_START, SparseWeights
+from raysparse.sparsity.arena import FROM_THE_START
+from raysparse.sparsity.optimizer import average_share
+from raysparse.sparsity.storage import SparseWeights
 from raysparse.sparsity.topology import Topology, update_ratio
 from raysparse.spec import SparsitySpec
 from tests.conftest import small_trial
@@ -24,13 +26,19 @@ def filled(spec) -> SparseWeights:
     weights = SparseWeights(spec)
     weights.arena.exp_avg.copy_(weights.arena.values * 2)
     weights.arena.exp_avg_sq.copy_(weights.arena.values.square())
+    weights.arena.average.copy_(weights.arena.values * 3)
     return weights
 
 
 def dense_states(matrix) -> dict[str, torch.Tensor]:
     return {
         name: matrix.layout.expand(state, torch.empty(matrix.shape))
-        for name, state in (("values", matrix.values), ("exp_avg", matrix.exp_avg), ("exp_avg_sq", matrix.exp_avg_sq))
+        for name, state in (
+            ("values", matrix.values),
+            ("exp_avg", matrix.exp_avg),
+            ("exp_avg_sq", matrix.exp_avg_sq),
+            ("average", matrix.average),
+        )
     }
 
 
@@ -43,6 +51,7 @@ def case(method="smet", kind="element", **sparsity):
         method,
         0.25,
         sparsity={"layout": kind, "block": BLOCKS[kind], "update_every": 4, "update_ratio": 0.3, **sparsity},
+        optimizer={"average": 0.1},
         seed=5,
     )
 
@@ -172,3 +181,34 @@ def test_soft_pruning_prefers_weak_blocks_without_being_bound_to_them():
     assert gone.mean() < stayed.mean()
     assert gone.max() > stayed.min()
     assert math.isfinite(stayed.mean())
+
+
+@pytest.mark.parametrize("method", ["static", "rigl", "smet"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_average_is_that_of_dense_matrices_in_which_inactive_weights_are_zero(method, precision):
+    """The weighted mean of all values since a weight was last pruned, from its definition: every
+    step's dense matrices are kept, and weighted by b^(steps ago).
+    """
+    spec = case(method).replace(precision=precision)
+    weights, topology, generator = SparseWeights(spec), Topology(spec), torch.Generator().manual_seed(1)
+    matrix = list(weights.matrices.values())[3]
+    seen: list[torch.Tensor] = []
+    for step in range(1, 21):
+        weights.arena.values.copy_(torch.randn(weights.arena.values.shape, generator=generator))
+        weights.arena.follow(average_share(spec.optimizer, step, spec.steps))
+        seen.append(matrix.weight().float().clone())
+        if topology.due(step):
+            was = active_mask(matrix)
+            weights.want_dense_gradients(topology.needs_gradients(step))
+            for gradient in weights.dense_gradients():
+                gradient.normal_(generator=generator)
+            topology.update(weights, step)
+            gone = was & ~active_mask(matrix)
+            assert gone.any()
+            for dense in seen:
+                dense[gone] = 0.0  # begins anew if it ever comes back
+        age = torch.arange(len(seen) - 1, -1, -1, dtype=torch.float64)
+        share = (-age / (spec.optimizer.average * spec.steps)).exp()
+        expected = torch.einsum("s,srk->rk", share / share.sum(), torch.stack(seen).double()).float()
+        found = matrix.layout.expand(matrix.average, torch.empty(matrix.shape))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

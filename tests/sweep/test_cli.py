@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from raysparse.console import cli
+from raysparse.console import cli, script
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
@@ -27,7 +27,7 @@ def test_importing_the_command_line_imports_neither_torch_nor_ray():
     assert python("-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", [[], ["plan"], ["sweep"], ["status"], ["train"], ["ledger"], ["doctor"]])
+@pytest.mark.parametrize("verb", [[], ["plan"], ["sweep"], ["status"], ["train"], ["memory"], ["doctor"]])
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*verb, "--help"])
@@ -37,7 +37,7 @@ def test_every_verb_explains_itself(verb, capsys):
 
 def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
     file = tmp_path / "plan.json"
-    cli.save_plan(small_plan("text"), str(file))
+    script.save_plan(small_plan("text"), str(file))
     assert cli.main(["plan", str(file)]) == 0
     printed = capsys.readouterr().out
     assert "4 trials" in printed
@@ -59,7 +59,7 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
             "does not divide layers.0.attention.query of 32 x 32",
         ),
         (["train", "laptop-xs", "--balanced"], "sparsity.balanced is for layout 'tile', not 'element'"),
-        (["ledger", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
+        (["memory", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
         (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
     ],
 )
@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
 
 
 def test_our_own_mistakes_keep_their_traceback():
-    @cli.guarded
+    @script.guarded
     def broken() -> int:
         raise RuntimeError("ours")
 
@@ -83,7 +83,7 @@ def test_our_own_mistakes_keep_their_traceback():
 
 
 def test_ctrl_c_says_how_to_continue(capsys):
-    @cli.guarded
+    @script.guarded
     def interrupted() -> int:
         raise KeyboardInterrupt
 
@@ -107,7 +107,7 @@ def test_train_runs_one_trial_and_status_shows_it(engine, corpus, tmp_path, caps
 
 def test_a_plan_file_is_what_a_run_folder_holds(corpus, tmp_path, capsys):
     file = tmp_path / "plan.json"
-    cli.save_plan(small_plan(corpus, densities=(1.0,), epochs=(1,)), str(file))
+    script.save_plan(small_plan(corpus, densities=(1.0,), epochs=(1,)), str(file))
     assert cli.main(["sweep", str(file), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == json.loads(file.read_text())
     capsys.readouterr()
@@ -151,7 +151,7 @@ def test_ledger_measures_what_it_predicts(capsys):
     predicted.
     """
     size = ["--model", "laptop-m", "--density", "0.25", "--vocab-size", "257"]
-    assert cli.main(["ledger", *size, "--resident", "--measure"]) == 0
+    assert cli.main(["memory", *size, "--resident", "--measure"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     kinds = ("weights", "gradients", "moments", "ages", "layout", "scratch", "resident")
     stored = {line[0]: line[1:3] for line in lines if line[0] in kinds}

@@ -17,7 +17,8 @@ from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
 from tests.train.test_trial import BREAKS, EVERY_STEP, Interrupt, assert_same, final_state
 
-METHODS = ["dense", "static", "set", "rigl", "smet", "smet_grad"]
+CASES = {method: small_trial(method) for method in ("dense", "static", "set", "rigl", "smet", "smet_grad")}
+CASES["dropout-average"] = small_trial(optimizer={"dropout": 0.2, "average": 0.2, "weight_decay": 1.0})
 
 
 class RecordTopology(Hook):
@@ -36,17 +37,15 @@ def work(rank: int, folder: Path, tokens: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     store = TokenStore.open(Folder(tokens))
-    for method in METHODS:
-        spec, record = small_trial(method), RecordTopology()
-        trial.run(spec, store, Folder(folder / method / "whole"), hooks=[record])
-        torch.save(record.seen, folder / method / f"topologies-{rank}.pt")
+    for case, spec in CASES.items():
+        record = RecordTopology()
+        trial.run(spec, store, Folder(folder / case / "whole"), hooks=[record])
+        torch.save(record.seen, folder / case / f"topologies-{rank}.pt")
         for step in BREAKS.values():
             with pytest.raises(KeyboardInterrupt):
-                trial.run(
-                    spec, store, Folder(folder / method / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP
-                )
+                trial.run(spec, store, Folder(folder / case / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP)
             dist.barrier()  # rank 0 has written its checkpoint before the other reads it
-        trial.run(spec, store, Folder(folder / method / "broken"))
+        trial.run(spec, store, Folder(folder / case / "broken"))
     _stop_one_rank(rank, store, folder)
     _spoil_one_rank(rank, store, folder)
     _reduce_in_small_buckets(rank, store, folder)
@@ -93,29 +92,31 @@ def two_ranks(store, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_interrupted_and_resumed_equals_uninterrupted(method, two_ranks):
-    assert_same(final_state(Folder(two_ranks / method / "broken")), final_state(Folder(two_ranks / method / "whole")))
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed_equals_uninterrupted(case, two_ranks):
+    assert_same(final_state(Folder(two_ranks / case / "broken")), final_state(Folder(two_ranks / case / "whole")))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_both_ranks_have_the_same_topology_at_every_update(method, two_ranks):
-    one, two = (torch.load(two_ranks / method / f"topologies-{rank}.pt") for rank in range(2))
-    assert len(one) == (5 if method not in ("dense", "static") else 0)
+@pytest.mark.parametrize("case", CASES)
+def test_both_ranks_have_the_same_topology_at_every_update(case, two_ranks):
+    one, two = (torch.load(two_ranks / case / f"topologies-{rank}.pt") for rank in range(2))
+    assert len(one) == (5 if case not in ("dense", "static") else 0)
     assert_same(one, two)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_agree_with_one_to_rounding(method, two_ranks, store, tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_agree_with_one_to_rounding(case, two_ranks, store, tmp_path):
     """The same global batch, summed in another order. Topologies are equal, so nothing but rounding
     tells the runs apart.
     """
     record = RecordTopology()
-    alone = trial.run(small_trial(method), store, Folder(tmp_path), hooks=[record])
-    assert_same(record.seen, torch.load(two_ranks / method / "topologies-0.pt"))
-    together = final_state(Folder(two_ranks / method / "whole"))
+    alone = trial.run(CASES[case], store, Folder(tmp_path), hooks=[record])
+    assert_same(record.seen, torch.load(two_ranks / case / "topologies-0.pt"))
+    together = final_state(Folder(two_ranks / case / "whole"))
     for one, two in zip(alone.evaluations, together["evaluations"], strict=True):
         assert two["loss"] == pytest.approx(one.loss, rel=1e-4)
+        if CASES[case].optimizer.average:
+            assert two["average_loss"] == pytest.approx(one.average_loss, rel=1e-4)
 
 
 def test_a_wish_to_stop_reaches_every_rank_at_the_same_step(two_ranks):

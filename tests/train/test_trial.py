@@ -12,8 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
+from raysparse.results import make_row
 from raysparse.spec import ModelSpec, Placement
 from raysparse.train import trial
+from raysparse.train.evaluate import evaluate
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from raysparse.train.state import TrainState
 from raysparse.train.step import Diverged, train_step
@@ -65,6 +67,11 @@ def logged(folder: Folder) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
+def best(outcome) -> tuple:
+    row = make_row(small_trial(), Placement(), outcome)
+    return row["best_validation_loss"], row["best_step"], row["best_average_validation_loss"], row["best_average_step"]
+
+
 # Of 40 steps of 4 sequences over 64 unique ones: inside an epoch; the first step of the second;
 # right after an update; the last but one. Checkpoints are written after every step, so the run
 # resumes after the step before the one named here.
@@ -89,6 +96,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
             trial.run(spec, store, broken, hooks=[Interrupt(step)], placement=EVERY_STEP)
     resumed = trial.run(spec, store, broken)
     assert resumed.evaluations == undisturbed.evaluations
+    assert best(resumed) == best(undisturbed)
     assert (resumed.train_loss, resumed.validation_loss) == (undisturbed.train_loss, undisturbed.validation_loss)
     assert_same(final_state(broken), final_state(whole))
     assert logged(broken) == logged(whole)
@@ -101,15 +109,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
         {"precision": "bf16_master", "sparsity": {"layout": "run", "block": 4, "prune": "soft_magnitude"}},
         {"sparsity": {"layout": "tile", "block": 4, "distribution": "erk"}, "optimizer": {"weight_decay": 0.1}},
         {"method": "smet_grad", "sparsity": {"layout": "tile", "block": 4, "balanced": True}},
+        {"optimizer": {"average": 0.2, "dropout": 0.1}},
+        {"precision": "bf16", "sparsity": {"layout": "tile", "block": 4}, "optimizer": {"average": 0.2}},
     ],
-    ids=["bf16 with stochastic rounding", "runs, softly pruned", "tiles, ERK, weight decay", "balanced tiles"],
+    ids=[
+        "bf16 with stochastic rounding",
+        "runs, softly pruned",
+        "tiles, ERK, weight decay",
+        "balanced tiles",
+        "averaged, with dropout",
+        "averaged in bf16",
+    ],
 )
 def test_resuming_is_exact_in_every_dtype_and_layout(change, store, tmp_path):
     spec = small_trial(**change)
-    trial.run(spec, store, Folder(tmp_path / "whole"))
+    undisturbed = trial.run(spec, store, Folder(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         trial.run(spec, store, Folder(tmp_path / "broken"), hooks=[Interrupt(20)], placement=EVERY_STEP)
-    trial.run(spec, store, Folder(tmp_path / "broken"), placement=Placement())
+    resumed = trial.run(spec, store, Folder(tmp_path / "broken"), placement=Placement())
+    assert best(resumed) == best(undisturbed)
     assert_same(final_state(Folder(tmp_path / "broken")), final_state(Folder(tmp_path / "whole")))
 
 
@@ -234,7 +252,43 @@ def test_tensorboard_shows_curves_and_hparams(store, tmp_path):
     assert {"loss", "lr", "density", "regrown_share", "tokens_per_second", "gradient_norm", "validation_loss"} <= set(
         events.Tags()["scalars"]
     )
+    assert "average_validation_loss" not in events.Tags()["scalars"]
     assert events.summary_metadata["_hparams_/session_start_info"]
+
+
+def test_the_average_is_logged_beside_the_loss_and_the_settings_are_hparams(store, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    optimizer = {"average": 0.2, "weight_decay": 0.5, "decay_per": "run", "dropout": 0.1}
+    outcome = trial.run(small_trial(optimizer=optimizer), store, Folder(tmp_path))
+    averages = [line["average_validation_loss"] for line in logged(Folder(tmp_path)) if "validation_loss" in line]
+    assert averages == [e.average_loss for e in outcome.evaluations]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("average_validation_loss")] == [10, 20, 31, 41]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    shown = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert {"weight_decay", "decay_per", "dropout", "average"} <= set(shown)
+    assert shown["weight_decay"].number_value == 0.5
+
+
+def test_an_evaluation_of_the_average_is_that_of_a_model_with_these_weights_and_leaves_no_trace(store):
+    """In bfloat16, where weights and averages differ in dtype, and with dense weights kept."""
+    for precision in ("fp32", "bf16", "bf16_master"):
+        spec = small_trial(precision=precision, optimizer={"average": 0.2})
+        state, batches = TrainState(spec, Placement(resident=True)), Batches(store, spec)
+        for _ in range(9):
+            train_step(state, batches)
+        before = copy.deepcopy(state.state_dict())
+        found = evaluate(state, batches)
+        assert_same(state.state_dict(), before)
+        assert not any(group.arena.grad.any() for group in state.groups.values())
+        assert found.loss == evaluate(state, batches).loss != found.average_loss
+        other = TrainState(spec, Placement())
+        other.load_state_dict(before)
+        for group in other.groups.values():
+            group.arena.values.copy_(group.arena.average)
+        assert evaluate(other, batches).loss == found.average_loss
 
 
 def test_a_damaged_checkpoint_is_found_and_named(store, tmp_path):

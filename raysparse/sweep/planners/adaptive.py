@@ -28,7 +28,7 @@ class Adaptive(Planner):
     """start: the first trials. compute, unique_tokens: the question, in active FLOPs and tokens.
 
     batch: trials designed at a time. narrow: the standard deviation, in logarithms, at which the
-    answer is narrow enough.
+    answer is narrow enough. settings: (dotted field, value) pairs that all trials share.
     """
 
     recipe: Recipe
@@ -37,6 +37,7 @@ class Adaptive(Planner):
     unique_tokens: int
     batch: int = 4
     narrow: float = 0.1
+    settings: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +48,12 @@ class Adaptive(Planner):
 
     def data(self) -> Sequence[DataSpec]:
         return [spec.data for spec in self.start]
+
+    def question(self) -> tuple[str, ...]:
+        return (
+            f"then trials designed to narrow the answer at {self.compute:.3g} active FLOPs and "
+            f"{self.unique_tokens:,} unique tokens, {self.batch} at a time, to an sd of {self.narrow:g}",
+        )
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         if any(trial.status == RUNNING for trial in known):
@@ -82,7 +89,8 @@ class Adaptive(Planner):
         shape = ladder.shape_near(
             point["active"], point["density"], vocab_size=self.recipe.vocab_size, context=self.recipe.context
         )
-        return self.recipe.spec(shape, point["density"], point["unique_tokens"], point["epochs"])
+        settings = dict(self.settings)
+        return self.recipe.spec(shape, point["density"], point["unique_tokens"], point["epochs"], settings=settings)
 
 
 def _within(specs: Sequence[TrialSpec], done: set[str], purse: Purse) -> list[TrialSpec]:

@@ -8,7 +8,7 @@ data fewer than `LEAST_EPOCHS` or more than `MOST_EPOCHS` times, is dropped here
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from raysparse import counts
@@ -36,11 +36,12 @@ def isoflop(
     unique_tokens: Sequence[int],
     seeds: Sequence[int] = (0,),
     unit: Literal["flops_active", "flops_executed"] = "flops_active",
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[tuple[TrialSpec, ...], tuple[str, ...]]:
     """The trials, and one line for every point that was dropped, with the reason.
 
-    budgets: FLOPs of one trial, in `unit`. Raises ValueError for an empty axis and when no point
-    meets its budget.
+    budgets: FLOPs of one trial, in `unit`. settings: fields that all share. Raises ValueError for
+    an empty axis and when no point meets its budget.
     """
     axes: dict[str, Sequence[Any]] = {
         "budgets": budgets,
@@ -53,13 +54,13 @@ def isoflop(
         require(len(values) >= 1, axis, values, "at least one value")
     found, dropped = [], []
     for budget, size, density, unique, seed in itertools.product(*axes.values()):
-        one = recipe.spec(size, density, unique, _one_step(recipe, unique), seed=seed)
+        one = recipe.spec(size, density, unique, _one_step(recipe, unique), seed=seed, settings=settings)
         epochs = counts.epochs_for(one, budget, unit)
         missed = _missed(one, epochs, budget, unit)
         if missed:
             dropped.append(f"{size} d={density:g} U={unique} at {budget:.3g}: {missed}")
         else:
-            found.append(recipe.spec(size, density, unique, epochs, seed=seed))
+            found.append(recipe.spec(size, density, unique, epochs, seed=seed, settings=settings))
     if not found:
         raise ValueError(f"no point meets its budget; the first: {dropped[0]}")
     return tuple(found), tuple(dropped)

@@ -15,6 +15,9 @@ from raysparse import ladder
 from raysparse.record import Record
 from raysparse.spec import DataSpec, Method, ModelSpec, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 
+# Fields that say nothing about a dense trial, which would only get another id by them.
+SPARSE_ONLY = {f"sparsity.{name}" for name in ("method", "layout", "block", "balanced")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Record):
@@ -62,7 +65,8 @@ class Recipe(Record):
             evaluations=self.evaluations,
         )
         for path, value in (settings or {}).items():
-            spec = spec.with_field(path, value)
+            if density < 1.0 or path not in SPARSE_ONLY:
+                spec = spec.with_field(path, value)
         return spec.replace(name=name_of(spec, settings or {}))
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysparse.record import require
+from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
-from raysparse.sweep.planners import law, samplers
+from raysparse.sweep.planners import law, samplers, study
 from raysparse.sweep.planners.base import Known, Planner, Purse
 from raysparse.sweep.planners.candidates import Maker, fresh, spread_trials
 from raysparse.sweep.planners.recipe import Recipe
@@ -55,6 +56,18 @@ class Search(Planner):
     def data(self) -> Sequence[DataSpec]:
         return [self.recipe.data.replace(unique_tokens=self.unique_tokens)]
 
+    def question(self) -> tuple[str, ...]:
+        end = "until the budget is spent" if self.trials is None else f"up to {self.trials} trials"
+        axes = (f"  {axis.name + ':':<15}{axis.said}" for axis in self.space.axes)
+        return f"then a search by sampler {self.sampler!r} over {self.unique_tokens:,} unique tokens, {end}:", *axes
+
+    def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
+        """Into an Optuna study in the run folder."""
+        study.mirror(folder, self.space, known, purse, largest=self.largest)
+
+    def links(self, folder: RunFolder) -> tuple[str, ...]:
+        return (f"study: {study.dashboard(folder)}",)
+
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         """At most one trial. Raises ValueError for a search without an end, and for a budget below
         the cheapest trial.
@@ -77,11 +90,11 @@ class Search(Planner):
     def _wishes(self, known: Sequence[Known], purse: Purse) -> Iterator[TrialSpec]:
         maker, largest = self.maker, math.inf if self.largest is None else self.largest
         if self.sampler == samplers.LAW:
-            yield from law.rank(maker, known, purse, largest=largest, whole=self._whole(known, purse), seed=self.seed).trials
+            yield from law.rank(
+                maker, known, purse, largest=largest, whole=self._whole(known, purse), seed=self.seed
+            ).trials
             return
-        for values in samplers.wishes(
-            self.sampler, self.space, known, purse, largest=self.largest, seed=self.seed
-        ):
+        for values in samplers.wishes(self.sampler, self.space, known, purse, largest=self.largest, seed=self.seed):
             made = maker.trial(values)
             if made is not None:
                 yield made

@@ -79,7 +79,9 @@ class Axis(Record):
             require(len(set(choices)) == len(choices), self.name, list(choices), "each choice once")
             return
         if self.low is None or self.high is None:
-            raise ValueError(f"{self.name} has neither choices nor a range; give {self.name}=A,B or {self.name}=LOW..HIGH")
+            raise ValueError(
+                f"{self.name} has neither choices nor a range; give {self.name}=A,B or {self.name}=LOW..HIGH"
+            )
         kind = "" if self.name == "size" else dict(leaves(TrialSpec))[path]
         require(kind in ("", float, int), self.name, f"{self.low:g}..{self.high:g}", "choices: it is no number")
         if not self.low < self.high:
@@ -113,6 +115,11 @@ class Axis(Record):
             lowest, highest = (_weights(ladder.model(end, vocab_size=vocab_size)) for end in (low, high))
             return cls(name=name, low=lowest, high=highest)
         return cls(name=name, low=from_text(float, low, name), high=from_text(float, high, name))
+
+    @property
+    def said(self) -> str:
+        """As it is written on a command line, the name aside."""
+        return ", ".join(map(str, self.choices)) if self.choices else f"{self.low:g} to {self.high:g}"
 
     @property
     def is_free(self) -> bool:

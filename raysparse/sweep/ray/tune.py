@@ -43,8 +43,9 @@ class Proposals(Searcher):
         return {"trial": flat(spec)}
 
     def _standing(self) -> Standing:
-        found: Standing = ray.get(self._broker.standing.remote())
-        return found
+        found: Any = ray.get(self._broker.standing.remote())
+        known, remaining = found
+        return known, remaining
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing to learn here: the broker has the row."""

@@ -1,0 +1,315 @@
+"""The answer with settings: which run to train under a budget, every number with its interval.
+
+One model of the loss (`surrogate`) is asked for its optimum inside the box of the data, the budget
+being a cap; the dense optimum and the sparse one are found apart, each at its own size, epochs and
+settings, and compared. Intervals come from whole functions drawn from the model (`paths`): each
+draw's own optimum for size, density, epochs and settings; for the loss, the draws *at the chosen
+run* with a run's noise, because the least value of a draw is not what the chosen run measures. The
+loss is moved by what choosing the least of an uncertain surface flatters it by. Left out: laws and
+their extrapolation (`recommend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from analysis.answer.costs import ACTIVE, Cost, measured_cost
+from analysis.answer.gaussian import spread
+from analysis.answer.optimum import Box
+from analysis.answer.paths import Paths, draw
+from analysis.answer.recommend import Interval
+from analysis.answer.space import Space
+from analysis.answer.surrogate import Surrogate, surrogate
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
+
+CANDIDATES = 1024  # places of the space that are looked at before the search narrows
+BASINS = 8  # of the mean's best places, how many are followed
+AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
+ROWS = 5  # measured runs that are listed beside the answer
+EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run to train. Intervals are 95 %: of `active`, `density`, `epochs` and `settings` for where
+    the best such run lies; of `expected` for the mean over seeds of this run; of `loss` for what
+    one training of it measures (nats per token). cost: what it costs.
+    """
+
+    active: Interval
+    density: Interval
+    epochs: Interval
+    settings: Mapping[str, Interval]
+    loss: Interval
+    expected: Interval
+    cost: float
+
+    def point(self, unique: float) -> Points:
+        """Its coordinates, (1,)."""
+        return Points.at(self.active.value, self.density.value, unique, unique * self.epochs.value)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of the table within the budget: measured and expected loss, nats per token."""
+
+    row: str
+    active: float
+    density: float
+    epochs: float
+    settings: Mapping[str, float]
+    loss: float
+    expected: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class BestRun:
+    """The answer to (budget, U). best: the better of `sparse` and `dense`, each the best of its
+    kind; None where the box has none. difference: expected loss of dense minus sparse, nats, at
+    these two runs. rows: the best measured runs within the budget. unit: of budget and costs.
+    """
+
+    budget: float
+    unique: float
+    unit: str
+    best: Choice
+    dense: Choice | None
+    sparse: Choice | None
+    difference: Interval | None
+    rows: tuple[Measured, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def shown(self) -> bool:
+        """Whether the table shows a difference between dense and sparse."""
+        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
+
+
+def answer(
+    runs: Runs,
+    *,
+    budget: float,
+    unique: float,
+    cost: Cost | None = None,
+    box: Box | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> BestRun:
+    """The best run for `unique` tokens at a cost of at most `budget`.
+
+    cost: default, the table's own active FLOPs where it has them, else 6 N D. box: default, the
+    data's own range.
+    Raises ValueError for fewer than five rows, or a budget below the cheapest run of the box.
+    """
+    model = surrogate(runs, seed=seed)
+    cost = cost or own_cost(runs)
+    within = box or data_box(runs)
+    paths = draw(model.processes, draws, seed)
+    searches = {}
+    for kind, densities in _kinds(runs, within).items():
+        try:
+            space = Space.of(runs, replace(within, density=densities), cost, budget, unique, model.frame)
+        except ValueError as error:
+            refused = error
+        else:
+            searches[kind] = _Search(model, paths, space, seed)
+    if not searches:
+        raise refused
+    found = {kind: search.choice(search.optima) for kind, search in searches.items()}
+    best = min(found, key=lambda kind: found[kind].expected.value)
+    either = _best_of([search.optima for search in searches.values()])
+    rows = _rows(model, cost, budget, unique)
+    return BestRun(
+        budget,
+        unique,
+        cost.unit,
+        searches[best].choice(either),
+        found.get("dense"),
+        found.get("sparse"),
+        _difference(searches) if len(searches) == 2 else None,
+        rows,
+        _warnings(model, found[best], searches[best].space, rows),
+    )
+
+
+def data_box(runs: Runs) -> Box:
+    """The range of the data in size, density, epochs and tokens."""
+    p = runs.points
+    return Box(*((float(values.min()), float(values.max())) for values in (p.active, p.density, p.epochs, p.tokens)))
+
+
+def own_cost(runs: Runs) -> Cost:
+    """The table's own active FLOPs (attention included) where it has them, else 6 N D."""
+    known = runs.extras.get("flops_active", np.zeros(0))
+    return measured_cost(runs, "flops_active") if (np.isfinite(known) & (known > 0)).sum() >= 3 else ACTIVE
+
+
+def _kinds(runs: Runs, box: Box) -> dict[str, tuple[float, float]]:
+    """Density ranges that are searched apart: dense, and sparse up to the densest sparse run."""
+    kinds = {}
+    if box.density[1] == 1:
+        kinds["dense"] = (1.0, 1.0)
+    below = runs.points.density[runs.points.density < 1]
+    if len(below) and box.density[0] < 1:
+        kinds["sparse"] = (box.density[0], max(box.density[0], min(box.density[1], float(below.max()))))
+    return kinds
+
+
+class _Search:
+    """The optimum of the mean and of every draw in one space."""
+
+    def __init__(self, model: Surrogate, paths: Paths, space: Space, seed: int):
+        self.model, self.paths, self.space, self.seed = model, paths, space, seed
+        cube = np.clip(0.5 + 1.04 * (spread(space.dimensions, CANDIDATES, seed) - 0.5), 0, 1)
+        columns, fits = space.columns(cube)
+        self.cube, self.columns = cube[fits], columns[fits]
+        self.place = self._best_mean()
+        self.places = self._best_draws()
+
+    def _mean(self, columns: Array) -> Array:
+        """(k,) the loss at the mean of the warped one."""
+        mean = np.mean([process.mean(columns) for process in self.model.processes], axis=0)
+        return self.model.warp.outward(mean, self.model.base(columns))
+
+    def _each(self, columns: Array) -> Array:
+        """(b, t) the expected loss of every draw at its own (b, t, p) places."""
+        return self.model.warp.outward(self.paths.each(columns), self.model.base(columns))
+
+    def _best_mean(self) -> Array:
+        """(1, 3 + m) the place of least mean."""
+        order = np.argsort(self._mean(self.columns), kind="stable")[:BASINS]
+        at = self._zoom(self.cube[order], lambda columns: self._mean(columns.reshape(-1, columns.shape[2])))
+        return at[[int(np.argmin(self._mean(self.space.columns(at)[0])))]]
+
+    def _best_draws(self) -> Array:
+        """(b, 3 + m) the place of each draw's least value."""
+        everywhere = self.model.warp.outward(self.paths.at(self.columns), self.model.base(self.columns))
+        return self._zoom(self.cube[everywhere.argmin(axis=1)], self._each)
+
+    def _zoom(self, at: Array, values: Callable[[Array], Array]) -> Array:
+        """Narrow around (k, 3 + m) places: the best of those tried near each, ever nearer."""
+        width = 0.15
+        for level in range(LEVELS):
+            cloud = width * (2 * spread(at.shape[1], AROUND, self.seed + 1 + level) - 1)
+            tried = np.concatenate([at[:, None], np.clip(at[:, None] + cloud, 0, 1)], axis=1)
+            columns, fits = self.space.columns(tried.reshape(-1, at.shape[1]))
+            found = values(columns.reshape(*tried.shape[:2], -1)).reshape(tried.shape[:2])
+            found = np.where(fits.reshape(found.shape), found, np.inf)
+            at = tried[np.arange(len(at)), found.argmin(axis=1)]
+            width *= 0.55
+        return at
+
+    @property
+    def column(self) -> Array:
+        """(1, p) the chosen run's columns."""
+        return self.space.columns(self.place)[0]
+
+    @cached_property
+    def optima(self) -> dict[str, Array]:
+        """Where each draw has its least value, and that value: (b,) arrays by name."""
+        points, settings, _ = self.space.at(self.places)
+        value = self._each(self.space.columns(self.places)[0][:, None])[:, 0]
+        where = {"active": points.active, "density": points.density, "epochs": points.epochs, "value": value}
+        return where | {f"setting {name}": at for name, at in self.model.frame.named(settings).items()}
+
+    def choice(self, optima: Mapping[str, Array]) -> Choice:
+        """The chosen run, its intervals from where the draws have their optima."""
+        point, settings, _ = self.space.at(self.place)
+        mean, expected, run = self.losses()
+        return Choice(
+            _interval(point.active, optima["active"]),
+            _interval(point.density, optima["density"]),
+            _interval(point.epochs, optima["epochs"]),
+            {
+                name: _interval(value, optima[f"setting {name}"])
+                for name, value in self.model.frame.named(settings).items()
+            },
+            _interval(mean, run),
+            _interval(mean, expected),
+            float(self.space.cost.of(point)[0]),
+        )
+
+    def losses(self) -> tuple[Array, Array, Array]:
+        """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
+        expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
+        return self.model.moments(self.column)[0], expected, expected + self._noise()
+
+    def _noise(self) -> Array:
+        """(b,) a run's noise for each draw, nats, by its own process."""
+        from scipy.special import ndtri
+
+        each = len(self.paths) // len(self.model.processes)
+        sd = np.repeat([process.noise for process in self.model.processes], each)
+        order = np.random.default_rng(self.seed).permutation(len(sd))
+        return np.asarray(sd * ndtri((order + 0.5) / len(sd)))
+
+
+def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of several kinds of run, each draw's better one."""
+    winner = np.argmin([each["value"] for each in optima], axis=0)
+    return {name: np.choose(winner, [each[name] for each in optima]) for name in optima[0]}
+
+
+def _interval(value: Array, draws: Array) -> Interval:
+    """The 95 % range of the draws about the value (1,), which lies inside."""
+    centre = float(value[0])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(centre, float(min(low, centre)), float(max(high, centre)))
+
+
+def _difference(searches: Mapping[str, _Search]) -> Interval:
+    """Expected loss of the chosen dense run minus that of the chosen sparse run, draw by draw."""
+    dense, sparse = searches["dense"].losses(), searches["sparse"].losses()
+    return _interval(dense[0] - sparse[0], dense[1] - sparse[1])
+
+
+def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:
+    """The best measured rows at this U within the budget, best first."""
+    runs = model.runs
+    spent = cost.of(runs.points)
+    fits = np.flatnonzero((spent <= budget * 1.001) & (np.abs(runs.points.log_unique - np.log(unique)) < 0.01))
+    chosen = fits[np.argsort(runs.loss[fits], kind="stable")[:ROWS]]
+    if not len(chosen):
+        return ()
+    some = runs.take(chosen)
+    expected, _ = model.predict(some.points, some.settings)
+    p = some.points
+    return tuple(
+        Measured(
+            str(some.ids[i]),
+            float(p.active[i]),
+            float(p.density[i]),
+            float(p.epochs[i]),
+            {name: float(values[i]) for name, values in some.settings.items()},
+            float(some.loss[i]),
+            float(expected[i]),
+            float(spent[chosen[i]]),
+        )
+        for i in range(len(chosen))
+    )
+
+
+def _warnings(model: Surrogate, best: Choice, space: Space, rows: tuple[Measured, ...]) -> tuple[str, ...]:
+    """Why to read the answer with care."""
+    found = []
+    points = model.runs.points
+    low, high = float(points.unique.min()), float(points.unique.max())
+    if not low * 0.99 <= space.unique <= high * 1.01:
+        found.append(f"U = {space.unique:.4g} lies outside the data [{low:.4g}, {high:.4g}]")
+    for name in ("active", "epochs"):
+        value, (least, most) = getattr(best, name).value, getattr(space.box, name)
+        if least < most and not least * 1.01 < value < most * 0.99:
+            found.append(f"{name} {value:.4g} lies on an edge of the box [{least:.4g}, {most:.4g}]")
+    for axis in model.frame.axes:
+        column = float(axis.inward(best.settings[axis.name].value))
+        if not axis.switch and not axis.low + EDGE < column < axis.high - EDGE:
+            found.append(f"{axis.name} {best.settings[axis.name].value:.4g} lies on an edge of what was tried")
+    if rows and min(row.expected for row in rows) < best.expected.value - 1e-4:
+        found.append(f"the measured run {min(rows, key=lambda row: row.expected).row} is expected to be better")
+    return tuple(found)

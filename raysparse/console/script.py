@@ -1,0 +1,176 @@
+"""What a sweep script needs: its arguments, its plan, running it, and the answer at the end.
+
+A script in `sweeps/` is a question: it says which points, and leaves the rest to this file and to
+the library below. What a user can cause (ValueError, and what the system says about files and
+connections) is printed as one line with exit status 2; anything else is our bug and keeps its
+traceback. Slow imports wait until they are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec
+
+from raysparse.console import arguments
+
+if TYPE_CHECKING:
+    from raysparse.run_folder import RunFolder
+    from raysparse.spec import TrialSpec
+    from raysparse.sweep.plan import Plan
+    from raysparse.sweep.planners.base import Planner
+    from raysparse.sweep.runner import Summary
+    from raysparse.sweep.settings import Settings
+
+ANSWER = "answer.txt"
+
+Arguments = ParamSpec("Arguments")
+
+
+def guarded(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """A command that returns its exit status whatever the user did: 2 with one line on stderr, 130
+    after Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nstopped; finished trials are kept. Run the same command again to continue.", file=sys.stderr)
+            return 130
+
+    return run
+
+
+def parser(about: str, *, name: str) -> argparse.ArgumentParser:
+    """The parser of a sweep script: `name` is its run folder. Scripts add their axes to it."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
+    )
+    made.add_argument("--max-flops", type=float, help="never compute more than this in all")
+    arguments.add_data_arguments(made)
+    arguments.add_engine_arguments(made)
+    arguments.add_run_arguments(made, name=name)
+    return made
+
+
+def plan_of(
+    args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None, *, halving: bool = False
+) -> Plan:
+    """A plan of trials, or of a planner, that runs as the arguments say."""
+    from raysparse.spec import Placement
+    from raysparse.sweep.budget import Budget
+    from raysparse.sweep.halving import Halving
+    from raysparse.sweep.plan import Plan
+
+    placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu", resident=args.resident)
+    budget = Budget(total=args.max_flops)
+    return Plan(
+        specs=tuple(specs), placement=placement, budget=budget, planner=planner,
+        stopping=Halving() if halving else None,
+    )  # fmt: skip
+
+
+def run(plan: Plan, args: argparse.Namespace) -> Summary | None:
+    """Run a plan and print how it went; with --plan only print (and write) it, and return None."""
+    if args.plan is None:
+        return run_plan(plan, args)
+    show_plan(plan, args)
+    if args.plan:
+        save_plan(plan, args.plan)
+    return None
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    from raysparse.sweep.settings import Settings
+
+    address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
+    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus)
+
+
+def run_folder(args: argparse.Namespace) -> RunFolder:
+    from raysparse.files import Folder
+    from raysparse.run_folder import RunFolder
+
+    return RunFolder.named(Folder(args.storage), args.name)
+
+
+def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
+    """Run a plan as the run arguments say and print how it went."""
+    from rich.console import Console
+
+    from raysparse.console.progress import Display
+    from raysparse.files import Folder
+    from raysparse.sweep import runner
+
+    view = Display(console=Console(highlight=False, soft_wrap=True))
+    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view)
+    done = f"{summary.finished} of {summary.trials} trials are finished"
+    where = f"{summary.folder.uri}/results.parquet"
+    view.say(f"{done}: {where}" if summary.ran else f"nothing to do: {done} already: {where}")
+    if summary.unaffordable:
+        view.say(f"{summary.unaffordable} trials did not fit the budget; raise it and run again to add them")
+    for name, reason in summary.unfinished.items():
+        view.say(f"{name}: {reason}")
+    if summary.unfinished:
+        view.say(f"{len(summary.unfinished)} trials ended badly; run again to try them once more")
+    return summary
+
+
+def show_plan(plan: Plan, args: argparse.Namespace) -> None:
+    """Print a plan and its cost."""
+    from rich.console import Console
+
+    from raysparse.console.tables import plan_table
+
+    slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
+    Console(highlight=False).print(plan_table(plan, slots=slots))
+
+
+def save_plan(plan: Plan, path: str) -> None:
+    """Write a plan file for `raysparse sweep`."""
+    import json
+
+    from raysparse.files import write_file_atomically
+
+    write_file_atomically(Path(path), (json.dumps(plan.to_dict(), indent=1) + "\n").encode())
+
+
+def load_plan(path: str) -> Plan:
+    """A plan from a JSON file, or from a run folder."""
+    import json
+
+    from raysparse.files import Folder
+    from raysparse.sweep.plan import Plan, load
+
+    if Path(path).is_dir() or "://" in path:
+        return load(Folder(path))
+    if not Path(path).is_file():
+        raise ValueError(f"there is no plan {path!r}; `python sweeps/grid.py --plan FILE` writes one")
+    try:
+        return Plan.from_dict(json.loads(Path(path).read_text()))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"plan {path!r} is not valid JSON: {error}") from error
+
+
+def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
+    """Fit the laws to the results and print what they say; the answer is kept in the run folder,
+    and printed again when nothing was run since.
+    """
+    folder = run_folder(args)
+    if again or not folder.report.exists(ANSWER):
+        from analysis.show.report import write_report
+        from raysparse.results import Results
+
+        written = write_report(Results(folder).table(), folder.report.local_path, title=title)
+        folder.report.write(ANSWER, written.summary.encode())
+    print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.uri}/report.html")

@@ -1,0 +1,36 @@
+"""What a docstring, a message or a page names must exist: files, and arguments of commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+CODE = [p for room in ("raysparse", "analysis", "sweeps", "benchmarks") for p in (REPOSITORY / room).rglob("*.py")]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")]
+EVERYTHING = "\n".join(path.read_text() for path in CODE)
+
+# Paths from the root, from raysparse/ or analysis/, or beside the file that names them.
+FILE = re.compile(r"(?<![\w/.<>{}*-])((?:[a-z_]+/)+[a-z_0-9-]+\.(?:py|md|json|yaml))(?![\w*<{])")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+MADE_BY_RUNS = re.compile(r"^(runs|checkpoint|trials|report|journal|notes|reports)/")
+# Of other programs that our pages mention.
+FOREIGN = {"--help", "--tmux", "--logdir", "--editable", "--no-deps"}
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_files_that_are_named_exist(path):
+    for name in FILE.findall(path.read_text()):
+        if MADE_BY_RUNS.match(name):
+            continue
+        places = [REPOSITORY, path.parent, *path.parents, REPOSITORY / "raysparse", REPOSITORY / "analysis"]
+        assert any((place / name).exists() for place in places), f"{path.name} names {name}, which does not exist"
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_arguments_that_are_named_exist(path):
+    for flag in set(FLAG.findall(path.read_text())) - FOREIGN:
+        known = f'"{flag}"' in EVERYTHING or ('f"--{name}"' in EVERYTHING and flag[2:] in EVERYTHING)
+        assert known, f"{path.name} names {flag}, which no command takes"
