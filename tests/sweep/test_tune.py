@@ -1,4 +1,4 @@
-"""A planner under a real Ray: Tune sees one trial a suggestion, makes those that the inline executor
+"""A planner under a real Ray: Tune sees one trial a suggestion, makes those that inline
 makes, and a killed search goes on as it would have.
 """
 
