@@ -1,16 +1,19 @@
 """What to train: the size, density and epochs of least predicted loss under a budget, with their
 uncertainty.
 
-The search is continuous and stays inside a stated box. For each density the budget turns the box
-into one interval of tokens, so the feasible set is a rectangle; a coarse grid finds its basins and
-a zoom refines each, for all parameter vectors (the fit and its bootstrap draws) at once. No
-derivative is used, because N_eff has a kink at N_opt. An answer on an edge of the box, or outside
-the data, is flagged: it then says more about the box.
+The search is continuous and stays inside a stated box. The budget is a cap: what over-fits past
+its best is not trained further because there is money left. Density, tokens within the budget and
+size within what they leave span a cube; a coarse grid finds its basins and a zoom refines each, for
+all parameter vectors (the fit and its bootstrap draws) at once. Where a law's loss never rises with
+size, the largest size is the best and the cube is a square. No derivative is used, because N_eff
+has a kink at N_opt. An answer on an edge of the box, or outside the data, is flagged: it then says
+more about the box.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,13 +21,27 @@ from numpy.typing import ArrayLike
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
-from analysis.laws.law import Law
 
-COARSE = (33, 49)  # density x tokens cells of the first grid
+COARSE = (33, 49, 1)  # density x tokens x size cells of the first grid where size is at its most ...
+CUBE = (13, 17, 9)  # ... and where it is free
 BASINS = 3  # local minima of the coarse grid that are refined
-FINE, LEVELS = 7, 16  # refinement grid per side, and how often the window shrinks
+FINE = {1: 7, 9: 3}  # refinement cells per side, by cells of size
+LEVELS = {1: 16, 9: 10}  # how often the window halves
 CHUNK = 64  # parameter vectors searched together
 EDGE = 0.01  # in ln units: nearer than this to a bound counts as on it
+
+
+class Predictor(Protocol):
+    """Anything that predicts: a law with its parameters, or an ensemble with numbers of draws."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether the loss never rises with size, all else equal."""
+        ...
+
+    def log_loss(self, theta: Array, points: Points) -> Array:
+        """(b, n) ln L of b parameter vectors at points of shape (n,), (1, n) or (b, n)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,8 +65,8 @@ class Box:
                 )
 
     @classmethod
-    def of(cls, runs: Runs, margin: float = 2.0) -> Box:
-        """The data's own range of density and epochs; N and tokens may go `margin` times beyond."""
+    def of(cls, runs: Runs, margin: float = 1.0) -> Box:
+        """The data's own range; with a margin, N and tokens may go that many times beyond it."""
         points = runs.points
         return cls(
             (points.active.min() / margin, points.active.max() * margin),
@@ -84,9 +101,9 @@ class Optimum:
 
 
 def search(
-    law: Law, theta: ArrayLike, box: Box, budget: ArrayLike, unique: ArrayLike | None, cost: Cost = ACTIVE
+    law: Predictor, theta: ArrayLike, box: Box, budget: ArrayLike, unique: ArrayLike | None, cost: Cost = ACTIVE
 ) -> Optimum:
-    """The least loss of each parameter vector within the box and exactly at the budget.
+    """The least loss of each parameter vector within the box at a cost of at most the budget.
 
     theta: (b, p) or (p,). budget: scalar or (b,), in the cost's unit. unique: U, scalar or (b,);
     None means that unique tokens are free, so that every run is one epoch (U = D).
@@ -122,85 +139,95 @@ def search(
 
 
 class _Search:
-    """One chunk. Positions are (x, y) in the unit square: x along ln d, y along the feasible ln D
-    at that d.
+    """One chunk. Positions are (x, y, z) in the unit cube: x along ln d, y along the feasible ln D
+    at that d, z along ln N from the box's least to what the budget leaves.
     """
 
-    def __init__(self, law: Law, theta: Array, box: Box, spend: Array, tokens: Array, unique: Array | None, cost: Cost):
+    def __init__(
+        self, law: Predictor, theta: Array, box: Box, spend: Array, tokens: Array, unique: Array | None, cost: Cost
+    ):
         self.law, self.theta, self.box, self.cost = law, theta, box, cost
         self.spend, self.tokens, self.unique = spend[:, None], tokens, unique
+        self.cells = COARSE if law.grows else CUBE
 
     def run(self) -> Optimum:
         rows = np.arange(len(self.theta))
-        x, y = (axis.ravel()[None] for axis in np.meshgrid(*(np.linspace(0, 1, n) for n in COARSE), indexing="ij"))
-        loss = self._log_loss(rows, *np.broadcast_arrays(x + 0 * self.spend, y))
-        owner, at_x, at_y = _basins(loss.reshape(-1, *COARSE))
-        width = 1.5 / (np.array(COARSE) - 1)
+        owner, at = _basins(self._coarse(rows).reshape(-1, *self.cells))
+        width = 1.5 / np.maximum(np.array(self.cells) - 1, 1)
         best = np.full(len(owner), np.inf)
-        offsets = np.linspace(-1, 1, FINE)
-        step_x, step_y = (axis.ravel()[None] for axis in np.meshgrid(offsets, offsets, indexing="ij"))
-        for _ in range(LEVELS):
-            try_x = np.clip(at_x[:, None] + width[0] * step_x, 0, 1)
-            try_y = np.clip(at_y[:, None] + width[1] * step_y, 0, 1)
-            loss = self._log_loss(owner, try_x, try_y)
-            pick = np.argmin(loss, axis=1)[:, None]
-            at_x, at_y, best = (np.take_along_axis(a, pick, 1)[:, 0] for a in (try_x, try_y, loss))
+        offsets = np.linspace(-1, 1, FINE[self.cells[2]])
+        steps = np.stack(
+            [axis.ravel() for axis in np.meshgrid(offsets, offsets, offsets if self.cells[2] > 1 else [0.0])]
+        )
+        for _ in range(LEVELS[self.cells[2]]):
+            tried = np.clip(at[:, :, None] + width[:, None] * steps, 0, 1)  # (k, 3, cells)
+            loss = self._log_loss(owner, *tried.transpose(1, 0, 2))
+            pick = np.argmin(loss, axis=1)
+            chosen = np.arange(len(owner))
+            at, best = tried[chosen, :, pick], loss[chosen, pick]
             width = width * 0.5
         order = np.lexsort([best, owner])
         winner = order[np.unique(owner[order], return_index=True)[1]]
-        return self._optimum(rows, at_x[winner], at_y[winner], best[winner])
+        return self._optimum(rows, at[winner], best[winner])
 
-    def _coordinates(self, rows: Array, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-        """ln N, ln d, ln D, and whether any run at this density fits the budget; x and y are (k,
-        m).
+    def _coarse(self, rows: Array) -> Array:
+        """(b, cells) losses on the first grid; one set of points where all rows ask the same."""
+        sides = [np.linspace(0, 1, n) if n > 1 else np.ones(1) for n in self.cells]
+        x, y, z = (axis.ravel()[None] for axis in np.meshgrid(*sides, indexing="ij"))
+        alike = np.ptp(self.spend) == 0 and not np.ptp(self.tokens, axis=0).any()
+        if alike and (self.unique is None or np.ptp(self.unique) == 0):
+            points, feasible = self._points(rows[:1], x, y, z)
+            return np.where(feasible, self.law.log_loss(self.theta, points), np.inf)
+        return self._log_loss(rows, *np.broadcast_arrays(x + 0 * self.spend, y, z))
+
+    def _coordinates(self, rows: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array, Array]:
+        """ln N, ln d, ln D, and whether any run at this density fits the budget; x, y and z are
+        (k, m).
         """
         log_density = np.log(self.box.density[0]) + x * np.log(self.box.density[1] / self.box.density[0])
-        spend = self.spend[rows]
-        low = np.maximum(
-            self.tokens[rows, 0, None], self.cost.log_tokens(spend, np.log(self.box.active[1]), log_density)
-        )
-        high = np.minimum(
-            self.tokens[rows, 1, None], self.cost.log_tokens(spend, np.log(self.box.active[0]), log_density)
-        )
+        spend, (least, most) = self.spend[rows], np.log(self.box.active)
+        low = self.tokens[rows, 0, None]
+        high = np.minimum(self.tokens[rows, 1, None], self.cost.log_tokens(spend, least, log_density))
         log_tokens = low + y * np.maximum(high - low, 0.0)
-        return self.cost.log_active(spend, log_tokens, log_density), log_density, log_tokens, high >= low - 1e-9
+        top = np.minimum(most, self.cost.log_active(spend, log_tokens, log_density))
+        return least + z * np.maximum(top - least, 0.0), log_density, log_tokens, high >= low - 1e-9
 
-    def _points(self, rows: Array, x: Array, y: Array) -> tuple[Points, Array]:
-        log_active, log_density, log_tokens, feasible = self._coordinates(rows, x, y)
+    def _points(self, rows: Array, x: Array, y: Array, z: Array) -> tuple[Points, Array]:
+        log_active, log_density, log_tokens, feasible = self._coordinates(rows, x, y, z)
         log_unique = log_tokens if self.unique is None else np.broadcast_to(self.unique[rows, None], log_tokens.shape)
-        bounded = np.clip(log_active, -300.0, 300.0)
         density = np.minimum(np.exp(log_density), 1.0)
-        return Points(np.exp(bounded), density, np.exp(log_unique), np.exp(log_tokens)), feasible
+        return Points(np.exp(log_active), density, np.exp(log_unique), np.exp(log_tokens)), feasible
 
-    def _log_loss(self, rows: Array, x: Array, y: Array) -> Array:
-        points, feasible = self._points(rows, x, y)
+    def _log_loss(self, rows: Array, x: Array, y: Array, z: Array) -> Array:
+        points, feasible = self._points(rows, x, y, z)
         return np.where(feasible, self.law.log_loss(self.theta[rows], points), np.inf)
 
-    def _optimum(self, rows: Array, x: Array, y: Array, log_loss: Array) -> Optimum:
-        points, _ = self._points(rows, x[:, None], y[:, None])
+    def _optimum(self, rows: Array, at: Array, log_loss: Array) -> Optimum:
+        points, _ = self._points(rows, *at.T[:, :, None])
         known = np.where(np.isfinite(log_loss), 1.0, np.nan)
         active, density, tokens = (values[:, 0] * known for values in (points.active, points.density, points.tokens))
         unique = points.unique[:, 0] if self.unique is not None else tokens
         return Optimum(active, density, tokens, unique, np.exp(log_loss) * known)
 
 
-def _basins(loss: Array) -> tuple[Array, Array, Array]:
-    """Owner row, x and y of up to `BASINS` local minima of each (rows, X, Y) grid, the best one
-    always among them.
+def _basins(loss: Array) -> tuple[Array, Array]:
+    """Owner row and (k, 3) position of up to `BASINS` local minima of each (rows, X, Y, Z) grid,
+    the best one always among them.
     """
-    rows, nx, ny = loss.shape
-    padded = np.pad(loss, ((0, 0), (1, 1), (1, 1)), constant_values=np.inf)
+    rows, *cells = loss.shape
+    padded = np.pad(loss, ((0, 0), (1, 1), (1, 1), (1, 1)), constant_values=np.inf)
     local = np.ones(loss.shape, dtype=bool)
-    for dx in (0, 1, 2):
-        for dy in (0, 1, 2):
-            local &= loss <= padded[:, dx : dx + nx, dy : dy + ny]
+    for shift in np.ndindex(3, 3, 3):
+        window = tuple(slice(step, step + size) for step, size in zip(shift, cells, strict=True))
+        local &= loss <= padded[(slice(None), *window)]
     ranked = np.where(local, loss, np.inf).reshape(rows, -1)
-    cells = np.argsort(ranked, axis=1, kind="stable")[:, :BASINS]
-    finite = np.isfinite(np.take_along_axis(ranked, cells, 1))
+    found = np.argsort(ranked, axis=1, kind="stable")[:, :BASINS]
+    finite = np.isfinite(np.take_along_axis(ranked, found, 1))
     finite[:, 0] = True
     owner = np.repeat(np.arange(rows), finite.sum(axis=1))
-    chosen = cells[finite]
-    return owner, (chosen // ny) / max(nx - 1, 1), (chosen % ny) / max(ny - 1, 1)
+    places = np.stack(np.unravel_index(found[finite], cells), axis=1)
+    last = np.array(cells) - 1
+    return owner, np.where(last > 0, places / np.maximum(last, 1), 1.0)
 
 
 def _reach(box: Box, cost: Cost, unique: float) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """How sure a fit is: bootstrap draws of its parameters, and the intervals that follow from them.
 
-Rows are resampled by specification, so that replicates stay together. Each draw restarts from the
-near-optimal minima of the fit and keeps the best, all draws in one batch. `pairs` is the classical
-bootstrap; `smooth` gives every specification an exponential weight instead of a count (Rubin 1981),
-which does not lose whole density levels of a small table. Whatever is computed from a law is given
-its interval by computing it for every draw.
+Rows are resampled by specification, so that replicates stay together. Each draw is fitted anew
+(`refit`: several starts, until converged), all draws in one batch; the share that converged is kept
+beside them. `pairs` is the classical bootstrap; `smooth` gives every specification an exponential
+weight instead of a count (Rubin 1981), which does not lose whole density levels of a small table.
+Whatever is computed from a law is given its interval by computing it for every draw.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from numpy.typing import ArrayLike
 
 from analysis.data.points import Array, Points
 from analysis.fit.joint import LARGE, Fit, Minimum
+from analysis.fit.refit import refit, starting_points
 from analysis.fit.solver import minimise
 
 Scheme = Literal["pairs", "smooth"]
 SUBSAMPLE = 4096  # rows bootstrapped of a table above `LARGE`
-MINIMA = 3  # of the fit's near-optimal minima, how many a draw restarts from
 
 
 @dataclass(frozen=True)
 class Draws:
-    """theta: (k, p) parameter vectors, one per bootstrap draw of `fit`."""
+    """theta: (k, p) parameter vectors, one per bootstrap draw of `fit`. converged: share of the
+    draws whose refit ended by itself.
+    """
 
     fit: Fit
     theta: Array
     scheme: Scheme
+    converged: float = 1.0
 
     def parameter_intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile interval of every parameter, by natural name, in natural units."""
@@ -115,14 +118,8 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
     if len(fit.runs) > LARGE:
         return _subsampled(fit, draws, seed, scheme)
     weights = resample(fit.runs.group, draws, np.random.default_rng(seed), scheme)
-    problem = fit.problem
-    starts = np.stack([minimum.theta[problem.free] for minimum in fit.minima[:MINIMA]])
-    each = len(starts)
-    solution = minimise(
-        problem, np.tile(starts, (draws, 1)), problem.delta, np.repeat(weights, each, axis=0), steps=60, tolerance=1e-6
-    )
-    best = solution.objective.reshape(draws, each).argmin(axis=1) + each * np.arange(draws)
-    return Draws(fit, problem.full(solution.free[best]), scheme)
+    solution = refit(fit.problem, starting_points(fit), weights)
+    return Draws(fit, fit.problem.full(solution.free), scheme, float(solution.converged.mean()))
 
 
 def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
@@ -131,11 +128,12 @@ def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
     """
     rows = np.sort(np.random.default_rng(seed).choice(len(fit.runs), SUBSAMPLE, replace=False))
     small = replace(fit, runs=fit.runs.take(rows), minima=())
-    solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta, steps=60)
+    solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta)
     centre = small.problem.full(solution.free)[0]
     small = replace(small, theta=centre, minima=(Minimum(centre, float(solution.objective[0])),))
-    spread = bootstrap(small, draws, seed, scheme).theta - centre
-    return Draws(fit, fit.theta + spread * np.sqrt(SUBSAMPLE / len(fit.runs)), scheme)
+    drawn = bootstrap(small, draws, seed, scheme)
+    shrunk = (drawn.theta - centre) * np.sqrt(SUBSAMPLE / len(fit.runs))
+    return Draws(fit, fit.theta + shrunk, scheme, drawn.converged)
 
 
 def resample(group: ArrayLike, draws: int, generator: np.random.Generator, scheme: Scheme) -> Array:

@@ -1,22 +1,24 @@
 """Which law a table can carry, and which of those predicts best: the ladder from rich to plain.
 
 A law asks for a minimum of rows, sizes, densities, epochs and unique budgets; what a table lacks is
-said in words. Among the laws it can carry, grouped cross-validation decides, and of laws within one
-standard error of the best the one with the fewest parameters wins. Extrapolation is judged in
-`compare`; here every row is predicted once.
+said in words. Among the laws it can carry, the least error of grouped cross-validation decides,
+over the rows that are no outliers. No rule of one standard error: its error is that of the best
+law alone, which one bad row inflates, and then a plainer and worse law wins. Extrapolation is
+judged in `compare`; here every row is predicted once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
-from analysis.fit.problem import DELTA, Problem
-from analysis.fit.solver import minimise
+from analysis.fit.problem import DELTA
+from analysis.fit.refit import refit, starting_points
 from analysis.laws import LAWS, Law
 
 LADDER = (
@@ -43,14 +45,17 @@ LADDER = (
 FOLDS = 5
 STARTS = 32  # descents per contender: fewer than a fit that is asked for by name
 MULTI = 1.05  # epochs above this count as repetition
+FAR = 6.0  # robust spreads from every law: an outlier ...
+RARE = 0.04  # ... unless more than this share of the rows (and more than one) is that far
 APART = np.log(1.1)  # values nearer than this are one level
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One law of the ladder. lacking: why the table cannot carry it; unsuited: what varies in the
-    table but not in the law; both empty if it was tried. rmse: cross-validated, nats, with its
-    standard error; NaN if not tried.
+    table but not in the law; both empty if it was tried. rmse: cross-validated, nats, over the rows
+    that are no outliers, with its standard error; NaN if not tried. out_of_fold: (n,) ln L of the
+    fit's rows, each predicted without its specification.
     """
 
     law: Law
@@ -59,6 +64,7 @@ class Candidate:
     rmse: float = float("nan")
     error: float = float("nan")
     fit: Fit | None = None
+    out_of_fold: Array | None = None
 
 
 def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
@@ -127,19 +133,22 @@ def candidates(
             tried.append(Candidate(law, missing, other))
             continue
         fitted = fit(law, runs, delta=delta, starts=STARTS, seed=seed)
-        score, error = cross_validate(fitted)
-        tried.append(Candidate(law, rmse=score, error=error, fit=fitted))
-    return tuple(tried)
+        tried.append(Candidate(law, fit=fitted, out_of_fold=out_of_fold(fitted)))
+    kept = ~outliers([c.fit for c in tried if c.fit is not None])
+    return tuple(_scored(candidate, kept) for candidate in tried)
+
+
+def _scored(candidate: Candidate, kept: Array) -> Candidate:
+    if candidate.fit is None or candidate.out_of_fold is None:
+        return candidate
+    rmse, error = _error(candidate.out_of_fold, candidate.fit.runs, kept)
+    return replace(candidate, rmse=rmse, error=error)
 
 
 def pick(tried: tuple[Candidate, ...]) -> Candidate | None:
-    """The plainest law within one standard error of the best; None if no law was tried."""
+    """The law of least cross-validated error; None if no law was tried."""
     able = [candidate for candidate in tried if candidate.fit is not None]
-    if not able:
-        return None
-    best = min(able, key=lambda candidate: candidate.rmse)
-    near = [candidate for candidate in able if candidate.rmse <= best.rmse + best.error]
-    return min(near, key=lambda candidate: (len(candidate.law.names), candidate.rmse))
+    return min(able, key=lambda candidate: (candidate.rmse, len(candidate.law.names))) if able else None
 
 
 def choose_law(runs: Runs, seed: int = 0, delta: float = DELTA) -> Law:
@@ -164,27 +173,41 @@ def cross_validate(fitted: Fit, folds: int = FOLDS) -> tuple[float, float]:
     """Root mean squared error (nats) of rows predicted without their specification, and its
     standard error.
     """
-    runs = fitted.runs
+    return _error(out_of_fold(fitted, folds), fitted.runs, np.ones(len(fitted.runs), dtype=bool))
+
+
+def out_of_fold(fitted: Fit, folds: int = FOLDS) -> Array:
+    """(n,) ln L of every row, predicted by the law refitted (`refit`) without its specification."""
+    runs, problem = fitted.runs, fitted.problem
     fold = _folds(runs, folds, fitted.seed)
-    squared = np.empty(len(runs))
-    for number in range(folds):
-        out = fold == number
-        if not out.any():
-            continue
-        theta = _refit(fitted, runs.take(~out))
-        squared[out] = (fitted.law.predict(theta, runs.points.take(out)) - runs.loss[out]) ** 2
-    mean = squared.mean()
+    numbers = np.unique(fold)
+    held = fold == numbers[:, None]
+    solution = refit(problem, starting_points(fitted), (~held).astype(float))
+    predicted = fitted.law.log_loss(problem.full(solution.free), runs.points)
+    return np.asarray(predicted[np.searchsorted(numbers, fold), np.arange(len(runs))])
+
+
+def outliers(fits: Sequence[Fit]) -> Array:
+    """(n,) which rows every one of the fits misses by more than `FAR` of its robust spreads.
+
+    A law that cannot bend misses whole regions; an outlier is alone. So where more than a few rows
+    qualify none is called one.
+    """
+    if not fits:
+        return np.zeros(0, dtype=bool)
+    far = np.full(len(fits[0].runs), np.inf)
+    for found in fits:
+        size = np.abs(found.residuals - np.median(found.residuals))
+        far = np.minimum(far, size / max(1.4826 * float(np.median(size)), 1e-12))
+    bad = far > FAR
+    return bad if bad.sum() <= max(1, RARE * len(bad)) else np.zeros_like(bad)
+
+
+def _error(predicted: Array, runs: Runs, kept: Array) -> tuple[float, float]:
+    squared = (np.exp(predicted) - runs.loss)[kept] ** 2
+    rmse = float(np.sqrt(squared.mean()))
     error = squared.std(ddof=1) / np.sqrt(len(squared)) if len(squared) > 1 else 0.0
-    rmse = float(np.sqrt(mean))
     return rmse, float(error / (2 * rmse)) if rmse > 0 else 0.0
-
-
-def _refit(fitted: Fit, runs: Runs) -> Array:
-    problem = Problem(fitted.law, runs.points, runs.log_loss, fitted.fixed, fitted.prior, fitted.delta)
-    starts = np.stack([minimum.theta[problem.free] for minimum in fitted.minima[:5]])
-    solution = minimise(problem, starts, fitted.delta, steps=60, tolerance=1e-7)
-    best: Array = problem.full(solution.free[[int(solution.objective.argmin())]])[0]
-    return best
 
 
 def _folds(runs: Runs, folds: int, seed: int) -> Array:

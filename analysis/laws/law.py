@@ -72,6 +72,11 @@ class Law:
         tail = {"none": "", "linear": " + K R_D (N/U)^r", "power": " + K R_D^q (N/U)^r"}[self.penalty]
         return f"L = E + {capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}{tail}"
 
+    @property
+    def grows(self) -> bool:
+        """Whether the loss never rises with size, all else equal: only a penalty can make it."""
+        return self.penalty == "none"
+
     def vector(self, values: Mapping[str, float]) -> Array:
         """(p,) parameters from a dictionary of stored names. Raises ValueError for a missing or
         unknown one.

@@ -6,6 +6,8 @@ Targets are measured facts of public tables (see data/README.md); no fit is told
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,9 +21,10 @@ from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import bootstrap, percentiles, resample
 from analysis.fit.problem import Problem, huber
 from analysis.fit.profile import profile
-from analysis.fit.select import candidates, choose_law, cross_validate, levels, pick
+from analysis.fit.select import candidates, choose_law, cross_validate, levels, outliers, pick
 from analysis.fit.solver import minimise
 from analysis.fit.staged import staged
+from analysis.fit.starts import choose, guesses
 from analysis.laws import named, published_vector
 from tests.analysis.conftest import DATA
 from tests.analysis.tables import laptop
@@ -210,6 +213,36 @@ def test_cross_validation_keeps_replicates_together(synthetic):
     rmse, error = cross_validate(found)
     assert found.rmse < rmse < 1.3 * found.rmse
     assert 0 < error < rmse
+
+
+def small_table(**changes):
+    return read_table(laptop(uniques=(50_000, 150_000), epochs=(1, 3, 9), noise=0.01, **changes))
+
+
+def test_draws_are_fitted_until_they_converge_and_none_is_much_above_its_own_minimum():
+    """Against a slow reference: 40 starts of each resampled table, followed to the end."""
+    found = fit(named("sparse_small_overfit"), small_table(), delta=1e-2)
+    draws = bootstrap(found, 20, seed=3)
+    assert draws.converged == 1.0
+    weights = resample(found.runs.group, 20, np.random.default_rng(3), "pairs")
+    problem = found.problem
+    many = choose(problem, guesses(problem, 2000, seed=5), 40)
+    far = minimise(problem, np.tile(many, (20, 1)), found.delta, np.repeat(weights, len(many), axis=0), 500, 1e-9)
+    least = far.objective.reshape(20, -1).min(axis=1)
+    free = draws.theta[:, problem.free]
+    reached = problem.objective(free, problem.residuals(free), found.delta, weights)
+    assert np.mean(reached <= 1.005 * least) >= 0.95
+
+
+def test_one_bad_row_is_named_and_does_not_choose_the_law():
+    runs = small_table()
+    loss = runs.loss.copy()
+    loss[20] *= 1.2
+    tried = candidates(replace(runs, loss=loss), delta=1e-2, names=("sparse_small", "sparse_small_overfit_linear"))
+    assert np.flatnonzero(outliers([c.fit for c in tried])).tolist() == [20]
+    assert pick(tried).law.name == "sparse_small_overfit_linear"
+    plain = candidates(runs, delta=1e-2, names=("sparse_small_overfit_linear",))
+    assert not outliers([c.fit for c in plain]).any()
 
 
 @pytest.mark.parametrize("scheme", ["pairs", "smooth"])

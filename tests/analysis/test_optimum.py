@@ -17,6 +17,7 @@ from analysis.data.points import Points
 from analysis.data.table import read_table
 from analysis.laws import Law, Saturation, named, published_vector
 from analysis.laws.density import PublishedFactor
+from tests.analysis import tables
 from tests.analysis.tables import laptop
 
 LAW = named("sparse_published")
@@ -35,13 +36,14 @@ def random_law(seed):
 
 
 def brute_force(law, theta, box, budget, unique, cost=ACTIVE, fine=700):
-    """Least loss over a fine grid of density and tokens, N from the budget, outside the box
-    refused.
+    """Least loss over a fine grid of density and tokens, N the largest within budget and box (these
+    laws' loss never rises with N), outside the box refused.
     """
     density = np.geomspace(*box.density, fine)[:, None]
     tokens = np.geomspace(max(unique * box.epochs[0], box.tokens[0]), min(unique * box.epochs[1], box.tokens[1]), fine)
     size = np.exp(cost.log_active(np.log(budget), np.log(tokens), np.log(density)))
-    inside = (size >= box.active[0]) & (size <= box.active[1])
+    inside = size >= box.active[0]
+    size = np.minimum(size, box.active[1])
     points = Points.at(
         size.ravel(), np.broadcast_to(density, size.shape).ravel(), unique, np.broadcast_to(tokens, size.shape).ravel()
     )
@@ -60,9 +62,27 @@ def test_the_optimum_agrees_with_brute_force_and_stays_in_its_box(seed, scale):
     assert found.loss[0] == pytest.approx(brute_force(law, theta, box, budget, unique, cost), abs=1e-4)
     point = found.point()
     assert law.predict(theta, point)[0] == pytest.approx(found.loss[0], rel=1e-12)
-    assert cost.of(point)[0] == pytest.approx(budget, rel=1e-9), "the budget is spent exactly"
+    assert cost.of(point)[0] <= budget * (1 + 1e-9), "the budget is a cap"
     for value, (low, high) in ((point.active, box.active), (point.density, box.density), (point.epochs, box.epochs)):
         assert low * (1 - 1e-9) <= value[0] <= high * (1 + 1e-9)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), scale=st.floats(9.5, 13.0))
+def test_a_law_that_over_fits_is_not_trained_past_its_best(seed, scale):
+    """Against brute force over density, tokens and size; more money never makes it worse."""
+    values = dict(zip(tables.LAW.names, tables.TRUTH, strict=True))
+    generator = np.random.default_rng(seed)
+    theta = tables.LAW.vector({**values, "ln_K": generator.uniform(-7, -3), "r": generator.uniform(0.2, 1.0)})
+    box, unique, budget = Box((2e4, 1e6), (0.25, 1.0), (1.0, 32.0)), 5e4, 10**scale
+    found = search(tables.LAW, np.stack([theta, theta]), box, [budget, 2 * budget], unique)
+    density, epochs, size = np.meshgrid(*(np.geomspace(*side, 60) for side in (box.density, box.epochs, box.active)))
+    points = Points.at(size.ravel(), density.ravel(), unique, unique * epochs.ravel())
+    least = np.where(ACTIVE.of(points) <= budget, tables.LAW.predict(theta, points), np.inf).min()
+    if np.isfinite(least):
+        assert found.loss[0] <= least + 1e-4
+        assert ACTIVE.of(found.point())[0] <= budget * (1 + 1e-9)
+        assert found.loss[1] <= found.loss[0] + 1e-4
 
 
 @settings(max_examples=25, deadline=None)
@@ -153,7 +173,7 @@ def test_seconds_are_a_budget_learned_from_the_table():
     found = search(
         named("sparse_small"), np.array([3.2, 5.1, -0.1, 0.3, -0.25, 1.6, 2.0]), Box.of(runs), 300.0, 4e5, cost
     )
-    assert cost.of(found.point())[0] == pytest.approx(300.0, rel=1e-9)
+    assert cost.of(found.point())[0] <= 300.0 * (1 + 1e-9)
     with pytest.raises(ValueError, match="0 rows have a positive 'seconds'"):
         measured_cost(simulate(LAW, published_vector(), grid([1e7], [1], [1e9], [1])))
 
