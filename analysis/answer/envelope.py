@@ -10,7 +10,7 @@ settings move smoothly. Left out: points that were never measured (`settings` an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,3 +46,14 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
     settings, mean, sd = model.best_settings(at.points)
     q = at.points
     return Envelope(Runs.from_arrays(q.active, q.density, q.unique, q.tokens, mean), sd, settings, counts)
+
+
+def tuned_points(runs: Runs, *, seed: int = 0) -> Runs:
+    """The distinct points of `runs` with their expected loss at their best settings, one row each
+    under the id of its first row: what a law is fitted to. Raises as `envelope` does.
+    """
+    p = runs.points
+    group = groups_of(np.stack([p.active, p.density, p.unique, p.tokens], axis=1), [])
+    first = np.unique(group, return_index=True)[1]
+    loss = envelope(runs, seed=seed).runs.loss
+    return replace(runs.take(first), loss=loss, group=np.arange(len(first)), settings={})

@@ -6,6 +6,7 @@ edge, outside the data or on few rows is never printed without saying so. Nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from analysis.answer.recommend import Interval, Recommendation
@@ -13,10 +14,14 @@ from analysis.answer.study import Study
 from raysparse.units import count
 
 
-def summary(study: Study, title: str) -> str:
-    """Plain text, under 100 columns where the ids allow."""
-    lines = [title, "=" * len(title)]
+def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
+    """Plain text, under 100 columns where the ids allow. first: lines of an answer with settings,
+    which then leads, and the law describes the points at their best settings.
+    """
+    lines = [title, "=" * len(title), *first]
     runs = study.runs
+    if first:
+        lines += ["", "The law of the points, each at its own best settings as the model of all rows expects them:"]
     lines.append(
         f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, "
         f"budgets are {study.cost.name} {study.cost.unit}"

@@ -58,7 +58,9 @@ class Tune(Planner):
         keys = [self.key(point) for point in self.points]
         twice = next((p for p, key in zip(self.points, keys, strict=True) if keys.count(key) > 1), None)
         if twice is not None:
-            raise ValueError(f"tune.points holds {twice.name or twice.trial_id} twice, but for what is tuned; list it once")
+            raise ValueError(
+                f"tune.points holds {twice.name or twice.trial_id} twice, but for what is tuned; list it once"
+            )
 
     def key(self, spec: TrialSpec) -> str:
         """Equal for trials that differ in nothing but the tuned settings, their seed and names."""
