@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from analysis.answer.choice import BestRun, Choice
 from analysis.answer.costs import ACTIVE
 from analysis.answer.gaussian import spread
-from analysis.answer.settings import BestRun, Choice, answer, data_box
+from analysis.answer.settings import answer, data_box
 from analysis.answer.space import Space
 from analysis.answer.surrogate import surrogate
 from analysis.data.files import dumps

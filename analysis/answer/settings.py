@@ -12,11 +12,12 @@ their extrapolation (`recommend`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
+from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.costs import ACTIVE, Cost, measured_cost
 from analysis.answer.gaussian import spread
 from analysis.answer.optimum import Box
@@ -24,7 +25,7 @@ from analysis.answer.paths import Paths, draw
 from analysis.answer.recommend import Interval
 from analysis.answer.space import Space
 from analysis.answer.surrogate import Surrogate, surrogate
-from analysis.data.points import Array, Points
+from analysis.data.points import Array
 from analysis.data.table import Runs
 
 CANDIDATES = 1024  # places of the space that are looked at before the search narrows
@@ -32,63 +33,6 @@ BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A run to train. Intervals are 95 %: of `active`, `density`, `epochs` and `settings` for where
-    the best such run lies; of `expected` for the mean over seeds of this run; of `loss` for what
-    one training of it measures (nats per token). cost: what it costs.
-    """
-
-    active: Interval
-    density: Interval
-    epochs: Interval
-    settings: Mapping[str, Interval]
-    loss: Interval
-    expected: Interval
-    cost: float
-
-    def point(self, unique: float) -> Points:
-        """Its coordinates, (1,)."""
-        return Points.at(self.active.value, self.density.value, unique, unique * self.epochs.value)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A row of the table within the budget: measured and expected loss, nats per token."""
-
-    row: str
-    active: float
-    density: float
-    epochs: float
-    settings: Mapping[str, float]
-    loss: float
-    expected: float
-    cost: float
-
-
-@dataclass(frozen=True)
-class BestRun:
-    """The answer to (budget, U). best: the better of `sparse` and `dense`, each the best of its
-    kind; None where the box has none. difference: expected loss of dense minus sparse, nats, at
-    these two runs. rows: the best measured runs within the budget. unit: of budget and costs.
-    """
-
-    budget: float
-    unique: float
-    unit: str
-    best: Choice
-    dense: Choice | None
-    sparse: Choice | None
-    difference: Interval | None
-    rows: tuple[Measured, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def shown(self) -> bool:
-        """Whether the table shows a difference between dense and sparse."""
-        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
 
 
 def answer(
@@ -109,33 +53,39 @@ def answer(
     """
     model = surrogate(runs, seed=seed)
     cost = cost or own_cost(runs)
-    within = box or data_box(runs)
-    paths = draw(model.processes, draws, seed)
-    searches = {}
-    for kind, densities in _kinds(runs, within).items():
-        try:
-            space = Space.of(runs, replace(within, density=densities), cost, budget, unique, model.frame)
-        except ValueError as error:
-            refused = error
-        else:
-            searches[kind] = _Search(model, paths, space, seed)
-    if not searches:
-        raise refused
+    searches = _searches(model, box or data_box(runs), cost, budget, unique, draws, seed)
     found = {kind: search.choice(search.optima) for kind, search in searches.items()}
     best = min(found, key=lambda kind: found[kind].expected.value)
-    either = _best_of([search.optima for search in searches.values()])
     rows = _rows(model, cost, budget, unique)
     return BestRun(
         budget,
         unique,
         cost.unit,
-        searches[best].choice(either),
+        searches[best].choice(_best_of([search.optima for search in searches.values()])),
         found.get("dense"),
         found.get("sparse"),
         _difference(searches) if len(searches) == 2 else None,
         rows,
         _warnings(model, found[best], searches[best].space, rows),
     )
+
+
+def _searches(
+    model: Surrogate, box: Box, cost: Cost, budget: float, unique: float, draws: int, seed: int
+) -> dict[str, _Search]:
+    """The search of each kind of run that the budget allows; refused if it allows none."""
+    paths = draw(model.processes, draws, seed)
+    searches, refusals = {}, []
+    for kind, density in _kinds(model.runs, box).items():
+        try:
+            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame)
+        except ValueError as error:
+            refusals.append(error)
+        else:
+            searches[kind] = _Search(model, paths, space, seed)
+    if not searches:
+        raise refusals[-1]
+    return searches
 
 
 def data_box(runs: Runs) -> Box:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.recommend import Interval
-from analysis.answer.settings import BestRun, Choice, Measured
 from raysparse.units import count
 
 

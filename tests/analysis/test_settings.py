@@ -210,6 +210,13 @@ def test_a_field_that_is_added_to_the_spec_is_a_setting_with_no_second_edit():
     assert set(read_table(table).settings) == {"weight_decay", "smoothing"}
 
 
+def test_settings_that_are_words_are_said_when_they_vary():
+    table = sweep({"lr": 0.01}, {"lr": 0.02})
+    moments = table.schema.get_field_index("moments")
+    mixed = table.set_column(moments, table.schema.field(moments), [["fp32", "bf16_stochastic"]])
+    assert "the table mixes values of 'moments': their losses may not compare" in read_table(mixed).notes
+
+
 def test_a_rate_that_the_ladder_gives_each_size_is_no_setting_and_is_said():
     table = laptop()
     rate = [0.01 * (1 + int(name[-1])) for name in table["model"].to_pylist()]
