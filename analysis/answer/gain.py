@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.gaussian import JITTER, Process
+from analysis.answer.gaussian import JITTER, WIDER, Process
+from analysis.answer.surrogate import Surrogate
+from analysis.answer.warp import Warp
 from analysis.data.points import Array
 
 NODES = 9  # of the quadrature over a run's outcome
@@ -36,29 +38,45 @@ class Question:
         return cls(columns, np.zeros(len(columns), dtype=int))
 
 
-def gains(processes: Sequence[Process], candidates: Array, question: Question) -> Array:
-    """(g, m) expected fall of the least mean of each group, from one run at each candidate (m, p).
-
-    In units of the processes' values: nats near the best loss.
+def gains(model: Surrogate, processes: Sequence[Process], candidates: Array, question: Question) -> Array:
+    """(g, m) expected fall, in nats, of the least expected loss of each group, from one run at each
+    candidate (m, p). `processes` are the model's, or those that `believing` gives.
     """
-    per_process = [_gains(process, candidates, question) for process in processes]
+    base = model.base(question.columns)
+    per_process = [_gains(model.warp, base, process, candidates, question) for process in processes]
     return np.asarray(np.mean(per_process, axis=0))
 
 
-def _gains(process: Process, candidates: Array, question: Question) -> Array:
+def _gains(warp: Warp, base: Array, process: Process, candidates: Array, question: Question) -> Array:
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     weights = weights / weights.sum()
     mean, sd = process.predict(question.columns)
+    hope = warp.outward(mean - sd, base)
+    loud = process.noise * warp.loudness(process.mean(candidates), process.noise)
     found = []
     for group in np.unique(question.groups):
         members = np.flatnonzero(question.groups == group)
-        members = members[np.argsort(mean[members] - sd[members], kind="stable")[:HOPEFUL]]
-        now = mean[members].min()
+        members = members[np.argsort(hope[members], kind="stable")[:HOPEFUL]]
+        now = mean[members][:, None]
         shared, spread = _shared(process, question.columns[members], candidates)
-        slope = shared / np.sqrt(spread + process.noise**2)  # (t, m): by how much a target moves
-        later = np.stack([(mean[members][:, None] + node * slope).min(axis=0) for node in nodes])
-        found.append(np.maximum(now - weights @ later, 0.0))
+        slope = shared / np.sqrt(spread + loud**2)  # (t, m): by how much a target moves
+        under = base[members][:, None]
+        later = np.stack([warp.outward(now + node * slope, under).min(axis=0) for node in nodes])
+        # The average of a target over nodes is not its loss now, as the way outward is curved.
+        start = weights @ np.stack([_at(warp.outward(now + node * slope, under), now, under, warp) for node in nodes])
+        found.append(np.maximum(start - weights @ later, 0.0))
     return np.array(found)
+
+
+def _at(later: Array, now: Array, under: Array, warp: Warp) -> Array:
+    """(m,) what the answer of now would come to, later."""
+    return np.asarray(later[int(np.argmin(warp.outward(now, under)))])
+
+
+def expected(model: Surrogate, processes: Sequence[Process], columns: Array) -> Array:
+    """(n,) expected loss, nats: the median of each process, averaged."""
+    base = model.base(columns)
+    return np.asarray(np.mean([model.warp.outward(process.mean(columns), base) for process in processes], axis=0))
 
 
 def _shared(process: Process, targets: Array, candidates: Array) -> tuple[Array, Array]:
@@ -68,24 +86,27 @@ def _shared(process: Process, targets: Array, candidates: Array) -> tuple[Array,
     left = solve_triangular(process.root, process.covariance(targets, process.inputs).T, lower=True)
     right = solve_triangular(process.root, process.covariance(candidates, process.inputs).T, lower=True)
     variance = np.maximum(process.variance(candidates) - (right**2).sum(axis=0), 0.0)
-    return process.covariance(targets, candidates) - left.T @ right, variance
+    return WIDER**2 * (process.covariance(targets, candidates) - left.T @ right), WIDER**2 * variance
 
 
-def believing(processes: Sequence[Process], columns: Array) -> tuple[Process, ...]:
-    """The processes as if runs at `columns` (k, p) had ended as expected: what is running is not
-    proposed again, and its teaching is counted.
+def believing(model: Surrogate, columns: Array) -> tuple[Process, ...]:
+    """The model's processes as if runs at `columns` (k, p) had ended as expected: what is running
+    is not proposed again, and what it will teach is counted.
     """
     if not len(columns):
-        return tuple(processes)
+        return model.processes
     from scipy.linalg import cho_solve, cholesky
 
     found = []
-    for process in processes:
+    for process in model.processes:
         inputs = np.vstack([process.inputs, columns])
-        values = np.concatenate([process.values, process.mean(columns)])
+        mean = process.mean(columns)
+        values = np.concatenate([process.values, mean])
+        louder = np.concatenate([process.louder, model.warp.loudness(mean, process.noise)])
         prior = process.covariance(inputs, inputs)
-        prior[np.diag_indices_from(prior)] += process.noise**2 + JITTER * prior.diagonal().max()
+        rows = np.arange(len(prior))
+        prior[rows, rows] += (process.noise * louder) ** 2 + JITTER * prior.diagonal().max()
         root = np.asarray(cholesky(prior, lower=True))
-        weights = np.asarray(cho_solve((root, True), values - process.centre))
-        found.append(replace(process, inputs=inputs, values=values, root=root, weights=weights))
+        weights = np.asarray(cho_solve((root, True), values - process.prior(inputs)))
+        found.append(replace(process, inputs=inputs, values=values, louder=louder, root=root, weights=weights))
     return tuple(found)

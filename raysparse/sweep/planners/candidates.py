@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer.surrogate import spread
+from analysis.answer.gaussian import spread
 from analysis.data.points import Array, Points
 from raysparse import counts
 from raysparse.results import schema, spec_columns

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.answer.gain import Question, believing, gains
-from analysis.answer.gaussian import Process
+from analysis.answer.gain import Question, believing, expected, gains
 from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.data.points import Array, Points
 from analysis.data.table import read_table
@@ -92,13 +91,13 @@ class _Search:
         running = [trial.spec for trial in known if trial.status == RUNNING]
         self.processes = self.model.processes
         if running:
-            self.processes = believing(self.processes, self.columns(points_of(running), running))
+            self.processes = believing(self.model, self.columns(points_of(running), running))
         tried = [t.spec for t in known if t.status in (RUNNING, "completed") and maker.place(t.spec) is not None]
         self.tried = Trials.of(maker, tried)
         self.trials = self._candidates()
         self.specs, self.prices = self.trials.specs, self.trials.prices(purse)
         self.at = self.columns(self.trials.points, self.specs)
-        self.mean = _mean(self.processes, self.at)
+        self.mean = expected(self.model, self.processes, self.at)
 
     def columns(self, points: Points, specs: Sequence[TrialSpec]) -> Array:
         """(n, p) columns of the model."""
@@ -108,7 +107,7 @@ class _Search:
         """What was run, the spread of the space, and trials around its best points."""
         found = self.tried + spread_trials(self.maker, self.seed)
         fits = found.prices(self.purse) <= self.largest
-        mean = np.where(fits, _mean(self.processes, self.columns(found.points, found.specs)), np.inf)
+        mean = np.where(fits, self._expected(found), np.inf)
         order = np.argsort(mean, kind="stable")
         best = found.places[order[:BEST]]
         generator = np.random.default_rng([self.seed, len(self.known)])
@@ -116,6 +115,9 @@ class _Search:
         near = self.maker.trials(np.clip(np.concatenate(moved), 0.0, 1.0 - 1e-9))
         near += self.maker.trials(self._at_the_cap([*(found.specs[i] for i in order[:BEST]), *near]))
         return found + Trials.of(self.maker, near) if near else found
+
+    def _expected(self, trials: Trials) -> Array:
+        return expected(self.model, self.processes, self.columns(trials.points, trials.specs))
 
     def _at_the_cap(self, specs: Sequence[TrialSpec]) -> list[list[float]]:
         """Places of the same trials with as many epochs as the cap pays, where the best ones often
@@ -138,7 +140,7 @@ class _Search:
         if not len(under):
             return Ranked(())
         answer = int(under[np.argmin(self.mean[under])])
-        worth = gains(self.processes, self.at, Question.one(self.at[under]))[0] * self._survival()
+        worth = gains(self.model, self.processes, self.at, Question.one(self.at[under]))[0] * self._survival()
         spare = self.purse.remaining - self._kept_back(answer)
         score = np.where(self.prices <= min(spare, self.largest), worth / (self.prices + self._start()), 0.0)
         order = np.argsort(-score, kind="stable")
@@ -168,11 +170,6 @@ class _Search:
         weight = np.exp(-0.5 * (gaps / REACH) ** 2)
         good = np.array([good for _, good in inside])
         return np.asarray((1 + weight[:, good].sum(axis=1)) / (1 + weight.sum(axis=1)))
-
-
-def _mean(processes: Sequence[Process], columns: Array) -> Array:
-    """(n,) expected value, averaged over processes."""
-    return np.asarray(np.mean([process.mean(columns) for process in processes], axis=0))
 
 
 def answer(

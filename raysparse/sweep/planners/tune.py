@@ -17,9 +17,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from analysis.answer.gain import Question, believing, gains
-from analysis.answer.gaussian import Process
-from analysis.answer.surrogate import LEAST_ROWS, Surrogate, spread, surrogate
+from analysis.answer.gain import Question, believing, expected, gains
+from analysis.answer.gaussian import Process, spread
+from analysis.answer.surrogate import LEAST_ROWS, Surrogate, surrogate
 from analysis.data.points import Array, Points
 from analysis.data.table import read_table
 from raysparse.record import require
@@ -202,9 +202,7 @@ class _State:
         there = self._known_in(group)
         model = surrogate(read_table(table_of(there)), seed=self.planner.seed)
         running = [trial.spec for trial in there if trial.status == RUNNING]
-        if not running:
-            return model, model.processes
-        return model, believing(model.processes, _columns(model, points_of(running), running))
+        return model, believing(model, _columns(model, points_of(running), running)) if running else model.processes
 
     def _at(self, model: Surrogate, rows: Array) -> Array:
         return _columns(model, self.all.coordinates.take(rows), [self.all.specs[row] for row in rows])
@@ -214,7 +212,7 @@ class _State:
         model, processes = fitted
         rows = self._members(group)
         at, point = self._at(model, rows), self.all.point[rows]
-        worth = gains(processes, at, Question(at, point))  # (g, n), groups in order of their number
+        worth = gains(model, processes, at, Question(at, point))  # (g, n), groups in order of their number
         open_ = [
             place
             for place, number in enumerate(np.unique(point))
@@ -228,7 +226,7 @@ class _State:
         """Point -> row of the spread with the least expected loss."""
         model, processes = fitted
         rows = self._members(group)
-        mean = _mean(processes, self._at(model, rows))
+        mean = expected(model, processes, self._at(model, rows))
         point = self.all.point[rows]
         return {int(n): int(rows[point == n][np.argmin(mean[point == n])]) for n in np.unique(point)}
 
@@ -239,15 +237,13 @@ class _State:
         for number, row in sorted(best.items(), key=lambda item: self.prices[item[1]]):
             good = ("completed", RUNNING)
             tried = [t.spec for t, o in zip(self.known, self.owner, strict=True) if o == number and t.status in good]
-            answer = _mean(processes, self._at(model, np.array([row])))[0]
-            there = _mean(processes, _columns(model, points_of(tried), tried)) if tried else np.array([np.inf])
+            answer = expected(model, processes, self._at(model, np.array([row])))[0]
+            there = (
+                expected(model, processes, _columns(model, points_of(tried), tried)) if tried else np.array([np.inf])
+            )
             if there.min() > answer + SAME and self._count(number) < self.planner.share:
                 yield self.all.specs[row]
 
 
 def _columns(model: Surrogate, points: Points, specs: Sequence[TrialSpec]) -> Array:
     return model.columns(points, settings_of(specs, model.settings))
-
-
-def _mean(processes: Sequence[Process], columns: Array) -> Array:
-    return np.asarray(np.mean([process.mean(columns) for process in processes], axis=0))
