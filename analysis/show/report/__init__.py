@@ -24,7 +24,7 @@ from analysis.show.best import lines
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from analysis.answer.settings import BestRun
+    from analysis.answer.choice import BestRun
 
 
 @dataclass(frozen=True)
