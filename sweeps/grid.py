@@ -19,7 +19,7 @@ from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.search import Search
-from raysparse.sweep.planners.space import Space
+from raysparse.sweep.planners.space import Space, field_of
 from raysparse.sweep.planners.tune import Tune
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
@@ -75,7 +75,14 @@ def make_search(args: argparse.Namespace, recipe: Recipe) -> Search | None:
 def ranges_of(settings: list[str]) -> dict[str, str]:
     """name -> range, as it is said or as it is by default; commas may stand between names."""
     parts = [part for text in settings for part in (text.split(",") if "=" not in text else [text])]
-    return {(pair := part.partition("="))[0]: pair[2] or SEARCHED.get(pair[0], "") for part in parts}
+    found = {}
+    for part in parts:
+        name, _, values = part.partition("=")
+        field_of(name)  # refuses what is no setting, with the nearest that is
+        if not values and name not in SEARCHED:
+            raise ValueError(f"{name} has no range of its own here; say {name}=LOW..HIGH or {name}=A,B,C")
+        found[name] = values or SEARCHED[name]
+    return found
 
 
 def space_of(axes: dict[str, str], recipe: Recipe) -> Space:

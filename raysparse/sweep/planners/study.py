@@ -157,7 +157,8 @@ def mirror(
     """Bring the study in the run folder up to what is known; how many trials were added.
 
     Trials that still run are left to the next call. Told twice, nothing happens twice; a trial
-    that failed and was then completed is there as both. Raises OSError when the folder cannot be written.
+    that failed and was then completed is there as both. Raises OSError when the folder cannot be
+    written.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = folder.local_path / STUDY if folder.is_local else Path(scratch) / STUDY
