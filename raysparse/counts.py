@@ -12,6 +12,7 @@ Left out: measured seconds and bytes (`results`), and any choice of kernels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -102,6 +103,7 @@ class ParameterCounts:
         return self.head + self.norm + self.sparse_total
 
 
+@functools.lru_cache(maxsize=4096)  # a search prices hundreds of trials that differ in few shapes
 def parameters(model: ModelSpec, sparsity: SparsitySpec) -> ParameterCounts:
     blocks = block_counts(model, sparsity).values()
     return ParameterCounts(

@@ -1,11 +1,11 @@
-"""How big, how sparse, for how many epochs? A grid of small models on two cores, and the answer
-that their losses give.
+"""How big, how sparse, for how many epochs, with which settings? A grid of small models, a search
+for the best settings, and the answer, trained. Two cores are enough.
 
 Run it: `python sweeps/grid.py` (or `make sweep`). It trains every combination of size, density,
-unique tokens and epochs below, fits the scaling law, and writes what to train next into the run
-folder's report/. Run it again after anything went wrong: it continues. `--plan` says what it will
-cost first. The defaults were chosen so that repeating the data visibly stops paying off within a
-few minutes of training; they are no study of anything larger.
+unique tokens and epochs below, spends the rest of the budget on a search over them and over the
+settings of `--search`, fits the laws, writes what to train next into the run folder's report/, and
+trains that, beside the best dense model. Run it again after anything went wrong: it continues.
+`--plan` says what it will cost first. The defaults were chosen for a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -15,12 +15,21 @@ import sys
 
 from raysparse.console import arguments, script
 from raysparse.console.training import train_recommended
+from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
+from raysparse.sweep.planners.search import Search
+from raysparse.sweep.planners.space import Space
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
-DENSITIES = [1.0, 0.5, 0.25]
-UNIQUE_TOKENS = [50_000, 150_000]
-EPOCHS = [1, 3, 9]  # laptop-m is at its best after 4 to 8 passes over either, and worse after more
+DENSITIES = [1.0, 0.25]
+UNIQUE_TOKENS = [50_000]
+EPOCHS = [3, 9]
+SEARCHED = {"weight_decay": "0.1..10", "lr": "0.5..2"}  # lr: a factor on the size's own rate
+DECAY = "optimizer.weight_decay"
+START_DECAY = 1.0  # of the grid, where --set says nothing: at 0 epochs look worse than they are
+LONGER = 3  # the search tries up to this many times the grid's most epochs
+MAX_FLOPS = 3e13
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,23 +44,50 @@ def make_parser() -> argparse.ArgumentParser:
     question.add_argument("--unique-tokens", nargs="+", type=int, default=UNIQUE_TOKENS, help="(%(default)s)")
     question.add_argument("--epochs", nargs="+", type=float, default=EPOCHS, help="passes over them (%(default)s)")
     question.add_argument("--seeds", nargs="+", type=int, default=[0])
+    question.add_argument(
+        "--search", nargs="*", default=list(SEARCHED), metavar="SETTING",
+        help=f"then search these ({', '.join(f'{k}={v}' for k, v in SEARCHED.items())}, or name=LOW..HIGH) with what "
+        f"is left of --max-flops; nothing: the grid alone (default: {' '.join(SEARCHED)})",
+    )  # fmt: skip
     parser.add_argument("--no-training", action="store_true", help="do not train what is recommended at the end")
+    parser.set_defaults(max_flops=MAX_FLOPS)
     return parser
 
 
-@script.guarded
-def main() -> int:
-    args = make_parser().parse_args()
+def make_search(args: argparse.Namespace, recipe: Recipe) -> Search | None:
+    """The search after the grid, over the most unique tokens; None for no search."""
+    if not args.search:
+        return None
+    axes = {
+        "size": ",".join(args.sizes),
+        "density": ",".join(map(str, args.densities)),
+        "epochs": f"{min(args.epochs):g}..{LONGER * max(args.epochs):g}",
+    }
+    for text in args.search:
+        name, _, values = text.partition("=")
+        axes[name] = values or SEARCHED.get(name, "")
+    space = Space.parse([f"{name}={values}" for name, values in axes.items()], recipe.vocab_size)
+    return Search(recipe=recipe, space=space, unique_tokens=max(args.unique_tokens), seed=min(args.seeds))
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    recipe, fields = arguments.recipe_from(args), arguments.fields_from(args)
     specs = grid(
-        arguments.recipe_from(args),
+        recipe,
         sizes=args.sizes,
         densities=args.densities,
         unique_tokens=args.unique_tokens,
         epochs=args.epochs,
         seeds=args.seeds,
-        settings=arguments.fields_from(args),
+        settings={DECAY: [START_DECAY]} | fields if args.search else fields,
     )
-    summary = script.run(script.plan_of(args, specs), args)
+    return script.plan_of(args, specs, make_search(args, recipe))
+
+
+@script.guarded
+def main() -> int:
+    args = make_parser().parse_args()
+    summary = script.run(make_plan(args), args)
     if summary is None:
         return 0
     script.report(args, title=f"Grid sweep {args.name!r}", again=summary.ran > 0)

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
 from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import Paths, draw
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
-from analysis.fit.intervals import bootstrap, resample
+from analysis.fit.intervals import bootstrap, resample, small_sample, widened
 from analysis.fit.joint import Fit
 from analysis.fit.select import Candidate, outliers
 
@@ -66,6 +67,11 @@ class Ensemble:
     def parameters(self) -> float:
         """Free parameters of the laws, averaged by weight."""
         return float(self.weights[0] @ [len(fit.problem.free) for fit in self.fits])
+
+    def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
+        """Limits of anything computed for every draw, as `Draws.interval`."""
+        factor = small_sample(len(np.unique(self.runs.group)), self.parameters, level)
+        return widened(values, estimate, factor, level)
 
     def log_loss(self, theta: Array, points: Points) -> Array:
         """(b, m) ln L of the draws numbered in `theta` (b, 1)."""
@@ -153,7 +159,8 @@ def _with_rest(laws: Ensemble, seed: int) -> Ensemble:
     if not spread > 1e-9:
         return laws
     inputs = laws.frame.coordinates(runs.points)[good]
-    process = fit_process(inputs, residual[:, 0], QUIET * spread, np.zeros(inputs.shape[1]))[0]
+    bowl, louder = np.zeros(inputs.shape[1]), np.ones(len(inputs))
+    process = fit_process(inputs, residual[:, 0], QUIET * spread, bowl, louder)[0]
     paths = draw((process,), residual.shape[1] - 1, seed, residual[:, 1:])
     drawn = paths.bundles[0].weights
     mean = np.concatenate([np.zeros(len(drawn) - len(process.weights)), process.weights])

@@ -20,9 +20,10 @@ from analysis.data.points import Array
 
 ROOT5 = float(np.sqrt(5.0))
 PARTS = ("constant", "linear", "quadratic", "smooth")  # scales, then one length a column, then the noise
-LENGTH = (1.5, 0.7)  # prior of a length, in half-ranges of its column: median, sd of the logarithm
+LENGTH = (2.0, 0.5)  # prior of a length, in half-ranges of its column: median, sd of the logarithm
 SPREAD = 1.0  # sd of the logarithm of every scale
 DEPTH = 0.4  # prior of the bowl along settings, in sds of the values
+WIDER = 1.25  # of posterior sds: so much wider than the formula were errors at chosen runs of simulated tables
 DIFFERENCE = 0.05  # step of the second derivatives, in sds of the prior
 LEAST_BEND = 0.5  # curvature that a direction has at least; the prior alone has 1
 JITTER = 1e-9  # share of the prior variance that is added to the diagonal
@@ -32,7 +33,8 @@ MOST = 300  # rows that the hyperparameters are found on
 @dataclass(frozen=True)
 class Process:
     """A fitted process. inputs: (n, p); values: (n,); scales: (4,) sds of `PARTS`; lengths: (p,);
-    noise: sd of one row about the expected value.
+    bowl: (p,) what a square of each column adds to the value expected beforehand. noise times
+    `louder` (n,): sd of each row about its expected value.
 
     root: (n, n) Cholesky factor of the rows' covariance; weights: (n,) its solution for the values.
     """
@@ -44,6 +46,7 @@ class Process:
     scales: Array
     lengths: Array
     noise: float
+    louder: Array
     root: Array
     weights: Array
 
@@ -70,13 +73,13 @@ class Process:
         return np.asarray(self.centre + at**2 @ self.bowl)
 
     def predict(self, at: Array) -> tuple[Array, Array]:
-        """(k,) expected value, and its sd without a row's noise."""
+        """(k,) expected value, and its sd (`WIDER` than the formula's) without a row's noise."""
         from scipy.linalg import solve_triangular
 
         across = self.covariance(at, self.inputs)
         half = solve_triangular(self.root, across.T, lower=True, check_finite=False)
         variance = self.variance(at) - (half**2).sum(axis=0)
-        return self.prior(at) + across @ self.weights, np.sqrt(np.maximum(variance, 0.0))
+        return self.prior(at) + across @ self.weights, np.sqrt(np.maximum(variance, 0.0)) * WIDER
 
     def joint(self, at: Array) -> tuple[Array, Array]:
         """(k,) expected values and their (k, k) posterior covariance."""
@@ -84,21 +87,25 @@ class Process:
 
         across = self.covariance(at, self.inputs)
         half = solve_triangular(self.root, across.T, lower=True, check_finite=False)
-        return self.prior(at) + across @ self.weights, self.covariance(at, at) - half.T @ half
+        return self.prior(at) + across @ self.weights, WIDER**2 * (self.covariance(at, at) - half.T @ half)
 
 
-def fit_process(inputs: Array, values: Array, noise: float, bowl: Array, draws: int = 0) -> tuple[Process, ...]:
+def fit_process(
+    inputs: Array, values: Array, noise: float, bowl: Array, louder: Array, draws: int = 0
+) -> tuple[Process, ...]:
     """Processes through (n, p) inputs and (n,) values: first the likeliest, then `draws` others
     with hyperparameters drawn from their posterior (Laplace). Same rows, same answer.
 
-    noise: what the noise is thought to be beforehand (the prior's median), in units of the values.
+    noise: what the noise is thought to be beforehand (the prior's median), in units of the values;
+    louder: (n,) each row's noise in units of that. bowl: (p,) which columns' squares are expected
+    to add to the value.
     Above `MOST` rows the hyperparameters come from an even subset.
     """
     from scipy.optimize import minimize
 
     centre = float(np.median(values))
     some = np.unique(np.linspace(0, len(values) - 1, min(MOST, len(values))).astype(int))
-    objective = _Objective(inputs[some], values[some] - centre, noise, bowl)
+    objective = _Objective(inputs[some], values[some] - centre, noise, bowl, louder[some])
     found = min(
         (
             minimize(objective, start, jac=True, method="L-BFGS-B", bounds=objective.bounds, options={"maxiter": 80})
@@ -107,7 +114,7 @@ def fit_process(inputs: Array, values: Array, noise: float, bowl: Array, draws: 
         key=lambda result: float(result.fun),
     )
     vectors = np.vstack([found.x, objective.around(found.x, draws)])
-    return tuple(_process(inputs, values, centre, bowl, *objective.split(vector)) for vector in vectors)
+    return tuple(_process(inputs, values, centre, bowl, louder, *objective.split(vector)) for vector in vectors)
 
 
 def spread(dimensions: int, count: int, shift: int = 0) -> Array:
@@ -122,18 +129,27 @@ def spread(dimensions: int, count: int, shift: int = 0) -> Array:
 
 
 def _process(
-    inputs: Array, values: Array, centre: float, bowl: Array, scales: Array, lengths: Array, noise: float, depth: float
+    inputs: Array,
+    values: Array,
+    centre: float,
+    bowl: Array,
+    louder: Array,
+    scales: Array,
+    lengths: Array,
+    noise: float,
+    depth: float,
 ) -> Process:
-    root = _root(np.sum(_parts(inputs, inputs, scales, lengths), axis=0), noise)
+    root = _root(np.sum(_parts(inputs, inputs, scales, lengths), axis=0), noise * louder)
     weights = _solve(root, values - centre - depth * (inputs**2 @ bowl))
-    return Process(inputs, values, centre, depth * bowl, scales, lengths, noise, root, weights)
+    return Process(inputs, values, centre, depth * bowl, scales, lengths, noise, louder, root, weights)
 
 
 class _Objective:
     """Minus the log posterior of the logarithms of (scales, lengths, noise), with its gradient."""
 
-    def __init__(self, inputs: Array, values: Array, noise: float, bowl: Array):
+    def __init__(self, inputs: Array, values: Array, noise: float, bowl: Array, louder: Array):
         self.inputs, self.values, self.raised = inputs, values, inputs**2 @ bowl
+        self.louder = louder
         spread = max(float(np.std(values)), noise)
         scales = np.log([2 * spread, spread, 0.5 * spread, 0.5 * spread])
         lengths = np.full(inputs.shape[1], np.log(LENGTH[0]))
@@ -170,7 +186,7 @@ class _Objective:
     def __call__(self, at: Array) -> tuple[float, Array]:
         scales, lengths, noise, depth = self.split(at)
         parts = _parts(self.inputs, self.inputs, scales, lengths)
-        root = _root(np.sum(parts, axis=0), noise)
+        root = _root(np.sum(parts, axis=0), noise * self.louder)
         values = self.values - depth * self.raised
         weights = _solve(root, values)
         off = (at - self.middle) / self.width
@@ -182,7 +198,7 @@ class _Objective:
         distance = np.sqrt(self.gaps @ lengths**-2)
         steep = pull * (scales[3] ** 2 * 5 / 3 * (1 + ROOT5 * distance) * np.exp(-ROOT5 * distance))
         slope[4:-2] = 0.5 * np.einsum("ij,ijk->k", steep, self.gaps) * lengths**-2
-        slope[-2] = noise**2 * np.trace(pull)
+        slope[-2] = noise**2 * (np.diag(pull) @ self.louder**2)
         slope[-1] = -depth * (self.raised @ weights)
         return float(value), slope + off / self.width
 
@@ -198,7 +214,7 @@ def _parts(one: Array, other: Array, scales: Array, lengths: Array) -> list[Arra
     return [np.full_like(product, constant), linear * product, quadratic * product**2, rest * smooth]
 
 
-def _root(prior: Array, noise: float) -> Array:
+def _root(prior: Array, noise: Array) -> Array:
     from scipy.linalg import cholesky
 
     rows = np.arange(len(prior))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.answer.gaussian import Process
+from analysis.answer.gaussian import WIDER, Process
 from analysis.data.points import Array
 
 FREQUENCIES = 256  # of the Fourier features; the error of a draw's covariance is about 1 / 16
@@ -107,5 +107,7 @@ def _bundle(process: Process, count: int, generator: np.random.Generator, values
     bare = _Bundle(process, turns, loads, np.zeros((rows, count)))
     prior = process.prior(process.inputs)[:, None] + bare.features(process.inputs) @ loads
     seen = process.values[:, None] if values is None else values
-    shaken = seen + process.noise * generator.standard_normal((rows, count))
-    return _Bundle(process, turns, loads, process.solve(shaken - prior))
+    noise = (process.noise * process.louder)[:, None] * generator.standard_normal((rows, count))
+    pulls = process.solve(seen + noise - prior)
+    middle = process.solve(seen - process.prior(process.inputs)[:, None])
+    return _Bundle(process, turns, WIDER * loads, middle + WIDER * (pulls - middle))

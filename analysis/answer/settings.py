@@ -11,11 +11,13 @@ their extrapolation (`recommend`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
+from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.costs import ACTIVE, Cost, measured_cost
 from analysis.answer.gaussian import spread
 from analysis.answer.optimum import Box
@@ -23,7 +25,7 @@ from analysis.answer.paths import Paths, draw
 from analysis.answer.recommend import Interval
 from analysis.answer.space import Space
 from analysis.answer.surrogate import Surrogate, surrogate
-from analysis.data.points import Array, Points
+from analysis.data.points import Array
 from analysis.data.table import Runs
 
 CANDIDATES = 1024  # places of the space that are looked at before the search narrows
@@ -31,63 +33,6 @@ BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A run to train. Intervals are 95 %: of `active`, `density`, `epochs` and `settings` for where
-    the best such run lies; of `expected` for the mean over seeds of this run; of `loss` for what
-    one training of it measures (nats per token). cost: what it costs.
-    """
-
-    active: Interval
-    density: Interval
-    epochs: Interval
-    settings: Mapping[str, Interval]
-    loss: Interval
-    expected: Interval
-    cost: float
-
-    def point(self, unique: float) -> Points:
-        """Its coordinates, (1,)."""
-        return Points.at(self.active.value, self.density.value, unique, unique * self.epochs.value)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A row of the table within the budget: measured and expected loss, nats per token."""
-
-    row: str
-    active: float
-    density: float
-    epochs: float
-    settings: Mapping[str, float]
-    loss: float
-    expected: float
-    cost: float
-
-
-@dataclass(frozen=True)
-class BestRun:
-    """The answer to (budget, U). best: the better of `sparse` and `dense`, each the best of its
-    kind; None where the box has none. difference: expected loss of dense minus sparse, nats, at
-    these two runs. rows: the best measured runs within the budget. unit: of budget and costs.
-    """
-
-    budget: float
-    unique: float
-    unit: str
-    best: Choice
-    dense: Choice | None
-    sparse: Choice | None
-    difference: Interval | None
-    rows: tuple[Measured, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def shown(self) -> bool:
-        """Whether the table shows a difference between dense and sparse."""
-        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
 
 
 def answer(
@@ -108,32 +53,39 @@ def answer(
     """
     model = surrogate(runs, seed=seed)
     cost = cost or own_cost(runs)
-    within = box or data_box(runs)
-    paths = draw(model.processes, draws, seed)
-    searches = {}
-    for kind, densities in _kinds(runs, within).items():
-        try:
-            space = Space.of(runs, replace(within, density=densities), cost, budget, unique, model.frame)
-        except ValueError as error:
-            refused = error
-        else:
-            searches[kind] = _Search(model, paths, space, seed)
-    if not searches:
-        raise refused
-    found = {kind: search.choice() for kind, search in searches.items()}
+    searches = _searches(model, box or data_box(runs), cost, budget, unique, draws, seed)
+    found = {kind: search.choice(search.optima) for kind, search in searches.items()}
     best = min(found, key=lambda kind: found[kind].expected.value)
     rows = _rows(model, cost, budget, unique)
     return BestRun(
         budget,
         unique,
         cost.unit,
-        found[best],
+        searches[best].choice(_best_of([search.optima for search in searches.values()])),
         found.get("dense"),
         found.get("sparse"),
         _difference(searches) if len(searches) == 2 else None,
         rows,
         _warnings(model, found[best], searches[best].space, rows),
     )
+
+
+def _searches(
+    model: Surrogate, box: Box, cost: Cost, budget: float, unique: float, draws: int, seed: int
+) -> dict[str, _Search]:
+    """The search of each kind of run that the budget allows; refused if it allows none."""
+    paths = draw(model.processes, draws, seed)
+    searches, refusals = {}, []
+    for kind, density in _kinds(model.runs, box).items():
+        try:
+            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame)
+        except ValueError as error:
+            refusals.append(error)
+        else:
+            searches[kind] = _Search(model, paths, space, seed)
+    if not searches:
+        raise refusals[-1]
+    return searches
 
 
 def data_box(runs: Runs) -> Box:
@@ -171,7 +123,13 @@ class _Search:
         self.places = self._best_draws()
 
     def _mean(self, columns: Array) -> Array:
-        return np.asarray(np.mean([process.mean(columns) for process in self.model.processes], axis=0))
+        """(k,) the loss at the mean of the warped one."""
+        mean = np.mean([process.mean(columns) for process in self.model.processes], axis=0)
+        return self.model.warp.outward(mean, self.model.base(columns))
+
+    def _each(self, columns: Array) -> Array:
+        """(b, t) the expected loss of every draw at its own (b, t, p) places."""
+        return self.model.warp.outward(self.paths.each(columns), self.model.base(columns))
 
     def _best_mean(self) -> Array:
         """(1, 3 + m) the place of least mean."""
@@ -181,7 +139,8 @@ class _Search:
 
     def _best_draws(self) -> Array:
         """(b, 3 + m) the place of each draw's least value."""
-        return self._zoom(self.cube[self.paths.at(self.columns).argmin(axis=1)], self.paths.each)
+        everywhere = self.model.warp.outward(self.paths.at(self.columns), self.model.base(self.columns))
+        return self._zoom(self.cube[everywhere.argmin(axis=1)], self._each)
 
     def _zoom(self, at: Array, values: Callable[[Array], Array]) -> Array:
         """Narrow around (k, 3 + m) places: the best of those tried near each, ever nearer."""
@@ -201,28 +160,38 @@ class _Search:
         """(1, p) the chosen run's columns."""
         return self.space.columns(self.place)[0]
 
-    def choice(self) -> Choice:
-        points, settings, _ = self.space.at(np.concatenate([self.place, self.places]))
-        named = self.model.frame.named(settings)
+    @cached_property
+    def optima(self) -> dict[str, Array]:
+        """Where each draw has its least value, and that value: (b,) arrays by name."""
+        points, settings, _ = self.space.at(self.places)
+        value = self._each(self.space.columns(self.places)[0][:, None])[:, 0]
+        where = {"active": points.active, "density": points.density, "epochs": points.epochs, "value": value}
+        return where | {f"setting {name}": at for name, at in self.model.frame.named(settings).items()}
+
+    def choice(self, optima: Mapping[str, Array]) -> Choice:
+        """The chosen run, its intervals from where the draws have their optima."""
+        point, settings, _ = self.space.at(self.place)
         mean, expected, run = self.losses()
         return Choice(
-            _interval(points.active),
-            _interval(points.density),
-            _interval(points.epochs),
-            {name: _interval(values) for name, values in named.items()},
-            _interval(np.concatenate([mean, run])),
-            _interval(np.concatenate([mean, expected])),
-            float(self.space.cost.of(points.take([0]))[0]),
+            _interval(point.active, optima["active"]),
+            _interval(point.density, optima["density"]),
+            _interval(point.epochs, optima["epochs"]),
+            {
+                name: _interval(value, optima[f"setting {name}"])
+                for name, value in self.model.frame.named(settings).items()
+            },
+            _interval(mean, run),
+            _interval(mean, expected),
+            float(self.space.cost.of(point)[0]),
         )
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
-        value, noise = self.paths.at(self.column)[:, 0], self._noise()
-        mean, _ = self.model.warp.moments(*self.model.warped(self.column))
-        return mean, self.model.warp.outward(value), self.model.warp.outward(value + noise)
+        expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
+        return self.model.moments(self.column)[0], expected, expected + self._noise()
 
     def _noise(self) -> Array:
-        """(b,) a run's noise for each draw, by its own process."""
+        """(b,) a run's noise for each draw, nats, by its own process."""
         from scipy.special import ndtri
 
         each = len(self.paths) // len(self.model.processes)
@@ -231,16 +200,23 @@ class _Search:
         return np.asarray(sd * ndtri((order + 0.5) / len(sd)))
 
 
-def _interval(values: Array) -> Interval:
-    """The first value, with the 95 % range of the others; it lies inside."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Interval(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
+def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of several kinds of run, each draw's better one."""
+    winner = np.argmin([each["value"] for each in optima], axis=0)
+    return {name: np.choose(winner, [each[name] for each in optima]) for name in optima[0]}
+
+
+def _interval(value: Array, draws: Array) -> Interval:
+    """The 95 % range of the draws about the value (1,), which lies inside."""
+    centre = float(value[0])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(centre, float(min(low, centre)), float(max(high, centre)))
 
 
 def _difference(searches: Mapping[str, _Search]) -> Interval:
     """Expected loss of the chosen dense run minus that of the chosen sparse run, draw by draw."""
     dense, sparse = searches["dense"].losses(), searches["sparse"].losses()
-    return _interval(np.concatenate([dense[0] - sparse[0], dense[1] - sparse[1]]))
+    return _interval(dense[0] - sparse[0], dense[1] - sparse[1])
 
 
 def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:

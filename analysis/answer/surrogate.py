@@ -1,10 +1,9 @@
 """One smooth model of the loss over size, density, unique tokens, epochs *and* settings.
 
 The sampler of a search and the final answer read the same model: a Gaussian process with a
-quadratic prior mean over logarithms (`gaussian`), so that the best weight decay moves with
-ln N, ln d, ln U and ln epochs. Losses are heavy-tailed upward (an over-fitted run is a nat above
-its neighbours), so the process sees y = c ln(1 + (L - L_best) / c): nats near the best run,
-logarithms far above it. The width c = .15 L_best had the least held-out error on real tables
+quadratic prior mean over logarithms (`gaussian`), so that the best weight decay moves with ln N,
+ln d, ln U and ln epochs, on losses that count as nats near good runs and as logarithms far above
+them (`warp`). Its constants were chosen on simulated tables and on one of real runs
 (benchmarks/analysis_settings.py). Left out: budgets and intervals of optima (`settings`).
 """
 
@@ -18,39 +17,16 @@ from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
 from analysis.answer.gaussian import Process, fit_process, spread
+from analysis.answer.warp import Warp
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
 LEAST_ROWS = 5
-WIDTH = 0.15  # of the best loss: where nats become logarithms
-FLOOR = 0.05  # of the width: how far below the best run a loss can be said to lie at most
-NOISE = 0.006  # of the loss: what a seed moves, before the rows have spoken
-BOWL = 0.0
+NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
 CHUNK = 200_000  # candidates looked at together
-
-
-@dataclass(frozen=True)
-class Warp:
-    """y = c ln(1 + (L - best) / c): nats near the best loss, logarithms far above."""
-
-    best: float
-    width: float
-
-    def inward(self, loss: ArrayLike) -> Array:
-        excess = np.maximum((np.asarray(loss, dtype=float) - self.best) / self.width, FLOOR - 1)
-        return np.asarray(self.width * np.log1p(excess))
-
-    def outward(self, value: ArrayLike) -> Array:
-        return np.asarray(self.best + self.width * np.expm1(np.asarray(value, dtype=float) / self.width))
-
-    def moments(self, mean: Array, sd: Array) -> tuple[Array, Array]:
-        """Mean and sd of the loss when the warped value is normal with these."""
-        ratio = np.minimum((sd / self.width) ** 2, 2.0)
-        centre = self.width * np.exp(mean / self.width + 0.5 * ratio)
-        return self.best - self.width + centre, centre * np.sqrt(np.expm1(ratio))
 
 
 @dataclass(frozen=True)
@@ -83,24 +59,15 @@ class Surrogate:
         settings: a value, or n of them, for every name in `self.settings`.
         Raises ValueError for a setting that is missing, unknown or out of its domain.
         """
-        return self._moments(self.columns(points, settings))
+        return self.moments(self.columns(points, settings))
 
     def improvement(self, points: Points, settings: Mapping[str, ArrayLike], below: float) -> Array:
         """(n,) expected improvement E[max(below - L, 0)] of the expected loss, nats.
 
-        In closed form, because L is a shifted lognormal variable: the formula of Black and Scholes.
+        In closed form, see `warp`.
         """
-        from scipy.special import ndtr
-
-        mean, sd = self.warped(self.columns(points, settings))
-        width = self.warp.width
-        reach = below - self.warp.best + width
-        if reach <= 0:
-            return np.zeros(len(points))
-        sd = np.maximum(sd, 1e-12)
-        at = (width * np.log(reach / width) - mean) / sd
-        gain = reach * ndtr(at) - width * np.exp(mean / width + 0.5 * (sd / width) ** 2) * ndtr(at - sd / width)
-        return np.asarray(np.maximum(gain, 0.0))
+        columns = self.columns(points, settings)
+        return self.warp.improvement(*self.warped(columns), self.base(columns), below)
 
     def best_settings(self, points: Points) -> tuple[dict[str, Array], Array, Array]:
         """For each of n points the settings of least expected loss, and that loss: a dictionary of
@@ -110,15 +77,20 @@ class Surrogate:
         """
         fixed = self.frame.coordinates(points)
         chosen = self._descend(fixed)
-        return self.frame.named(chosen), *self._moments(np.hstack([fixed, chosen]))
+        return self.frame.named(chosen), *self.moments(np.hstack([fixed, chosen]))
 
     def warped(self, columns: Array) -> tuple[Array, Array]:
         """Mean and sd of the warped expected loss, over all processes: (n,) each."""
         means, sds = zip(*(process.predict(columns) for process in self.processes), strict=True)
         return np.mean(means, axis=0), np.sqrt(np.mean(np.square(sds), axis=0) + np.var(means, axis=0))
 
-    def _moments(self, columns: Array) -> tuple[Array, Array]:
-        return self.warp.moments(*self.warped(columns))
+    def base(self, columns: Array) -> Array:
+        """(n,) the base of the warped loss at the model's columns, nats."""
+        return self.warp.base(columns[..., : len(self.frame.kept)])
+
+    def moments(self, columns: Array) -> tuple[Array, Array]:
+        """Mean and sd of the expected loss at the model's columns: (n,) each, nats."""
+        return self.warp.moments(*self.warped(columns), self.base(columns))
 
     def columns(self, points: Points, settings: Mapping[str, ArrayLike]) -> Array:
         """(n, k) the model's own columns."""
@@ -163,8 +135,11 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
             f"{len(runs)} usable rows; a model of the settings needs at least {LEAST_ROWS}, train more runs"
         )
     frame = Frame.of(runs.points, runs.settings)
-    best = float(runs.loss.min())
-    warp = Warp(best, WIDTH * best)
-    columns = np.hstack([frame.coordinates(runs.points), frame.settings(runs.settings, len(runs))])
-    bowl = np.repeat([BOWL, 1.0], [len(frame.kept), len(frame.axes)])
-    return Surrogate(runs, frame, warp, fit_process(columns, warp.inward(runs.loss), NOISE * best, bowl, DRAWS), seed)
+    coordinates = frame.coordinates(runs.points)
+    warp = Warp.of(coordinates, runs.loss)
+    columns = np.hstack([coordinates, frame.settings(runs.settings, len(runs))])
+    values = warp.inward(runs.loss, warp.base(coordinates))
+    noise = NOISE * float(runs.loss.min())
+    bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
+    processes = fit_process(columns, values, noise, bowl, warp.loudness(values, noise), DRAWS)
+    return Surrogate(runs, frame, warp, processes, seed)

@@ -64,6 +64,10 @@ SETTING_COLUMNS = (
     "bs",
 )
 
+# Columns whose values should not be mixed: in any rows, and in sparse ones.
+MIXTURES = ("corpus", "tokenizer", "context", "validation_tokens", "precision")
+SPARSE_MIXTURES = ("lr_scaling", "layout", "block")
+
 # Fields of a trial's spec that are no settings: coordinates, what follows from them, what is
 # trained on, and names. Every other numeric field is one.
 NOT_SETTINGS = frozenset(

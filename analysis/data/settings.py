@@ -31,12 +31,15 @@ FEW = 4  # levels that a power law of a coordinate is judged on at least
 @dataclass(frozen=True)
 class Experiment:
     """What makes rows one experiment: columns whose codes are equal among replicates, columns that
-    may be settings, and whether the table is a sweep's own.
+    may be settings, whether the table is a sweep's own, and its settings that are words (those of
+    sparse runs apart): a model of numbers cannot take them in, so that they must not vary.
     """
 
     same: tuple[str, ...]
     candidates: tuple[str, ...]
     own: bool
+    texts: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: pa.Table, named: Sequence[str] = ()) -> Experiment:
@@ -56,16 +59,15 @@ class Experiment:
         found = [name for name, path in fields.items() if path not in NOT_SETTINGS]
         if not fields:
             found = [name for name in SETTING_COLUMNS if name in table.column_names]
-        numeric = [
-            f.name
-            for f in table.schema
-            if f.name in found and (kinds.is_integer(f.type) or kinds.is_floating(f.type) or kinds.is_boolean(f.type))
-        ]
+        types = {f.name: f.type for f in table.schema}
+        numeric = [name for name in found if not kinds.is_string(types[name]) and not kinds.is_nested(types[name])]
+        texts = tuple(name for name in fields if name in found and name not in numeric)
+        sparse = tuple(name for name in texts if fields[name].startswith("sparsity."))
         candidates = tuple(dict.fromkeys([*named, *numeric]))
         if REPLICATE in table.column_names and table[REPLICATE].null_count == 0:
-            return cls((REPLICATE,), candidates, True)
+            return cls((REPLICATE,), candidates, True, texts, sparse)
         kept = [name for name in (*fields, *SPEC_COLUMNS, *SETTING_COLUMNS, *named) if name in table.column_names]
-        return cls(tuple(name for name in dict.fromkeys(kept) if name != "seed"), candidates, False)
+        return cls(tuple(name for name in dict.fromkeys(kept) if name != "seed"), candidates, False, texts, sparse)
 
 
 def groups_of(keys: Array, coded: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

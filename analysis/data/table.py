@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.data.arrow import codes, floats, load, text
-from analysis.data.columns import COUNTS, nearest, resolve
+from analysis.data.columns import COUNTS, MIXTURES, SPARSE_MIXTURES, nearest, resolve
 from analysis.data.points import Array, Points
 from analysis.data.settings import Experiment, duplicates, groups_of, settings_of, unexplained
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COORDINATES = ("active", "density", "unique", "tokens")
 EXTRAS = ("flops_active", "flops_executed", "seconds")
 
 
@@ -144,11 +145,8 @@ def read_table(
     ids = _ids(table, roles)
     reasons = _reasons(table, roles, coordinates)
     _keep_one_method(table, roles, method, reasons, notes)
-    keys = np.stack([coordinates[name] for name in ("active", "density", "unique", "tokens")], axis=1)
     same = Experiment.of(table, settings)
-    apart = [roles[name] for name in ("seed", "loss") if name in roles]
-    for row, original in duplicates(table, same, apart, keys, np.flatnonzero(reasons == "")).items():
-        reasons[row] = f"duplicate of {ids[original]}"
+    _mark_duplicates(table, same, roles, coordinates, reasons, ids)
     usable = np.flatnonzero(reasons == "")
     excluded = tuple(Excluded(str(ids[i]), str(reasons[i])) for i in np.flatnonzero(reasons != ""))
     if not len(usable):
@@ -156,9 +154,9 @@ def read_table(
         raise NoUsableRowError(
             f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a finite loss"
         )
-    _note_mixtures(table, usable, coordinates["density"], notes)
-    points = Points(*(coordinates[name][usable] for name in ("active", "density", "unique", "tokens")))
-    group = groups_of(keys[usable], [codes(table, name)[usable] for name in same.same])
+    _note_mixtures(table, same, usable, coordinates["density"], notes)
+    points = Points(*(coordinates[name][usable] for name in COORDINATES))
+    group = groups_of(_keys(coordinates)[usable], [codes(table, name)[usable] for name in same.same])
     found = settings_of(table, same, usable, points, notes)
     if not same.own:
         notes += filter(None, [unexplained(table, roles, group, usable, same.same)])
@@ -174,6 +172,25 @@ def read_table(
         tuple(notes),
         found,
     )
+
+
+def _keys(coordinates: Mapping[str, Array]) -> Array:
+    return np.stack([coordinates[name] for name in COORDINATES], axis=1)
+
+
+def _mark_duplicates(
+    table: pa.Table,
+    same: Experiment,
+    roles: Mapping[str, str],
+    coordinates: Mapping[str, Array],
+    reasons: NDArray[np.object_],
+    ids: NDArray[np.object_],
+) -> None:
+    """Name every row that repeats an earlier one."""
+    apart = [roles[name] for name in ("seed", "loss") if name in roles]
+    repeats = duplicates(table, same, apart, _keys(coordinates), np.flatnonzero(reasons == ""))
+    for row, original in repeats.items():
+        reasons[row] = f"duplicate of {ids[original]}"
 
 
 def _active(table: pa.Table, roles: Mapping[str, str], count: str, mapped: Mapping[str, str]) -> tuple[Array, str]:
@@ -249,19 +266,14 @@ def _keep_one_method(
         reasons[other] = f"method is not {method} or dense"
 
 
-def _note_mixtures(table: pa.Table, usable: NDArray[np.int64], density: Array, notes: list[str]) -> None:
+def _note_mixtures(
+    table: pa.Table, same: Experiment, usable: NDArray[np.int64], density: Array, notes: list[str]
+) -> None:
     """Losses of different texts, tokenizers or ways to train do not compare; the reader is told,
     and may know better.
     """
     sparse = usable[density[usable] < 1]  # how sparsity is done says nothing of a dense run
-    for column, rows in (
-        ("corpus", usable),
-        ("tokenizer", usable),
-        ("context", usable),
-        ("precision", usable),
-        ("lr_scaling", sparse),
-        ("layout", sparse),
-        ("block", sparse),
-    ):
+    for column in dict.fromkeys([*MIXTURES, *SPARSE_MIXTURES, *same.texts]):
+        rows = sparse if column in SPARSE_MIXTURES or column in same.sparse else usable
         if column in table.column_names and len(np.unique(codes(table, column)[rows])) > 1:
             notes.append(f"the table mixes values of {column!r}: their losses may not compare")

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raysparse import counts
+from raysparse import counts, ladder
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import TrialSpec
@@ -39,12 +39,15 @@ def plan_table(plan: Plan, *, slots: int) -> RenderableType:
         table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
     total = plan.total()
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
-    return Group(*_axes(plan), "", table, "", *_notes(plan, total, slots))
+    asked = plan.planner.question() if plan.planner is not None else ()
+    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots))
 
 
 def _axes(plan: Plan) -> list[str]:
     """What the trials have in common and where they differ, a line each."""
     specs = plan.specs
+    if not specs:
+        return ["no trial is planned ahead"]
     axes: dict[str, set[str] | set[int] | set[float]] = {
         "corpus": {f"{s.data.corpus}, tokenizer {s.data.tokenizer}, context {s.model.context}" for s in specs},
         "methods": {str(s.sparsity.method) for s in specs},
@@ -82,7 +85,13 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
         said = " and ".join(
             f"{amount(limit)} {UNIT_NAMES[plan.budget.unit]} {where}" for where, limit in limits if limit is not None
         )
-        notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials, the cheapest ones.")
+        cheapest = "" if len(fits) == len(plan.specs) else ", the cheapest ones"
+        notes.append(f"The budget of {said} holds {len(fits)} of the {len(plan.specs)} trials{cheapest}.")
+        if plan.planner is not None:
+            notes.append("The planner spends what these leave of it, so it will take longer than they do.")
+    if any(not ladder.has_own_rate(spec.model) for spec in plan.specs):
+        names = sorted({spec.model.name for spec in plan.specs if not ladder.has_own_rate(spec.model)})
+        notes.append(f"No rate is published for {', '.join(names)}: 0.0226 / sqrt(hidden) unless one is given.")
     return notes
 
 

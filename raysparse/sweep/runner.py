@@ -75,6 +75,8 @@ def run(
             plan.save(folder)
             try:
                 view.begin(plan, before)
+                for line in plan.planner.links(folder) if plan.planner is not None else ():
+                    view.say(line)
                 _execute(Job(plan, folder, chosen), settings, view)
             finally:
                 results.compact()

@@ -31,14 +31,15 @@ class Supply:
         """
         if not self._queue and self.plan.planner is not None:
             known, remaining = standing()
-            self._propose(known, remaining)
+            self._propose(known, Purse(remaining, self.plan.price))
             if not self._queue and any(trial.status == RUNNING for trial in known):
                 return NoLease.WAIT
         return self._queue.popleft() if self._queue else NoLease.CLOSED
 
-    def _propose(self, known: Sequence[Known], remaining: float) -> None:
+    def _propose(self, known: Sequence[Known], purse: Purse) -> None:
         assert self.plan.planner is not None
-        specs = self.plan.planner.ask(known, Purse(remaining, self.plan.price))
+        specs = self.plan.planner.ask(known, purse)
+        self.plan.planner.mirror(self._folder, [*known, *(Known(spec, RUNNING) for spec in specs)], purse)
         if specs:
             self.plan = self.plan.replace(specs=(*self.plan.specs, *specs))  # refuses one that is known
             self.plan.save(self._folder)

@@ -11,20 +11,23 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
 from analysis.answer.axes import Axis
-from analysis.answer.gaussian import _Objective, fit_process
-from analysis.answer.surrogate import Warp, surrogate
+from analysis.answer.gaussian import WIDER, _Objective, fit_process
+from analysis.answer.surrogate import surrogate
+from analysis.answer.warp import Warp
 from analysis.data.points import Points
 from analysis.data.table import Runs
-from tests.analysis import response
+from benchmarks import settings_truths as truths
+
+MOVING = truths.TRUTHS[0]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return surrogate(response.table(60))
+    return surrogate(MOVING.table(60))
 
 
 def probe(rows=200, seed=9):
-    return response.table(rows, noise=0.0, seed=seed)
+    return MOVING.table(rows, noise=0.0, seed=seed)
 
 
 def test_expected_losses_are_predicted_to_within_the_noise(model):
@@ -38,32 +41,30 @@ def test_expected_losses_are_predicted_to_within_the_noise(model):
 
 
 def test_the_best_weight_decay_moves_with_size_and_epochs(model):
-    points = Points.at(
-        np.repeat(response.SIZES, 3), 0.5, response.UNIQUE, response.UNIQUE * np.tile([6.0, 12.0, 24.0], 3)
-    )
+    points = Points.at(np.repeat(truths.SIZES, 3), 0.5, truths.UNIQUE, truths.UNIQUE * np.tile([6.0, 12.0, 24.0], 3))
     found, mean, sd = model.best_settings(points)
-    wrong = np.abs(np.log(found["weight_decay"] / response.best_decay(points)))
+    wrong = np.abs(np.log(found["weight_decay"] / truths.best_decay(points)))
     assert np.median(wrong) < np.log(1.5)
-    np.testing.assert_allclose(mean, response.envelope(points), atol=0.06)
+    np.testing.assert_allclose(mean, truths.envelope(points), atol=0.06)
     assert (sd > 0).all()
 
 
 def test_no_setting_in_range_is_better_than_the_best_ones(model):
-    point = Points.at(8e4, 0.5, response.UNIQUE, response.UNIQUE * 10.0)
+    point = Points.at(8e4, 0.5, truths.UNIQUE, truths.UNIQUE * 10.0)
     _, least, _ = model.best_settings(point)
     scan, _ = model.predict(point.take(np.zeros(400, int)), {"weight_decay": np.geomspace(0.11, 9.9, 400)})
     assert least[0] <= scan.min() + 1e-5
 
 
 def test_the_same_rows_give_the_same_model(model):
-    again = surrogate(response.table(60))
+    again = surrogate(MOVING.table(60))
     points, decay = probe(5).points, {"weight_decay": 1.0}
     np.testing.assert_array_equal(again.predict(points, decay), model.predict(points, decay))
 
 
 @pytest.mark.parametrize("rows", [5, 6, 9])
 def test_few_rows_are_enough_and_leave_the_model_unsure_away_from_them(rows):
-    few = surrogate(response.table(rows))
+    few = surrogate(MOVING.table(rows))
     fresh = probe(50)
     mean, sd = few.predict(fresh.points, fresh.settings)
     assert np.isfinite(mean).all()
@@ -73,39 +74,39 @@ def test_few_rows_are_enough_and_leave_the_model_unsure_away_from_them(rows):
 
 def test_fewer_rows_are_refused():
     with pytest.raises(ValueError, match=r"4 usable rows; .* at least 5"):
-        surrogate(response.table(4))
+        surrogate(MOVING.table(4))
 
 
 def test_an_overfitted_row_does_not_bend_the_model_near_the_best():
     """One run a nat above its neighbours moves predictions near the optimum by less than noise."""
-    clean = response.table(40)
+    clean = MOVING.table(40)
     loss = clean.loss.copy()
     worst = int(loss.argmax())
     loss[worst] += 1.2
     p = clean.points
     spoilt = Runs.from_arrays(p.active, p.density, p.unique, p.tokens, loss, settings=clean.settings)
-    points = Points.at(8e4, 0.5, response.UNIQUE, response.UNIQUE * np.array([9.0, 15.0]))
+    points = Points.at(8e4, 0.5, truths.UNIQUE, truths.UNIQUE * np.array([9.0, 15.0]))
     one, _ = surrogate(clean).predict(points, {"weight_decay": 1.5})
     other, _ = surrogate(spoilt).predict(points, {"weight_decay": 1.5})
     np.testing.assert_allclose(one, other, atol=0.03)
 
 
 def test_a_table_without_settings_has_a_model_too():
-    runs = response.table(30)
+    runs = MOVING.table(30)
     p = runs.points
-    plain = surrogate(Runs.from_arrays(p.active, p.density, p.unique, p.tokens, response.envelope(p)))
+    plain = surrogate(Runs.from_arrays(p.active, p.density, p.unique, p.tokens, truths.envelope(p)))
     found, mean, _ = plain.best_settings(p)
     assert found == {}
     assert plain.settings == ()
-    np.testing.assert_allclose(mean, response.envelope(p), atol=0.02)
+    np.testing.assert_allclose(mean, truths.envelope(p), atol=0.02)
 
 
 def test_zero_is_one_step_below_the_smallest_decay_and_a_switch_stays_one():
-    runs = response.table(40)
+    runs = MOVING.table(40)
     decay = np.where(np.arange(40) % 4 == 0, 0.0, runs.settings["weight_decay"])
     p, flag = runs.points, np.arange(40) % 2
     given = {"weight_decay": decay, "balanced": flag}
-    values = response.loss(p, decay) + 0.05 * flag
+    values = truths.exploding(p, {"weight_decay": decay}) + 0.05 * flag
     both = surrogate(Runs.from_arrays(p.active, p.density, p.unique, p.tokens, values, settings=given))
     found, _, _ = both.best_settings(p)
     assert set(found["balanced"]) == {0.0}
@@ -130,18 +131,20 @@ def test_expected_improvement_equals_the_average_over_draws(model):
     below = float(np.quantile(model.predict(fresh.points, fresh.settings)[0], 0.4))
     mean, sd = model.warped(model.columns(fresh.points, fresh.settings))
     draws = mean + sd * np.random.default_rng(0).standard_normal((200_000, 6))
-    plain = np.maximum(below - model.warp.outward(draws), 0).mean(axis=0)
+    plain = np.maximum(
+        below - model.warp.outward(draws, model.base(model.columns(fresh.points, fresh.settings))), 0
+    ).mean(axis=0)
     np.testing.assert_allclose(model.improvement(fresh.points, fresh.settings, below), plain, atol=2e-4)
 
 
 @given(st.floats(1.0, 4.0), st.lists(st.floats(0.0, 5.0), min_size=1, max_size=5))
 def test_the_warp_is_undone(best, excess):
-    warp = Warp(best, 0.15 * best)
-    loss = best + np.array(excess)
-    np.testing.assert_allclose(warp.outward(warp.inward(loss)), loss, rtol=1e-9)
+    warp, loss = Warp(best, np.zeros(2), 0.15 * best), best + np.array(excess)
+    base = warp.base(np.zeros((len(loss), 2)))
+    np.testing.assert_allclose(warp.outward(warp.inward(loss, base), base), loss, rtol=1e-9)
 
 
-@given(st.lists(st.floats(0.0, 1e4), min_size=2, max_size=6), st.booleans())
+@given(st.lists(st.floats(0.0, 1e4, allow_subnormal=False), min_size=2, max_size=6), st.booleans())
 def test_an_axis_is_undone(values, negative):
     array = np.array(values) * (-1 if negative else 1)
     axis = Axis.of("x", array)
@@ -150,7 +153,13 @@ def test_an_axis_is_undone(values, negative):
 
 def test_the_gradient_of_the_fit_is_that_of_its_value():
     generator = np.random.default_rng(0)
-    objective = _Objective(generator.uniform(-1, 1, (12, 3)), generator.normal(size=12), 0.1, np.array([0.0, 1.0, 0.5]))
+    objective = _Objective(
+        generator.uniform(-1, 1, (12, 3)),
+        generator.normal(size=12),
+        0.1,
+        np.array([0.0, 1.0, 0.5]),
+        np.linspace(0.5, 1, 12),
+    )
     at = objective.middle + 0.3 * generator.normal(size=len(objective.middle))
     numeric = approx_fprime(at, lambda x: objective(x)[0], 1e-6)
     np.testing.assert_allclose(objective(at)[1], numeric, rtol=1e-3, atol=1e-3)
@@ -160,12 +169,14 @@ def test_the_posterior_is_that_of_the_textbook():
     """Against plain linear algebra (Rasmussen and Williams 2006, equations 2.23 and 2.24)."""
     generator = np.random.default_rng(1)
     inputs, at = generator.uniform(-1, 1, (15, 2)), generator.uniform(-1, 1, (4, 2))
-    (process,) = fit_process(inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1, np.ones(2))
-    prior = process.covariance(inputs, inputs) + process.noise**2 * np.eye(15)
+    (process,) = fit_process(
+        inputs, inputs[:, 0] ** 2 + 0.1 * generator.normal(size=15), 0.1, np.ones(2), np.linspace(0.5, 1, 15)
+    )
+    prior = process.covariance(inputs, inputs) + np.diag((process.noise * process.louder) ** 2)
     across = process.covariance(at, inputs)
     bare = process.values - process.centre - inputs**2 @ process.bowl
     mean = process.centre + at**2 @ process.bowl + across @ np.linalg.solve(prior, bare)
-    covariance = process.covariance(at, at) - across @ np.linalg.solve(prior, across.T)
+    covariance = WIDER**2 * (process.covariance(at, at) - across @ np.linalg.solve(prior, across.T))
     np.testing.assert_allclose(process.predict(at)[0], mean, atol=1e-6)
     np.testing.assert_allclose(process.predict(at)[1], np.sqrt(np.diag(covariance)), atol=1e-6)
     np.testing.assert_allclose(process.joint(at)[1], covariance, atol=1e-6)

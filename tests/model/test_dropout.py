@@ -89,3 +89,10 @@ def test_nothing_is_dropped_in_evaluation_or_at_probability_zero(store):
     losses = [evaluate(TrainState(s, Placement()), Batches(store, s)).loss for s in (dropping, plain)]
     assert losses[0] == losses[1]
     assert Dropout.of(plain, step=1, first_row=0) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_drops_what_a_cpu_drops():
+    dropout, shape = Dropout(0.3, 1, 2, 5), (3, 32, 16)
+    assert torch.equal(dropout.dropped(shape, 0, MLP, "cuda").cpu(), dropout.dropped(shape, 0, MLP))

@@ -39,6 +39,9 @@ class Longer(Planner):
     def data(self) -> Sequence[DataSpec]:
         return [self.first.data]
 
+    def question(self) -> tuple[str, ...]:
+        return (f"then longer ones, up to {self.most} epochs",)
+
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         if any(trial.status == RUNNING for trial in known):
             return []

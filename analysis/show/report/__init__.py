@@ -9,16 +9,22 @@ package only shows them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.answer.envelope import tuned_points
+from analysis.answer.settings import answer, own_cost
 from analysis.answer.study import Study, analyse
+from analysis.answer.surrogate import LEAST_ROWS
 from analysis.data.files import write_bytes, write_json
-from analysis.data.table import NoUsableRowError, read_table
+from analysis.data.table import NoUsableRowError, Runs, read_table
+from analysis.show.best import lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from analysis.answer.choice import BestRun
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,19 @@ def write_report(
         runs = read_table(results)
     except NoUsableRowError as error:
         return _empty(str(error), Path(folder), title)
-    return write_study(analyse(runs, budgets=budgets, seed=seed, bootstraps=bootstraps), Path(folder), title)
+    best = _answers(runs, budgets, seed)
+    tuned = tuned_points(runs, seed=seed) if best else runs
+    study = analyse(tuned, budgets=budgets, cost=own_cost(runs), seed=seed, bootstraps=bootstraps)
+    return write_study(study, Path(folder), title, best)
+
+
+def _answers(runs: Runs, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
+    """The answer with settings over the most unique tokens, for a table that has settings."""
+    if not runs.settings or len(runs) < LEAST_ROWS:
+        return ()
+    unique = float(runs.points.unique.max())
+    dearest = float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())
+    return tuple(answer(runs, budget=budget, unique=unique, seed=seed) for budget in budgets or (dearest,))
 
 
 def _empty(reason: str, folder: Path, title: str) -> Report:
@@ -66,16 +84,18 @@ def _empty(reason: str, folder: Path, title: str) -> Report:
     return Report(text, paths, None)
 
 
-def write_study(study: Study, folder: Path, title: str) -> Report:
-    """Write the files of an analysis made beforehand."""
+def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] = ()) -> Report:
+    """Write the files of an analysis made beforehand; `best`, answers with settings, come first."""
     from analysis.show.plots.pictures import PICTURES
     from analysis.show.plots.style import save
     from analysis.show.report.page import page
     from analysis.show.report.summary import numbers, summary
 
-    text = summary(study, title)
+    text = summary(study, title, [line for one in best for line in lines(one)])
     pictures = [path for name, (draw, _) in PICTURES.items() for path in save(draw(study), folder, name)]
-    numbers_path = write_json(folder / "report.json", numbers(study, title))
+    numbers_path = write_json(
+        folder / "report.json", numbers(study, title) | {"answers": [asdict(one) for one in best]}
+    )
     shown = {path.stem: (path.read_bytes(), PICTURES[path.stem][1]) for path in pictures if path.suffix == ".png"}
     html = write_bytes(folder / "report.html", page(study, title, text, shown).encode())
     return Report(text, (html, numbers_path, *pictures), study)

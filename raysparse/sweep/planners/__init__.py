@@ -18,8 +18,9 @@ def to_dict(planner: Planner) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> Planner:
     """A planner out of plan.json. Raises ValueError for an unknown kind or wrong fields."""
     from raysparse.sweep.planners.adaptive import Adaptive
+    from raysparse.sweep.planners.search import Search
 
-    kinds: dict[str, type[Planner]] = {kind.__name__.lower(): kind for kind in (Adaptive,)}
+    kinds: dict[str, type[Planner]] = {kind.__name__.lower(): kind for kind in (Adaptive, Search)}
     rest = dict(values)
     kind = rest.pop("kind", "")
     if kind not in kinds:

@@ -49,6 +49,12 @@ class Adaptive(Planner):
     def data(self) -> Sequence[DataSpec]:
         return [spec.data for spec in self.start]
 
+    def question(self) -> tuple[str, ...]:
+        return (
+            f"then trials designed to narrow the answer at {self.compute:.3g} active FLOPs and "
+            f"{self.unique_tokens:,} unique tokens, {self.batch} at a time, to an sd of {self.narrow:g}",
+        )
+
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         if any(trial.status == RUNNING for trial in known):
             return []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysparse.record import Record
+from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 
 RUNNING = "running"  # beside the statuses of results: begun, or waiting for a slot
@@ -52,6 +53,17 @@ class Planner(Record):
     def data(self) -> Sequence[DataSpec]:
         """The largest data sets that its trials may ask for; their tokens are made beforehand."""
         raise NotImplementedError
+
+    def question(self) -> tuple[str, ...]:
+        """What it asks, as lines for a plan."""
+        raise NotImplementedError
+
+    def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
+        """Write what people may look at beside the rows; nothing is ever read back from it."""
+
+    def links(self, folder: RunFolder) -> tuple[str, ...]:
+        """Lines that tell where to look while the sweep runs."""
+        return ()
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         """Trials to run next, none of them in `known`; together they cost at most the purse.

@@ -1,0 +1,257 @@
+"""The answer with settings: what it keeps within, what its intervals hold, and how it says so; and
+which columns of a table are settings at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.answer.axes import Frame
+from analysis.answer.costs import ACTIVE
+from analysis.answer.envelope import envelope
+from analysis.answer.gaussian import fit_process
+from analysis.answer.paths import draw
+from analysis.answer.settings import answer, data_box
+from analysis.answer.space import Space
+from analysis.data.table import Runs, read_table
+from analysis.show.best import lines
+from benchmarks import settings_truths as truths
+from benchmarks.analysis_settings import judge, summary
+from raysparse import results
+from raysparse.spec import TrialSpec
+from tests.analysis.tables import laptop
+from tests.conftest import small_trial
+
+MOVING, UNIQUE = truths.TRUTHS[0], truths.UNIQUE
+BUDGET = 1e12
+
+
+@functools.cache
+def found(seed=0, rows=40, budget=BUDGET):
+    return answer(MOVING.table(rows, seed=seed), budget=budget, unique=UNIQUE, draws=52)
+
+
+@functools.cache
+def box_and_frame():
+    runs = MOVING.table(30)
+    return runs, data_box(runs), Frame.of(runs.points, runs.settings)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0.0, 4.0), st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4))
+def test_no_place_of_a_space_costs_more_than_the_budget_or_leaves_the_box(above, place):
+    runs, box, columns = box_and_frame()
+    cheapest = Space.of(runs, box, ACTIVE, 1e30, UNIQUE, columns).cheapest()
+    budget = cheapest * np.exp(0.01 + above)
+    points, _, fits = Space.of(runs, box, ACTIVE, budget, UNIQUE, columns).at(np.array([place]))
+    if fits[0]:
+        assert ACTIVE.of(points)[0] <= budget * (1 + 1e-9)
+        assert box.active[0] * 0.999 <= points.active[0] <= box.active[1] * 1.001
+        assert box.epochs[0] * 0.999 <= points.epochs[0] <= box.epochs[1] * 1.001
+
+
+def test_the_answer_is_within_the_budget_and_its_intervals_hold_it():
+    best = found()
+    assert best.best.cost <= BUDGET * (1 + 1e-9)
+    chosen = best.best
+    for interval in (chosen.active, chosen.density, chosen.epochs, chosen.loss, *chosen.settings.values()):
+        assert interval.low <= interval.value <= interval.high
+    assert chosen.loss.high - chosen.loss.low > chosen.expected.high - chosen.expected.low
+
+
+def test_a_smaller_budget_never_promises_less_loss():
+    assert found(budget=2.5e11).best.expected.value > found().best.expected.value - 0.01
+
+
+def test_acting_on_it_beats_the_best_measured_row_and_its_intervals_hold_the_truth():
+    """A small version of benchmarks/analysis_settings.py, on tables that it does not use."""
+    told = []
+    for seed in range(5):
+        runs = MOVING.table(40, seed=seed)
+        told.append(judge(MOVING, runs, found(seed), np.random.default_rng(seed)))
+    all_of_them = summary(told)
+    assert all_of_them["regret"]["mean"] < 0.6 * all_of_them["regret_of_best_row"]["mean"]
+    assert all_of_them["coverage"]["run"] >= 0.8
+    assert all_of_them["coverage"]["weight_decay"] >= 0.8
+
+
+def test_two_kinds_that_are_equal_show_no_difference():
+    """A truth that knows nothing of density: dense minus sparse is then 0 and in the interval."""
+    runs = MOVING.table(40, seed=3)
+    p = runs.points
+    flat = 2.0 + 0.05 * (p.log_active - np.log(8e4)) ** 2 + 0.04 * np.log(runs.settings["weight_decay"]) ** 2
+    noisy = flat + 0.02 * np.random.default_rng(0).standard_normal(len(flat))
+    alike = Runs.from_arrays(p.active, p.density, p.unique, p.tokens, noisy, runs.settings)
+    best = answer(alike, budget=BUDGET, unique=UNIQUE, draws=52)
+    assert best.difference is not None
+    assert not best.shown
+    assert any(line.startswith("sparsity: no difference shown") for line in lines(best))
+
+
+def test_a_table_of_dense_runs_is_answered_without_a_comparison():
+    runs = MOVING.table(60, seed=1)
+    best = answer(runs.take(runs.points.density == 1), budget=BUDGET, unique=UNIQUE, draws=26)
+    assert best.sparse is None
+    assert best.difference is None
+    assert any("not compared" in line for line in lines(best))
+
+
+def test_a_budget_below_the_cheapest_run_is_refused_with_its_cost():
+    with pytest.raises(ValueError, match=r"fits no run inside the box; the cheapest there costs .* FLOP"):
+        answer(MOVING.table(20), budget=1e6, unique=UNIQUE)
+
+
+def test_a_u_outside_the_data_is_said():
+    best = answer(MOVING.table(30), budget=1e13, unique=4 * UNIQUE, draws=26)
+    assert any("lies outside the data" in warning for warning in best.warnings)
+    assert best.rows == ()
+
+
+def test_the_lines_name_every_setting_the_best_rows_and_the_loss():
+    text = "\n".join(lines(found()))
+    assert f"at most {BUDGET:.3g} FLOP" in text
+    for word in (
+        "active parameters",
+        "density",
+        "epochs",
+        "weight_decay",
+        "loss of one run",
+        "best dense",
+        "best sparse",
+    ):
+        assert word in text
+    assert all(row.row in text for row in found().rows)
+
+
+def test_drawn_functions_have_the_posteriors_mean_and_spread():
+    generator = np.random.default_rng(2)
+    inputs, at = generator.uniform(-1, 1, (20, 2)), generator.uniform(-1, 1, (5, 2))
+    values = np.sin(2 * inputs[:, 0]) + inputs[:, 1] ** 2 + 0.1 * generator.normal(size=20)
+    processes = fit_process(inputs, values, 0.1, np.array([0.0, 1.0]), np.ones(20))
+    paths = draw(processes, 4000, seed=1)
+    drawn = paths.at(at)
+    mean, sd = processes[0].predict(at)
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1 * sd.max())
+    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.25)
+    np.testing.assert_allclose(paths.each(np.broadcast_to(at, (len(paths), 5, 2))), drawn, atol=1e-9)
+
+
+def test_the_envelope_is_not_biased_by_taking_a_minimum():
+    """Five settings a point, noise .02: the least row is too low or badly set, the envelope is
+    near the truth in the mean.
+    """
+    errors = []
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        p = MOVING.table(24, seed=seed).points.take(np.repeat(np.arange(24), 5))
+        decay = truths.best_decay(p) * np.exp(generator.uniform(-1.2, 1.2, len(p)))
+        loss = MOVING.loss(p, {"weight_decay": decay}) + 0.02 * generator.standard_normal(len(p))
+        tuned = envelope(Runs.from_arrays(p.active, p.density, p.unique, p.tokens, loss, {"weight_decay": decay}))
+        assert len(tuned.runs) == 24
+        assert set(tuned.rows) == {5}
+        errors.append(np.mean(tuned.runs.loss - truths.envelope(tuned.runs.points)))
+    assert abs(np.mean(errors)) < 0.006
+
+
+# Which columns are settings
+
+
+def sweep(*changes, kind=TrialSpec):
+    """A sweep's own table, one row per change of optimizer fields (with `seed` beside them)."""
+    rows = []
+    for number, change in enumerate(changes):
+        spec = small_trial(seed=change.get("seed", 0))
+        optimizer = {key: value for key, value in change.items() if key != "seed"}
+        spec = spec.replace(optimizer=spec.optimizer.replace(**optimizer))
+        row = dict.fromkeys(results.schema().names)
+        row |= {name: spec.at(path) for name, (path, _) in results.spec_columns().items()}
+        row |= {"trial_id": spec.trial_id, "replicate_of": spec.replicate_of, "status": "completed"}
+        row |= {"tokens": spec.tokens, "params_active_non_embedding": 1000, "validation_loss": 2.0 + 0.01 * number}
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=results.schema(kind))
+
+
+EIGHT = [
+    {"weight_decay": 1.0}, {"lr": 0.01}, {"beta1": 0.8}, {"beta2": 0.95},
+    {"eps": 1e-7}, {"clip": 0.5}, {"warmup_fraction": 0.2}, {"final_lr_fraction": 0.0},
+]  # fmt: skip
+
+
+def test_eight_trials_that_differ_in_one_setting_each_are_eight_rows_with_eight_settings():
+    runs = read_table(sweep(*EIGHT))
+    assert len(runs) == 8
+    assert not runs.excluded
+    assert set(runs.settings) == {name for change in EIGHT for name in change}
+
+
+def test_with_two_seeds_they_are_eight_replicated_points():
+    runs = read_table(sweep(*EIGHT, *({**change, "seed": 1} for change in EIGHT)))
+    assert len(runs) == 16
+    assert sorted(np.bincount(runs.group)) == [2] * 8
+    assert "seed" not in runs.settings
+
+
+def test_a_trial_listed_twice_is_a_duplicate():
+    runs = read_table(pa.concat_tables([sweep(*EIGHT), sweep(*EIGHT).slice(3, 1)]))
+    assert [row.reason.startswith("duplicate of") for row in runs.excluded] == [True]
+
+
+def test_a_field_that_is_added_to_the_spec_is_a_setting_with_no_second_edit():
+    table = sweep({"weight_decay": 1.0}, {"weight_decay": 2.0}, {"weight_decay": 3.0})
+    column = pa.field("smoothing", pa.float64(), metadata={"field": "optimizer.smoothing"})
+    table = table.append_column(column, [[0.0, 0.1, 0.1]])
+    assert set(read_table(table).settings) == {"weight_decay", "smoothing"}
+
+
+def test_settings_that_are_words_are_said_when_they_vary():
+    table = sweep({"lr": 0.01}, {"lr": 0.02})
+    moments = table.schema.get_field_index("moments")
+    mixed = table.set_column(moments, table.schema.field(moments), [["fp32", "bf16_stochastic"]])
+    assert "the table mixes values of 'moments': their losses may not compare" in read_table(mixed).notes
+
+
+def test_a_rate_that_the_ladder_gives_each_size_is_no_setting_and_is_said():
+    table = laptop()
+    rate = [0.01 * (1 + int(name[-1])) for name in table["model"].to_pylist()]
+    runs = read_table(table.append_column("lr", [rate]))
+    assert "lr" not in runs.settings
+    assert any("'lr' only changes with" in note for note in runs.notes)
+
+
+def foreign(**columns):
+    rows = {"params": [1e6] * 4, "tokens": [4e6] * 4, "loss": [2.0, 2.1, 2.2, 2.0], **columns}
+    return pa.table(rows)
+
+
+def test_equal_coordinates_with_other_settings_are_variants_never_duplicates():
+    runs = read_table(foreign(peak_lr=[0.1, 0.2, 0.3, 0.4], seed=[0, 0, 0, 0]))
+    assert len(runs) == 4
+    assert not runs.excluded
+    assert list(runs.settings["peak_lr"]) == [0.1, 0.2, 0.3, 0.4]
+    assert len(set(runs.group)) == 4
+
+
+def test_rows_equal_in_every_column_are_duplicates():
+    runs = read_table(foreign(peak_lr=[0.1, 0.2, 0.3, 0.1]))
+    assert [(row.row, row.reason) for row in runs.excluded] == [("row 3", "duplicate of row 0")]
+
+
+def test_an_unknown_column_that_varies_at_one_point_is_named_and_may_be_made_a_setting():
+    table = foreign(momentum=[0.1, 0.2, 0.3, 0.4])
+    assert any("differ in momentum" in note for note in read_table(table).notes)
+    assert list(read_table(table, settings=["momentum"]).settings) == ["momentum"]
+    with pytest.raises(ValueError, match=r"no column 'momntum' \(given as a setting\); did you mean 'momentum'"):
+        read_table(table, settings=["momntum"])
+
+
+def test_taking_rows_takes_their_settings():
+    runs = MOVING.table(10)
+    np.testing.assert_array_equal(runs.take([3, 1]).settings["weight_decay"], runs.settings["weight_decay"][[3, 1]])
+    assert dataclasses.replace(runs).settings is runs.settings

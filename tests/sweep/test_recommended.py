@@ -1,0 +1,126 @@
+"""From the table back to a trial: what is recommended can be trained, costs at most the budget, and
+is compared with its prediction.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from raysparse import counts, ladder
+from raysparse.console import cli
+from raysparse.files import Folder
+from raysparse.results import Evaluation, Outcome, Results, make_row
+from raysparse.run_folder import RunFolder
+from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
+from raysparse.sweep.planners.recommended import answer_of, trial_of
+
+RECIPE = Recipe(
+    vocab_size=257, context=128, sparsity=SparsitySpec(update_every=20), optimizer=OptimizerSpec(batch_sequences=4)
+)
+DECAYS = [0.3, 1.0, 3.0, 10.0]
+
+
+def loss_of(spec: TrialSpec) -> float:
+    """A smooth truth: larger is better, weight decay 2 is best, and helps more the more epochs."""
+    size = counts.parameters(spec.model, spec.sparsity).active_non_embedding
+    off = math.log(spec.optimizer.weight_decay / 2.0) ** 2
+    return 2.0 + 0.3 * (1e5 / size) ** 0.3 + 0.4 / spec.data.epochs**0.7 + 0.01 * off * spec.data.epochs**0.5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> RunFolder:
+    """A finished sweep of 48 trials, without the training."""
+    found = RunFolder.named(Folder(tmp_path_factory.mktemp("storage")), "grid")
+    specs = grid(
+        RECIPE, sizes=["laptop-xs", "laptop-s", "laptop-m"], densities=[1.0, 0.25], unique_tokens=[50_000],
+        epochs=[3, 9], settings={"optimizer.weight_decay": DECAYS},
+    )  # fmt: skip
+    Plan(specs=specs).save(found)
+    for spec in specs:
+        end = Evaluation(spec.steps, spec.tokens, loss_of(spec))
+        outcome = Outcome(
+            status="completed", validation_loss=end.loss, evaluations=(end,), steps=spec.steps, tokens=spec.tokens,
+            seconds=1.0,
+        )  # fmt: skip
+        Results(found).record(make_row(spec, Placement(), outcome))
+    return found
+
+
+def test_what_is_recommended_is_a_trial_within_the_budget(folder):
+    rows = Results(folder).rows()
+    best = answer_of(Results(folder).table())
+    for choice in (best.dense, best.sparse):
+        spec = trial_of(choice, rows, best, seed=7)
+        assert counts.flops(spec)[0] <= best.budget
+        assert spec.trial_id not in {row["trial_id"] for row in rows}
+        assert (spec.seed, spec.data.unique_tokens) == (7, 50_000)
+        assert spec.optimizer.weight_decay == pytest.approx(choice.settings["weight_decay"].value)
+        assert (spec.sparsity.method == "dense") == (choice is best.dense)
+    assert 1.0 < best.best.settings["weight_decay"].value < 4.0
+    assert best.best.loss.low <= loss_of(trial_of(best.best, rows, best)) <= best.best.loss.high
+
+
+def test_a_smaller_budget_is_kept_too(folder):
+    rows, table = Results(folder).rows(), Results(folder).table()
+    budget = sorted(row["flops_active"] for row in rows)[10]
+    best = answer_of(table, budget=budget)
+    assert counts.flops(trial_of(best.best, rows, best))[0] <= budget
+
+
+def test_a_size_gets_the_rate_of_its_own_shape(folder):
+    best = answer_of(Results(folder).table())
+    spec = trial_of(best.best, Results(folder).rows(), best)
+    assert spec.optimizer.lr == ladder.dense_lr(spec.model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "train what?"),
+        (["train", "--from", "nowhere"], "not a run folder"),
+        (["train", "--from", "{folder}", "--row", "zzz"], "names 0 trials"),
+        (["train", "--from", "{folder}", "--budget", "1"], "budget"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, folder, capsys):
+    assert cli.main([word.format(folder=folder.uri) for word in arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_with_too_few_rows_recommends_nothing(tmp_path, capsys):
+    found = RunFolder.named(Folder(tmp_path), "begun")
+    Plan(specs=(RECIPE.spec("laptop-xs", 1.0, 50_000, 3),)).save(found)
+    assert cli.main(["train", "--from", found.uri]) == 2
+    assert "recommends nothing; run its sweep first" in capsys.readouterr().err
+
+
+def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
+    """Real trials, seconds each: a sweep, then `raysparse train --from` it, twice."""
+    recipe = Recipe(
+        vocab_size=257, context=64, data=DataSpec(corpus=corpus, validation_tokens=1_000),
+        sparsity=SparsitySpec(update_every=5), optimizer=OptimizerSpec(batch_sequences=4),
+    )  # fmt: skip
+    specs = grid(
+        recipe, sizes=["laptop-xs"], densities=[1.0, 0.5], unique_tokens=[4_097], epochs=[1, 2],
+        settings={"optimizer.weight_decay": [0.1, 1.0]},
+    )  # fmt: skip
+    from raysparse.sweep import runner
+    from raysparse.sweep.settings import Settings
+
+    runner.run(Plan(specs=specs), Folder(tmp_path), "small", Settings(executor="inline"))
+    assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
+    said = capsys.readouterr().out
+    assert "recommended: " in said
+    assert "predicted " in said
+    assert "measured " in said
+    [row] = Results(RunFolder.named(Folder(tmp_path), "small-model")).rows()
+    assert row["seed"] == 1, "a seed that the sweep did not use"
+    assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
+    assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out

@@ -1,0 +1,103 @@
+"""A planner under a real Ray: Tune sees one trial a suggestion, makes those that inline
+makes, and a killed search goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from raysparse.files import Folder
+from raysparse.results import Results
+from raysparse.run_folder import STUDY, RunFolder
+from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
+from raysparse.sweep.budget import Budget
+from raysparse.sweep.halving import Halving
+from raysparse.sweep.plan import Plan, load
+from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
+from raysparse.sweep.planners.search import Search
+from raysparse.sweep.planners.space import Space
+from tests.sweep import runs
+
+pytestmark = pytest.mark.slow
+
+
+def recipe_for(corpus: str) -> Recipe:
+    return Recipe(
+        vocab_size=257, context=64, data=DataSpec(corpus=corpus, validation_tokens=1_000),
+        sparsity=SparsitySpec(update_every=5), optimizer=OptimizerSpec(batch_sequences=4), evaluations=4,
+    )  # fmt: skip
+
+
+def search_plan(corpus: str, *, sampler: str = "tpe", trials: int = 6) -> Plan:
+    """A search of six trials of a second each."""
+    recipe = recipe_for(corpus)
+    axes = ["size=laptop-xs", "density=1,0.5", "epochs=2,4,8", "weight_decay=0.1..10"]
+    planner = Search(
+        recipe=recipe, space=Space.parse(axes, 257), unique_tokens=4_097, sampler=sampler, trials=trials
+    )  # fmt: skip
+    return Plan(planner=planner, placement=Placement(checkpoint_seconds=0.2), budget=Budget(total=1e13))
+
+
+@pytest.fixture(scope="module")
+def inline(corpus, tmp_path_factory):
+    storage = tmp_path_factory.mktemp("inline")
+    runs.finish(search_plan(corpus), storage, "--executor", "inline")
+    return storage
+
+
+def proposed(storage) -> list[str]:
+    return [spec.trial_id for spec in load(RunFolder.named(Folder(storage), "run")).specs]
+
+
+def test_tune_runs_one_trial_a_suggestion_and_the_suggestions_are_those_of_inline(corpus, inline, tmp_path):
+    said = runs.finish(search_plan(corpus), tmp_path, "--slots", "1")
+    assert proposed(tmp_path) == proposed(inline)
+    assert runs.losses(tmp_path) == runs.losses(inline)
+    folders = [path.name for path in (tmp_path / "run" / "ray" / "tune").iterdir() if path.is_dir()]
+    assert sorted(folders) == sorted(proposed(tmp_path)), "one Tune trial a suggestion, under its id"
+    assert "optuna-dashboard" in said
+
+
+def test_a_driver_killed_in_mid_search_goes_on_as_it_would_have(corpus, inline, tmp_path):
+    plan = search_plan(corpus)
+    driver = runs.start(plan, tmp_path, "--executor", "inline")
+    runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 3, driver, tmp_path)
+    runs.kill(driver.pid)
+    driver.wait()
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "journal").glob("*.json")}
+    (tmp_path / "run" / STUDY).unlink()  # lost: it is written again from the rows
+    runs.finish(plan, tmp_path, "--executor", "inline")
+    assert proposed(tmp_path) == proposed(inline)
+    assert runs.losses(tmp_path) == runs.losses(inline)
+    assert {path: path.stat().st_mtime_ns for path in first} == first, "a finished trial was run again"
+    assert studied(tmp_path) >= set(proposed(tmp_path)[:-1]), "the study in the folder is whole"
+
+
+def studied(storage) -> set[str]:
+    """The trial ids in the Optuna study of a run folder."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(storage / "run" / STUDY)))
+    [summary] = optuna.get_all_study_summaries(storage)
+    found = optuna.load_study(study_name=summary.study_name, storage=storage)
+    return {trial.user_attrs["trial_id"] for trial in found.trials}
+
+
+def test_halving_stops_trials_under_ray_and_their_rows_say_by_whom(corpus, tmp_path):
+    specs = grid(
+        recipe_for(corpus), sizes=["laptop-xs"], densities=[1.0], unique_tokens=[4_097], epochs=[8],
+        seeds=[0, 1], settings={"optimizer.lr": [4e-3, 1e-5, 1e-6]},
+    )  # fmt: skip
+    plan = Plan(specs=specs, stopping=Halving(keep=2, first=0.25))
+    runs.finish(plan, tmp_path, "--slots", "1")
+    rows = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
+    pruned = [row for row in rows if row["status"] == "pruned"]
+    assert len(rows) == 6
+    assert pruned, "a rate a thousand times too small is stopped"
+    assert all(row["reason"].startswith("halving at ") for row in pruned)
+    assert all(row["tokens"] < json.loads(row["spec"])["data"]["epochs"] * 4_097 for row in pruned)
