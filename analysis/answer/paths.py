@@ -88,14 +88,17 @@ class Paths:
         return np.concatenate(values)
 
 
-def draw(processes: tuple[Process, ...], count: int, seed: int = 0) -> Paths:
-    """About `count` functions (a multiple of the number of processes); same seed, same draws."""
+def draw(processes: tuple[Process, ...], count: int, seed: int = 0, values: Array | None = None) -> Paths:
+    """About `count` functions (a multiple of the number of processes); same seed, same draws.
+
+    values: (n, b) what each of the b draws of a single process passes, instead of its own values.
+    """
     generator = np.random.default_rng(seed)
     each = max(1, round(count / len(processes)))
-    return Paths(tuple(_bundle(process, each, generator) for process in processes))
+    return Paths(tuple(_bundle(process, each, generator, values) for process in processes))
 
 
-def _bundle(process: Process, count: int, generator: np.random.Generator) -> _Bundle:
+def _bundle(process: Process, count: int, generator: np.random.Generator, values: Array | None) -> _Bundle:
     rows, width = process.inputs.shape
     # The spectrum of a Matern kernel of order 5/2 is Student's t with five degrees of freedom.
     stretch = np.sqrt(generator.chisquare(5, (FREQUENCIES, 1)) / 5)
@@ -103,7 +106,8 @@ def _bundle(process: Process, count: int, generator: np.random.Generator) -> _Bu
     loads = generator.standard_normal((1 + width + width**2 + 2 * FREQUENCIES, count))
     bare = _Bundle(process, turns, loads, np.zeros((rows, count)))
     prior = process.prior(process.inputs)[:, None] + bare.features(process.inputs) @ loads
+    seen = process.values[:, None] if values is None else values
     noise = (process.noise * process.louder)[:, None] * generator.standard_normal((rows, count))
-    pulls = process.solve(process.values[:, None] + noise - prior)
-    middle = process.weights[:, None]
+    pulls = process.solve(seen + noise - prior)
+    middle = process.solve(seen - process.prior(process.inputs)[:, None])
     return _Bundle(process, turns, WIDER * loads, middle + WIDER * (pulls - middle))

@@ -1,27 +1,37 @@
 """The answer to one question (a budget, a U), with its intervals and its caveats.
 
-`optimum.search` finds optima; this file asks it what a person wants to know: the best run with its
-uncertainty, the dense optimum of the same box beside it, what other densities would cost, and how
-much less compute would match dense. Everything is computed for every bootstrap draw, so that every
-number has its interval.
+`optimum.search` finds optima; this file asks it what a person wants to know: the best run within
+the budget with its uncertainty, the best measured rows and an equal for less beside it, the dense
+optimum of the same box, what other densities would cost, and what sparsity saves (`savings`).
+Everything is computed for every draw of one law or of an ensemble, so that every number has its
+interval; the loss is that of the chosen run in every draw, not each draw's own best.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.costs import ACTIVE, Cost
-from analysis.answer.optimum import Box, flags, search
+from analysis.answer.ensemble import Ensemble
+from analysis.answer.optimum import Box, Optimum, Predictor, flags, search
+from analysis.answer.savings import Affordable, affordable
 from analysis.data.points import Array
+from analysis.data.table import Runs
 from analysis.fit.intervals import Draws
 from analysis.fit.joint import Fit
-from analysis.laws import Law
 
-MATCH_DRAWS = 60  # draws that the interval of the saving uses
+ROWS = 3  # measured rows that are listed beside the answer
 MOST = 8  # densities that are listed one by one
+
+
+class Drawn(Protocol):
+    """What turns values of all draws into limits: `Draws`, or an `Ensemble`."""
+
+    def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, values: ArrayLike, draws: Draws, limits: tuple[float, float] = (0.0, np.inf)) -> Interval:
+    def of(cls, values: ArrayLike, draws: Drawn, limits: tuple[float, float] = (0.0, np.inf)) -> Interval:
         """From positive values, the first at the fit and the others at its draws; kept within
         `limits`.
         """
@@ -45,11 +55,36 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """The optimum at one budget and U, the dense optimum beside it, and why to be careful.
+class MeasuredRow:
+    """A run of the table within the budget: id, N, density, epochs, loss (nats per token), cost."""
 
-    saving: the budget divided by the least compute whose optimum reaches the dense optimum's loss.
-    by_density: the least loss at each density that was trained.
+    row: str
+    active: float
+    density: float
+    epochs: float
+    loss: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Equal:
+    """The cheapest run predicted within the tolerance of the answer."""
+
+    active: float
+    density: float
+    epochs: float
+    loss: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The best run that costs at most the budget at one U, and why to be careful.
+
+    loss: expected, of this run. cost: what it costs. saving: see `savings`; `shown` says whether
+    its interval leaves out 1. by_density: the least loss at each density that was trained. rows:
+    the best measured runs within the budget, best first. cheaper: an equal for less. law_loss: what
+    the one law that the report explains says of the answer; differs from `loss` for an ensemble.
     """
 
     budget: float
@@ -62,55 +97,133 @@ class Recommendation:
     saving: Interval
     by_density: tuple[tuple[float, float], ...]
     flags: tuple[str, ...]
+    cost: float
+    rows: tuple[MeasuredRow, ...]
+    cheaper: Equal | None
+    law_loss: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the table shows that sparsity saves compute, or costs some."""
+        return bool(self.saving.low > 1 or self.saving.high < 1)
+
+    @property
+    def beaten(self) -> bool:
+        """Whether a measured run within the budget is better than what is predicted here."""
+        return bool(self.rows) and self.rows[0].loss < self.loss.value
 
 
 def recommend(
-    fitted: Fit, draws: Draws, budget: float, unique: float | None, box: Box, cost: Cost = ACTIVE
+    fitted: Fit,
+    draws: Draws,
+    budget: float,
+    unique: float | None,
+    box: Box,
+    cost: Cost = ACTIVE,
+    laws: Ensemble | None = None,
 ) -> Recommendation:
-    """The optimum with intervals, the dense optimum, the best loss at other densities, and
-    flags.
-    """
-    law, theta = fitted.law, np.concatenate([fitted.theta[None], draws.theta])
-    best = search(law, theta, box, budget, unique, cost)
+    """The answer by one law, or by an ensemble if given; `fitted` is the law that is explained."""
+    predictor: Predictor = laws or fitted.law
+    theta = laws.numbers if laws else np.concatenate([fitted.theta[None], draws.theta])
+    drawn: Drawn = laws or draws
+    runs = fitted.runs
+    best = search(predictor, theta, box, budget, unique, cost)
     dense = (
-        search(law, theta, box.dense(), budget, unique, cost)
+        search(predictor, theta, box.dense(), budget, unique, cost)
         if box.density[1] == 1
         else replace(best, loss=np.full(len(theta), np.nan))
     )  # the box excludes dense models: there is no baseline to match
-    levels = few(fitted.runs.points.density)
+    found = flags(best, box, runs, cost, budget)
+    known = bool(np.isfinite(best.loss[0]))
+    if not known:
+        return _none(best, dense, drawn, budget, unique, found)
+    here = best.point()
+    grid = affordable(predictor, theta, box, _sparse(runs), budget, unique, cost)
+    levels = few(runs.points.density)
     levels = levels[(levels >= box.density[0]) & (levels <= box.density[1])]
-    by_density = tuple((float(d), float(_at_density(law, fitted.theta, box, d, budget, unique, cost))) for d in levels)
-    found = flags(best, box, fitted.runs, cost, budget)
-    found += tuple(
-        f"the dense baseline's {flag}, so the saving is not to be trusted"
-        for flag in flags(dense, box.dense(), fitted.runs, cost)
-        if "edge" in flag
-    )
-    some = slice(0, MATCH_DRAWS + 1)
-    saving = compute_to_match(law, theta[some], dense.loss[some], box, budget, unique, cost)
-    return Recommendation(
+    by_density = tuple((float(d), _at_density(predictor, theta[:1], box, d, budget, unique, cost)) for d in levels)
+    rows = _rows(runs, budget, unique, cost)
+    item = Recommendation(
         budget,
         unique,
-        Interval.of(best.active, draws, box.active),
-        Interval.of(best.density, draws, box.density),
-        Interval.of(best.epochs, draws, box.epochs),
-        Interval.of(best.loss, draws),
-        Interval.of(dense.loss, draws),
-        Interval.of(saving, draws, (1.0, np.inf)),
+        Interval.of(best.active, drawn, box.active),
+        Interval.of(best.density, drawn, box.density),
+        Interval.of(best.epochs, drawn, box.epochs),
+        Interval.of(np.exp(predictor.log_loss(theta, here)[:, 0]), drawn),
+        Interval.of(dense.loss, drawn),
+        Interval.of(grid.saving(), drawn),
         by_density,
         found,
+        float(cost.of(here)[0]),
+        rows,
+        _cheaper(grid, float(best.loss[0])),
+        float(fitted.predict(here)[0]),
+    )
+    if item.beaten:
+        said = f"{rows[0].row} measured {rows[0].loss:.4f}, below the {item.loss.value:.4f} predicted for this run"
+        item = replace(item, flags=(*found, said))
+    return item
+
+
+def _none(
+    best: Optimum, dense: Optimum, drawn: Drawn, budget: float, unique: float | None, found: tuple[str, ...]
+) -> Recommendation:
+    """No run of the box fits the budget."""
+    nothing = Interval.of(best.loss, drawn)
+    baseline = Interval.of(dense.loss, drawn)
+    return Recommendation(
+        budget, unique, nothing, nothing, nothing, nothing, baseline, nothing, (), found, np.nan, (), None, np.nan
+    )
+
+
+def _sparse(runs: Runs) -> float:
+    """The largest density below 1 that was trained; 1 where none was."""
+    below = runs.points.density[runs.points.density < 1]
+    return float(below.max()) if len(below) else 1.0
+
+
+def _rows(runs: Runs, budget: float, unique: float | None, cost: Cost) -> tuple[MeasuredRow, ...]:
+    points, spent = runs.points, cost.of(runs.points)
+    inside = spent <= budget * (1 + 1e-6)
+    if unique is not None:
+        inside &= np.abs(points.log_unique - np.log(unique)) < 1e-6
+    order = [int(row) for row in np.argsort(runs.loss, kind="stable") if inside[row]][:ROWS]
+    return tuple(
+        MeasuredRow(
+            str(runs.ids[row]),
+            float(points.active[row]),
+            float(points.density[row]),
+            float(points.epochs[row]),
+            float(runs.loss[row]),
+            float(spent[row]),
+        )
+        for row in order
+    )
+
+
+def _cheaper(grid: Affordable, loss: float) -> Equal | None:
+    row = grid.cheapest(loss)
+    if row < 0:
+        return None
+    points = grid.points
+    return Equal(
+        float(points.active[row]),
+        float(points.density[row]),
+        float(points.epochs[row]),
+        float(grid.loss[0, row]),
+        float(grid.cost[row]),
     )
 
 
 def _at_density(
-    law: Law, theta: Array, box: Box, density: float, budget: float, unique: float | None, cost: Cost
+    predictor: Predictor, theta: Array, box: Box, density: float, budget: float, unique: float | None, cost: Cost
 ) -> float:
-    fixed = Box(box.active, (density, density), box.epochs, box.tokens)
-    return float(search(law, theta, fixed, budget, unique, cost).loss[0])
+    fixed = replace(box, density=(density, density))
+    return float(search(predictor, theta, fixed, budget, unique, cost).loss[0])
 
 
 def compute_to_match(
-    law: Law,
+    law: Predictor,
     theta: Array,
     loss: Array,
     box: Box,

@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis.answer.compare import Comparison, compare
 from analysis.answer.costs import ACTIVE, Cost
+from analysis.answer.ensemble import Ensemble, ensemble
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import MOST, Recommendation, few, recommend
 from analysis.data.points import Array, Points
@@ -29,8 +30,10 @@ from analysis.laws import Law
 CURVE = 25  # budgets along the optimal-sparsity curve
 BEYOND = 4.0  # the curve ends at this multiple of the largest run's cost
 CURVE_DRAWS = 80  # draws that the bands of the curve use
+ENSEMBLE_DRAWS = 100  # draws of every law of the ensemble
 HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
 SHOWN = 5000  # rows that pictures show at most
+CONVERGED = 0.95  # a smaller share of draws is said aloud
 CLEARLY = 0.9  # hold-outs contradict the choice if another law's error is below this share of its own
 FEW = 30  # fewer runs than this is said aloud
 STUDY_DELTA = 1e-2  # near the noise between seeds: a fifth narrower intervals than the published 1e-3, same coverage
@@ -51,7 +54,8 @@ class Curve:
 @dataclass(frozen=True)
 class Study:
     """Everything the report shows. fit, draws and recommendations are absent if the table carries
-    no law.
+    no law. laws: the ensemble that gives the answers; None where a law was asked for by name, or
+    the table is large, and `fit` gives them. fit: the law that is explained.
     """
 
     runs: Runs
@@ -66,6 +70,7 @@ class Study:
     cautions: tuple[str, ...]
     rmse: float = float("nan")
     comparison: Comparison | None = None
+    laws: Ensemble | None = None
 
     @cached_property
     def shown(self) -> Runs:
@@ -119,17 +124,20 @@ def analyse(
         else fit(wanted_law, runs, delta=delta, seed=seed)
     )
     draws = bootstrap(fitted, bootstraps, seed)
+    laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
     recommendations = tuple(
-        recommend(fitted, draws, budget, unique, box, cost)
+        recommend(fitted, draws, budget, unique, box, cost, laws)
         for unique in uniques
         for budget in wanted or (float(spent[runs.points.unique == unique].max()),)
     )
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
     rmse = chosen.rmse if chosen else fitted.rmse
-    cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse)
-    return Study(runs, cost, box, tried, fitted, draws, wanted, recommendations, curves, cautions, rmse, comparison)
+    cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse) + _of_laws(laws)
+    return Study(
+        runs, cost, box, tried, fitted, draws, wanted, recommendations, curves, cautions, rmse, comparison, laws
+    )
 
 
 def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent: Array) -> Curve:
@@ -176,6 +184,19 @@ def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tupl
         f"the advantage of sparsity (at most {max(gains):.3f} nats) is smaller than the law's typical miss "
         f"({rmse:.3f}): a tie",
     )
+
+
+def _of_laws(laws: Ensemble | None) -> tuple[str, ...]:
+    """Outliers by name, and draws that did not converge."""
+    if laws is None:
+        return ()
+    found = [
+        f"{laws.runs.ids[row]} is far from every law (loss {laws.runs.loss[row]:.4f}): an outlier, it weighs nothing"
+        for row in np.flatnonzero(laws.bad)
+    ]
+    if laws.converged < CONVERGED:
+        found.append(f"only {100 * laws.converged:.0f} % of the draws of a law converged: intervals may be narrow")
+    return tuple(found)
 
 
 def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | None) -> tuple[str, ...]:

@@ -53,22 +53,11 @@ class Draws:
         Percentiles, moved away from the estimate by `widen`. Give logarithms of positive
         quantities.
         """
-        low, high = percentiles(values, level)
-        centre, more = np.asarray(estimate, dtype=float), self.widen(level) - 1.0
-        return low - more * np.maximum(centre - low, 0.0), high + more * np.maximum(high - centre, 0.0)
+        return widened(values, estimate, self.widen(level), level)
 
     def widen(self, level: float = 0.95) -> float:
-        """Small-sample factor: sqrt(n / (n - p)) for the residuals' shrinkage, Student's t over the
-        normal quantile.
-
-        n counts specifications, not replicates, because those are what the bootstrap resamples.
-        """
-        from scipy.special import ndtri, stdtrit
-
-        groups, free = len(np.unique(self.fit.runs.group)), len(self.fit.problem.free)
-        degrees = max(1, groups - free)
-        upper = 0.5 + 0.5 * level
-        return float(np.sqrt(groups / degrees) * stdtrit(degrees, upper) / ndtri(upper))
+        """`small_sample` of the fitted specifications and free parameters."""
+        return small_sample(len(np.unique(self.fit.runs.group)), len(self.fit.problem.free), level)
 
     @cached_property
     def noise(self) -> float:
@@ -97,6 +86,26 @@ class Draws:
         residuals: Array = self.fit.residuals - np.median(self.fit.residuals)
         spread = np.sqrt(np.mean(residuals**2))
         return residuals * (self.noise / spread) if spread > 0 else residuals
+
+
+def small_sample(groups: int, free: float, level: float = 0.95) -> float:
+    """Small-sample factor: sqrt(n / (n - p)) for the residuals' shrinkage, Student's t over the
+    normal quantile.
+
+    n counts specifications, not replicates, because those are what the bootstrap resamples.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    degrees = max(1.0, groups - free)
+    upper = 0.5 + 0.5 * level
+    return float(np.sqrt(groups / degrees) * stdtrit(degrees, upper) / ndtri(upper))
+
+
+def widened(values: Array, estimate: ArrayLike, factor: float, level: float = 0.95) -> tuple[Array, Array]:
+    """Percentiles of draws (first axis), moved away from the estimate by a factor."""
+    low, high = percentiles(values, level)
+    centre, more = np.asarray(estimate, dtype=float), factor - 1.0
+    return low - more * np.maximum(centre - low, 0.0), high + more * np.maximum(high - centre, 0.0)
 
 
 def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:

@@ -96,7 +96,7 @@ def test_a_design_that_cannot_help_returns_nothing(draws):
     with pytest.raises(ValueError, match="ask for at least one"):
         design(draws, PLAN, 0, budget=BUDGET, unique=UNIQUE, box=BOX)
     with pytest.raises(ValueError, match="raise the budget or widen the box"):
-        design(draws, PLAN, 1, budget=1e40, unique=UNIQUE, box=BOX)
+        design(draws, PLAN, 1, budget=1.0, unique=UNIQUE, box=BOX)
 
 
 def test_candidates_fill_a_box_up_to_a_price():

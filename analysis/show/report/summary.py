@@ -35,6 +35,7 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
             f"     {fitted.law.formula}",
             f"     fit RMSE {fitted.rmse:.4f}, cross-validated {study.rmse:.4f} nats/token, R2 {fitted.r2:.4f}",
             f"     {_why(study)}",
+            *_weights(study),
             "",
         ]
         for recommendation in () if first else study.recommendations:
@@ -55,6 +56,14 @@ def _why(study: Study) -> str:
     return text + (f"; {richer[0].law.name} cannot be carried ({'; '.join(richer[0].lacking)})" if richer else "")
 
 
+def _weights(study: Study) -> list[str]:
+    if study.laws is None:
+        return []
+    pairs = sorted(zip(study.laws.weights[0], study.laws.fits, strict=True), key=lambda pair: -pair[0])
+    told = ", ".join(f"{fit.law.name} {weight:.2f}" for weight, fit in pairs if weight > 0)
+    return [f"answers by {told}, and a smooth rest inside the data"]
+
+
 def _recommendation(item: Recommendation, unit: str) -> list[str]:
     unique = f"{count(item.unique)} unique tokens" if item.unique else "any number of unique tokens"
     lines = [f"With {item.budget:.3g} {unit} and {unique}:"]
@@ -66,13 +75,33 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
         f"(sparsity {sparsity.value:.2f}) for {_range(item.epochs)} epochs"
     )
     lines.append(
-        f"  loss {_range(item.loss, 4)}"
+        f"  loss {_range(item.loss, 4)} at a cost of {item.cost:.3g} {unit}"
         + (f"; dense at its own best {_range(item.dense_loss, 4)}" if item.dense_loss.value > 0 else "")
-        + (f"; the dense loss at {_range(item.saving, 2)}x less compute" if item.saving.value > 1.05 else "")
     )
+    lines.append(f"  {_saving(item)}; the law above alone says {item.law_loss:.4f}")
+    if item.cheaper is not None and item.cheaper.cost < item.cost / 1.1:
+        equal = item.cheaper
+        lines.append(
+            f"  as good for {equal.cost:.3g} {unit}: N = {count(equal.active)}, d = {equal.density:.3g}, "
+            f"{equal.epochs:.3g} epochs, loss {equal.loss:.4f}"
+        )
+    measured = [
+        f"  measured: {row.row}, N = {count(row.active)}, d = {row.density:.3g}, {row.epochs:.3g} epochs, "
+        f"loss {row.loss:.4f}, {row.cost:.3g} {unit}"
+        for row in item.rows
+    ]
+    lines = lines[:1] + measured + lines[1:] if item.beaten else lines + measured
     choices = ", ".join(f"d = {density:.3g}: {loss - item.loss.value:+.4f}" for density, loss in item.by_density)
     lines.append(f"  cost of another density, nats: {choices}")
     return lines + [f"  ! {flag}" for flag in item.flags]
+
+
+def _saving(item: Recommendation) -> str:
+    if item.saving.value != item.saving.value:
+        return "saving by sparsity: not compared, only one of dense and sparse is there"
+    if not item.shown:
+        return f"saving by sparsity: none shown ({_range(item.saving, 2)}x)"
+    return f"sparsity needs {_range(item.saving, 2)}x less compute than dense at its own best"
 
 
 def _range(item: Interval, digits: int = 3) -> str:
@@ -148,5 +177,10 @@ def _recommended(item: Recommendation) -> dict[str, Any]:
         "unique": item.unique,
         **intervals,
         "by_density": item.by_density,
+        "cost": item.cost,
+        "measured": [vars(row) for row in item.rows],
+        "cheaper": None if item.cheaper is None else vars(item.cheaper),
+        "law_loss": item.law_loss,
+        "saving_shown": item.shown,
         "flags": item.flags,
     }

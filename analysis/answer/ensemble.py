@@ -1,0 +1,167 @@
+"""Several laws and what they all miss, as one prediction with draws.
+
+One law is what a report can explain; several predict better, because none of them is true. They are
+weighed by how well each predicted rows it had not seen: non-negative weights of sum 1 that bring
+the out-of-fold predictions nearest to the losses (stacking; Wolpert 1992, Breiman 1996). A Gaussian
+process adds the smooth rest, and returns to zero away from the rows. Each bootstrap draw refits
+every law, weighs anew and draws its own rest, so that an interval contains the choice. Rows that
+every law calls an outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only
+wide, not right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.answer.axes import Frame
+from analysis.answer.gaussian import fit_process
+from analysis.answer.paths import Paths, draw
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs
+from analysis.fit.intervals import bootstrap, resample, small_sample, widened
+from analysis.fit.joint import Fit
+from analysis.fit.select import Candidate, outliers
+
+WORST = 2.0  # a law whose out-of-fold error is above this many times the best one's is not weighed
+MOST = 5  # laws that are kept, by their mean weight over the draws
+LEAST = 0.03  # ... and the mean weight that a law is kept from
+EXACT = 1e3  # weight of the row that says that the weights sum to 1
+ROWS = 2000  # rows above which no rest is modelled: the process takes n^3 steps
+QUIET = 0.5  # of the laws' residual spread is thought to be noise before the rest has spoken
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Laws, weights and rest. fits: the k laws; theta: for each, (b + 1, p) vectors, the fit's own
+    first; weights: (b + 1, k). paths: the rest's process, None where the table is too large; pulls:
+    (features + n, b + 1) its weights. bad: (n,) the outliers. converged: least share over the laws.
+
+    A row of `log_loss`'s `theta` is the number of a draw, 0 for the estimate.
+    """
+
+    runs: Runs
+    fits: tuple[Fit, ...]
+    theta: tuple[Array, ...]
+    weights: Array
+    frame: Frame
+    paths: Paths | None
+    pulls: Array
+    bad: Array
+    converged: float
+
+    @property
+    def grows(self) -> bool:
+        """The rest may bend anywhere."""
+        return False
+
+    @property
+    def numbers(self) -> Array:
+        """(b + 1, 1) what stands for parameter vectors: the estimate, then the draws."""
+        return np.arange(len(self.weights), dtype=float)[:, None]
+
+    @property
+    def parameters(self) -> float:
+        """Free parameters of the laws, averaged by weight."""
+        return float(self.weights[0] @ [len(fit.problem.free) for fit in self.fits])
+
+    def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
+        """Limits of anything computed for every draw, as `Draws.interval`."""
+        factor = small_sample(len(np.unique(self.runs.group)), self.parameters, level)
+        return widened(values, estimate, factor, level)
+
+    def log_loss(self, theta: Array, points: Points) -> Array:
+        """(b, m) ln L of the draws numbered in `theta` (b, 1)."""
+        rows = theta[:, 0].astype(int)
+        return self.laws(rows, points) + self.rest(rows, points)
+
+    def laws(self, rows: Array, points: Points) -> Array:
+        """(b, m) the weighed laws alone."""
+        total = np.zeros((1, 1))
+        for place, (fit, theta) in enumerate(zip(self.fits, self.theta, strict=True)):
+            weight = self.weights[rows, place]
+            if weight.any():
+                total = total + weight[:, None] * fit.law.log_loss(theta[rows], points)
+        return total
+
+    def rest(self, rows: Array, points: Points) -> Array:
+        """(b, m) what the process adds; points of shape (m,), (1, m) or (b, m)."""
+        if self.paths is None:
+            return np.zeros((1, 1))
+        bundle = self.paths.bundles[0]
+        flat = Points(*(getattr(points, name).ravel() for name in ("active", "density", "unique", "tokens")))
+        basis = bundle.basis(self.frame.coordinates(flat))
+        centre = bundle.process.centre
+        if points.active.size == points.shape[-1]:
+            return np.asarray(centre + (basis @ self.pulls[:, rows]).T)
+        own = np.einsum("bmf,fb->bm", basis.reshape(*points.shape, -1), self.pulls[:, rows])
+        return np.asarray(centre + own)
+
+
+def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ensemble:
+    """The laws that were cross-validated (`select.candidates`), weighed.
+
+    Raises ValueError if none was.
+    """
+    able = [candidate for candidate in tried if candidate.fit is not None]
+    if not able:
+        raise ValueError("no law was fitted to this table; an ensemble needs at least one")
+    best = min(candidate.rmse for candidate in able)
+    able = [candidate for candidate in able if candidate.rmse <= WORST * best + 1e-12]
+    fits = [candidate.fit for candidate in able if candidate.fit is not None]
+    runs = fits[0].runs
+    bad = outliers(fits)
+    drawn = resample(runs.group, draws, np.random.default_rng(seed), "pairs")
+    counts = np.concatenate([np.ones((1, len(runs))), drawn]) * ~bad
+    unseen = np.stack([c.out_of_fold for c in able if c.out_of_fold is not None], axis=1)
+    weights = np.stack([stack(unseen, runs.log_loss, row) for row in counts])
+    kept = np.argsort(-weights[1:].mean(axis=0) - weights[0], kind="stable")[:MOST]
+    kept = kept[np.maximum(weights[1:].mean(axis=0), weights[0])[kept] >= LEAST]
+    fits, weights = [fits[i] for i in kept], np.stack([stack(unseen[:, kept], runs.log_loss, row) for row in counts])
+    refits = [bootstrap(fit, draws, seed) for fit in fits]
+    theta = tuple(np.concatenate([fit.theta[None], found.theta]) for fit, found in zip(fits, refits, strict=True))
+    laws = Ensemble(
+        runs,
+        tuple(fits),
+        theta,
+        weights,
+        Frame.of(runs.points, {}),
+        None,
+        np.empty((0, 0)),
+        bad,
+        min(found.converged for found in refits),
+    )
+    return _with_rest(laws, seed)
+
+
+def stack(unseen: Array, target: Array, counts: Array) -> Array:
+    """(k,) weights, none negative and of sum 1, of the (n, k) predictions that come nearest to the
+    target, rows counted `counts` times.
+    """
+    from scipy.optimize import nnls
+
+    scale = np.sqrt(counts)[:, None]
+    spread = max(float(np.std(target)), 1e-12)
+    rows = np.vstack([scale * (unseen - target[:, None]) / spread, np.full((1, unseen.shape[1]), EXACT)])
+    found = nnls(rows, np.append(np.zeros(len(target)), EXACT))[0]
+    return np.asarray(found / found.sum())
+
+
+def _with_rest(laws: Ensemble, seed: int) -> Ensemble:
+    runs, good = laws.runs, ~laws.bad
+    if good.sum() > ROWS:
+        return laws
+    residual = (runs.log_loss - laws.laws(np.arange(len(laws.weights)), runs.points)).T[good]
+    spread = float(np.std(residual[:, 0]))
+    if not spread > 1e-9:
+        return laws
+    inputs = laws.frame.coordinates(runs.points)[good]
+    bowl, louder = np.zeros(inputs.shape[1]), np.ones(len(inputs))
+    process = fit_process(inputs, residual[:, 0], QUIET * spread, bowl, louder)[0]
+    paths = draw((process,), residual.shape[1] - 1, seed, residual[:, 1:])
+    drawn = paths.bundles[0].weights
+    mean = np.concatenate([np.zeros(len(drawn) - len(process.weights)), process.weights])
+    return replace(laws, paths=paths, pulls=np.column_stack([mean, drawn]))
