@@ -152,14 +152,16 @@ def table(truth: Truth, generator: np.random.Generator) -> Runs:
 
 
 def best_possible(truth: Truth, box: Box, budget: float, unique: float) -> tuple[float, float, float]:
-    """Least true loss within the budget, and its density and epochs."""
-    sides = (
-        np.geomspace(*box.density, FINE[0]),
-        np.geomspace(*box.epochs, FINE[1]),
-        np.geomspace(*box.active, FINE[2]),
-    )
-    density, epochs, size = (axis.ravel() for axis in np.meshgrid(*sides))
-    points = Points.at(size, density, unique, unique * epochs)
+    """Least true loss within the budget, and its density and epochs.
+
+    Sizes go from the box's least to what the budget leaves, so that the cap itself is looked at.
+    """
+    sides = (np.geomspace(*box.density, FINE[0]), np.geomspace(*box.epochs, FINE[1]), np.linspace(0, 1, FINE[2]))
+    density, epochs, share = (axis.ravel() for axis in np.meshgrid(*sides))
+    low, high = np.log(box.active)
+    log_tokens = np.log(unique * epochs)
+    top = np.minimum(high, ACTIVE.log_active(np.log(budget), log_tokens, np.log(density)))
+    points = Points.at(np.exp(low + share * np.maximum(top - low, 0)), density, unique, unique * epochs)
     loss = np.where(ACTIVE.of(points) <= budget * (1 + 1e-9), truth.loss(points), np.inf)
     row = int(np.argmin(loss))
     return float(loss[row]), float(density[row]), float(epochs[row])
