@@ -19,17 +19,18 @@ from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.search import Search
-from raysparse.sweep.planners.space import Space
+from raysparse.sweep.planners.space import Space, field_of
+from raysparse.sweep.planners.tune import Tune
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
 DENSITIES = [1.0, 0.25]
 UNIQUE_TOKENS = [50_000]
 EPOCHS = [3, 9]
-SEARCHED = {"weight_decay": "0.1..10", "lr": "0.5..2"}  # lr: a factor on the size's own rate
+SEARCHED = {"weight_decay": "0.3..6", "lr": "0.5..2"}  # lr: a factor on the size's own rate
 DECAY = "optimizer.weight_decay"
 START_DECAY = 1.0  # of the grid, where --set says nothing: at 0 epochs look worse than they are
 LONGER = 3  # the search tries up to this many times the grid's most epochs
-MAX_FLOPS = 3e13
+MAX_FLOPS = 7e12
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,6 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"then search these ({', '.join(f'{k}={v}' for k, v in SEARCHED.items())}, or name=LOW..HIGH) with what "
         f"is left of --max-flops; nothing: the grid alone (default: {' '.join(SEARCHED)})",
     )  # fmt: skip
+    question.add_argument(
+        "--tune", nargs="+", default=[], metavar="SETTING",
+        help="instead of a search between the points: the best of these settings at every point of the grid",
+    )  # fmt: skip
     parser.add_argument("--no-training", action="store_true", help="do not train what is recommended at the end")
     parser.set_defaults(max_flops=MAX_FLOPS)
     return parser
@@ -63,11 +68,25 @@ def make_search(args: argparse.Namespace, recipe: Recipe) -> Search | None:
         "density": ",".join(map(str, args.densities)),
         "epochs": f"{min(args.epochs):g}..{LONGER * max(args.epochs):g}",
     }
-    for text in args.search:
-        name, _, values = text.partition("=")
-        axes[name] = values or SEARCHED.get(name, "")
-    space = Space.parse([f"{name}={values}" for name, values in axes.items()], recipe.vocab_size)
+    space = space_of(axes | ranges_of(args.search), recipe)
     return Search(recipe=recipe, space=space, unique_tokens=max(args.unique_tokens), seed=min(args.seeds))
+
+
+def ranges_of(settings: list[str]) -> dict[str, str]:
+    """name -> range, as it is said or as it is by default; commas may stand between names."""
+    parts = [part for text in settings for part in (text.split(",") if "=" not in text else [text])]
+    found = {}
+    for part in parts:
+        name, _, values = part.partition("=")
+        field_of(name)  # refuses what is no setting, with the nearest that is
+        if not values and name not in SEARCHED:
+            raise ValueError(f"{name} has no range of its own here; say {name}=LOW..HIGH or {name}=A,B,C")
+        found[name] = values or SEARCHED[name]
+    return found
+
+
+def space_of(axes: dict[str, str], recipe: Recipe) -> Space:
+    return Space.parse([f"{name}={values}" for name, values in axes.items()], recipe.vocab_size)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -81,6 +100,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
         seeds=args.seeds,
         settings={DECAY: [START_DECAY]} | fields if args.search else fields,
     )
+    if args.tune:
+        tune = Tune(points=specs, space=space_of(ranges_of(args.tune), recipe), seed=min(args.seeds))
+        return script.plan_of(args, planner=tune)
     return script.plan_of(args, specs, make_search(args, recipe))
 
 

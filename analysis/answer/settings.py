@@ -4,9 +4,8 @@ One model of the loss (`surrogate`) is asked for its optimum inside the box of t
 being a cap; the dense optimum and the sparse one are found apart, each at its own size, epochs and
 settings, and compared. Intervals come from whole functions drawn from the model (`paths`): each
 draw's own optimum for size, density, epochs and settings; for the loss, the draws *at the chosen
-run* with a run's noise, because the least value of a draw is not what the chosen run measures. The
-loss is moved by what choosing the least of an uncertain surface flatters it by. Left out: laws and
-their extrapolation (`recommend`).
+run* with a run's noise, because the least value of a draw is not what the chosen run measures. Left
+out: laws and their extrapolation (`recommend`).
 """
 
 from __future__ import annotations

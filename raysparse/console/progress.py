@@ -41,9 +41,7 @@ class Display:
         self.console = console or Console()
         self._clock = clock
         self._began = self._printed = clock()
-        self._pace: tuple[float, float] | None = (
-            None  # when training was first seen, and the planned seconds done by then
-        )
+        self._pace: tuple[float, float] | None = None  # when training was first seen, and what was done by then
         self._live = (
             Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
         )
@@ -80,23 +78,33 @@ class Display:
         )
         unaffordable = f", {now.unaffordable} beyond the budget" if now.unaffordable else ""
         unit = UNIT_NAMES[self.plan.budget.unit]
+        total = "" if self.is_open else f"/{len(self.plan.specs)}"
         return (
-            f"{duration(self._clock() - self._began):>7}  {done}/{len(self.plan.specs)} done{bad}{unaffordable}, "
+            f"{duration(self._clock() - self._began):>7}  {done}{total} done{bad}{unaffordable}, "
             f"{len(now.running)} running, {now.waiting} pending; {amount(now.spent)} {unit} spent, "
-            f"{amount(now.left_to_spend)} to go, {self._eta(now)}"
+            f"{amount(self._to_go(now))} to go, {self._eta(now)}"
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a planner will propose more trials: then the budget says how far it is."""
+        return self.plan.planner is not None and self.plan.budget.total is not None
+
+    def _to_go(self, now: Snapshot) -> float:
+        return max(0.0, self.plan.budget.limit - now.spent) if self.is_open else now.left_to_spend
+
     def _eta(self, now: Snapshot) -> str:
-        """Planned seconds at the pace of this session, which is trusted after a while; start-up
-        takes no part in it.
+        """What is to go at the pace of this session, which is trusted after a while; start-up takes
+        no part in it. In planned seconds, or in the budget's unit where a planner spends it.
         """
+        amount_done = now.spent if self.is_open else now.seconds_done
         if now.running and self._pace is None:
-            self._pace = self._clock(), now.seconds_done
-        began, done_before = self._pace or (self._clock(), now.seconds_done)
-        elapsed, done = self._clock() - began, now.seconds_done - done_before
+            self._pace = self._clock(), amount_done
+        began, done_before = self._pace or (self._clock(), amount_done)
+        elapsed, done = self._clock() - began, amount_done - done_before
         if elapsed < PACE_AFTER or done <= 0:
             return f"about {duration(now.seconds_left / max(1, len(now.running)))} (planned)"
-        return f"about {duration(elapsed * now.seconds_left / done)}"
+        return f"about {duration(elapsed * (self._to_go(now) if self.is_open else now.seconds_left) / done)}"
 
     def _view(self, now: Snapshot) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0))

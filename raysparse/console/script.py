@@ -57,15 +57,16 @@ def parser(about: str, *, name: str) -> argparse.ArgumentParser:
         "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
     )
     made.add_argument("--max-flops", type=float, help="never compute more than this in all")
+    made.add_argument(
+        "--halving", action="store_true", help="stop trials that fall behind others of the same budget (ASHA)"
+    )
     arguments.add_data_arguments(made)
     arguments.add_engine_arguments(made)
     arguments.add_run_arguments(made, name=name)
     return made
 
 
-def plan_of(
-    args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None, *, halving: bool = False
-) -> Plan:
+def plan_of(args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None) -> Plan:
     """A plan of trials, or of a planner, that runs as the arguments say."""
     from raysparse.spec import Placement
     from raysparse.sweep.budget import Budget
@@ -76,7 +77,7 @@ def plan_of(
     budget = Budget(total=args.max_flops)
     return Plan(
         specs=tuple(specs), placement=placement, budget=budget, planner=planner,
-        stopping=Halving() if halving else None,
+        stopping=Halving() if args.halving else None,
     )  # fmt: skip
 
 

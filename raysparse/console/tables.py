@@ -27,6 +27,9 @@ from raysparse.units import amount, count, duration, si
 
 def plan_table(plan: Plan, *, slots: int) -> RenderableType:
     """The plan and its cost; `slots` trials run at once."""
+    asked = plan.planner.question() if plan.planner is not None else ()
+    if not plan.specs:
+        return Group(*asked, f"The budget is {amount(plan.budget.limit)} {UNIT_NAMES[plan.budget.unit]}.")
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("size", no_wrap=True)
     for column in ("density", "trials", "weights", "tokens", "active", "executed", "memory", "time"):
@@ -39,15 +42,12 @@ def plan_table(plan: Plan, *, slots: int) -> RenderableType:
         table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
     total = plan.total()
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
-    asked = plan.planner.question() if plan.planner is not None else ()
     return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots))
 
 
 def _axes(plan: Plan) -> list[str]:
     """What the trials have in common and where they differ, a line each."""
     specs = plan.specs
-    if not specs:
-        return ["no trial is planned ahead"]
     axes: dict[str, set[str] | set[int] | set[float]] = {
         "corpus": {f"{s.data.corpus}, tokenizer {s.data.tokenizer}, context {s.model.context}" for s in specs},
         "methods": {str(s.sparsity.method) for s in specs},

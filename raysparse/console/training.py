@@ -14,7 +14,7 @@ from raysparse.console import script
 from raysparse.units import amount, count
 
 if TYPE_CHECKING:
-    from analysis.answer.settings import BestRun, Choice
+    from analysis.answer.choice import BestRun, Choice
     from raysparse.run_folder import RunFolder
     from raysparse.spec import TrialSpec
 

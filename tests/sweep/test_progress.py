@@ -9,8 +9,11 @@ from rich.console import Console
 from raysparse.console.progress import PACE_AFTER, PLAIN_EVERY, Display
 from raysparse.run_folder import RunFolder
 from raysparse.sweep.broker import Broker, Job
+from raysparse.sweep.budget import Budget
+from raysparse.sweep.planners.adaptive import Adaptive
+from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.snapshot import snapshot
-from raysparse.units import count, duration
+from raysparse.units import amount, count, duration
 from tests.sweep.plans import small_plan
 from tests.sweep.test_broker import Clock, completed, report
 
@@ -77,3 +80,15 @@ def test_a_terminal_shows_what_runs_and_the_best_loss_by_size_and_budget(tmp_pat
 def test_numbers_are_said_as_people_say_them():
     assert [duration(s) for s in (9, 65, 3725)] == ["9s", "1m 05s", "1h 02m"]
     assert [count(n) for n in (7, 1536, 3.2e6, 2e9)] == ["7", "1.54k", "3.2M", "2B"]
+
+
+def test_a_planner_with_a_budget_is_shown_by_what_it_has_left(tmp_path):
+    """Nobody knows how many trials it will propose; what it may spend is known."""
+    scene = Sweep(tmp_path, terminal=False)
+    first = scene.plan.specs[0]
+    planner = Adaptive(recipe=Recipe(vocab_size=257), start=(first,), compute=1e9, unique_tokens=4_097)
+    total = 10 * scene.plan.price(first)
+    scene.display.begin(scene.plan.replace(planner=planner, budget=Budget(total=total)), [])
+    line = scene.display._line(snapshot(scene.broker))
+    assert "0 done, " in line
+    assert f"{amount(total)} to go" in line

@@ -39,7 +39,7 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
             *_exponent(study),
             "",
         ]
-        for recommendation in study.recommendations:
+        for recommendation in () if first else study.recommendations:
             lines += _recommendation(recommendation, study.cost.unit)
         lines += ["", "Caveats:", *(f"  - {caution}" for caution in study.cautions or ("none found",))]
     lines += _exclusions(study)

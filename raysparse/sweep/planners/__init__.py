@@ -19,8 +19,9 @@ def from_dict(values: dict[str, Any]) -> Planner:
     """A planner out of plan.json. Raises ValueError for an unknown kind or wrong fields."""
     from raysparse.sweep.planners.adaptive import Adaptive
     from raysparse.sweep.planners.search import Search
+    from raysparse.sweep.planners.tune import Tune
 
-    kinds: dict[str, type[Planner]] = {kind.__name__.lower(): kind for kind in (Adaptive, Search)}
+    kinds: dict[str, type[Planner]] = {kind.__name__.lower(): kind for kind in (Adaptive, Search, Tune)}
     rest = dict(values)
     kind = rest.pop("kind", "")
     if kind not in kinds:

@@ -19,7 +19,7 @@ from raysparse.spec import TrialSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from analysis.answer.settings import BestRun, Choice
+    from analysis.answer.choice import BestRun, Choice
 
 
 def answer_of(table: pa.Table, *, budget: float | None = None, unique_tokens: float | None = None) -> BestRun:

@@ -106,7 +106,7 @@ class Search(Planner):
         if math.isinf(purse.remaining):
             assert self.trials is not None
             prices = sorted(spread_trials(self.maker, self.seed).prices(purse))
-            return self.trials * prices[len(prices) // 2]
+            return float(self.trials * prices[len(prices) // 2])
         return purse.remaining + math.fsum(purse.price(trial.spec) for trial in known)
 
     def _instead(

@@ -135,7 +135,8 @@ class Axis(Record):
         if self.choices:
             ordered = self.ordered()
             return ordered[min(int(unit * len(ordered)), len(ordered) - 1)]
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         if self.scale == "linear":
             return _short(self.low + unit * (self.high - self.low), self.low, self.high)
         return _short(self.low * (self.high / self.low) ** unit, self.low, self.high)
@@ -145,7 +146,8 @@ class Axis(Record):
         if self.choices:
             ordered = self.ordered()
             return (ordered.index(value) + 0.5) / len(ordered) if value in ordered else None
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         if isinstance(value, str) or not self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9):
             return None
         if self.scale == "linear":
@@ -244,7 +246,7 @@ def _ordered(choices: tuple[Any, ...], sizes: bool) -> list[Any]:
 
 @lru_cache(maxsize=4096)
 def shape_of(weights: float, vocab_size: int, context: int) -> ModelSpec:
-    """The shape whose weights outside the embedding are nearest to a number, all of them counted."""
+    """The shape whose weights outside the embedding, all counted, are nearest to a number."""
     return ladder.shape_near(weights, 1.0, vocab_size=vocab_size, context=context)
 
 

@@ -46,7 +46,8 @@ def _distribution(axis: Axis) -> BaseDistribution:
     if axis.choices:
         ordered = axis.ordered()
         return IntDistribution(0, len(ordered) - 1) if axis.is_ordered else CategoricalDistribution(tuple(ordered))
-    assert axis.low is not None and axis.high is not None
+    assert axis.low is not None
+    assert axis.high is not None
     return FloatDistribution(axis.low, axis.high, log=axis.scale == "log")
 
 
@@ -60,7 +61,8 @@ def params_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any] | None:
         if axis.choices:
             params[axis.name] = axis.ordered().index(value) if axis.is_ordered else value
         else:
-            assert axis.low is not None and axis.high is not None
+            assert axis.low is not None
+            assert axis.high is not None
             params[axis.name] = min(max(value, axis.low), axis.high)
     return params
 
@@ -154,8 +156,9 @@ def mirror(
 ) -> int:
     """Bring the study in the run folder up to what is known; how many trials were added.
 
-    Trials that still run are left to the next call. Told twice, nothing happens twice; a trial that
-    failed and was then completed is there as both. Raises OSError when the folder cannot be written.
+    Trials that still run are left to the next call. Told twice, nothing happens twice; a trial
+    that failed and was then completed is there as both. Raises OSError when the folder cannot be
+    written.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = folder.local_path / STUDY if folder.is_local else Path(scratch) / STUDY

@@ -23,7 +23,9 @@ from analysis.answer.surrogate import LEAST_ROWS, Surrogate, surrogate
 from analysis.data.points import Array, Points
 from analysis.data.table import read_table
 from raysparse.record import require
+from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
+from raysparse.sweep.planners import study
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
 from raysparse.sweep.planners.candidates import fresh, points_of, settings_of, table_of
 from raysparse.sweep.planners.space import POINT, Space, field_of
@@ -71,6 +73,17 @@ class Tune(Planner):
 
     def data(self) -> Sequence[DataSpec]:
         return [point.data for point in self.points]
+
+    def question(self) -> tuple[str, ...]:
+        axes = (f"  {axis.name + ':':<15}{axis.said}" for axis in self.space.axes)
+        return f"tunes {len(self.points)} points, at most {self.share} trials each, over:", *axes
+
+    def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
+        """Into an Optuna study in the run folder."""
+        study.mirror(folder, self.space, known, purse)
+
+    def links(self, folder: RunFolder) -> tuple[str, ...]:
+        return (f"study: {study.dashboard(folder)}",)
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:
         """At most one trial. Raises ValueError for a budget below the cheapest point."""
@@ -220,7 +233,7 @@ class _State:
             and worth[place][point == number].max() >= self.planner.tolerance
         ]
         may = np.isin(point, np.unique(point)[open_])
-        return np.where(may, worth[open_].sum(axis=0), 0.0) / self.prices[rows]
+        return np.asarray(np.where(may, worth[open_].sum(axis=0), 0.0) / self.prices[rows])
 
     def _best(self, group: list[int], fitted: tuple[Surrogate, tuple[Process, ...]]) -> dict[int, int]:
         """Point -> row of the spread with the least expected loss."""

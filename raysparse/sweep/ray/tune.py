@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from raysparse.spec import TrialSpec
@@ -95,7 +94,7 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any]) -> None:
         broker.stop.remote(trial_id, "stopped by a Tune scheduler")
 
 
-def run_tune(broker: ActorHandle[Any], job: Job, slots: int, scheduler: TrialScheduler | None = None) -> None:
+def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
     """Let Tune run what the supply gives, `slots` at once. With a planner none waits beside those,
     since it should know how the trials before it ended.
     """
@@ -104,7 +103,6 @@ def run_tune(broker: ActorHandle[Any], job: Job, slots: int, scheduler: TrialSch
         tune.with_resources(tune.with_parameters(drive, broker=broker), {"cpu": DRIVER_CPUS}),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(Supply(job), broker),
-            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=slots + spare,
             reuse_actors=True,

@@ -1,0 +1,107 @@
+"""Is the envelope over settings right? Simulated tables with a known one, and two public tables.
+
+Simulated: 24 points with 3, 5 and 8 random weight decays each and noise .02; the bias of the
+envelope (the least row's beside it), and how near the best decay comes. Public, where
+RAYSPARSE_SHARED_DATA names the folder that has them: `step_dense_all.csv` (rate x batch at 17
+points; the envelope from 8 random settings a point against the least of all settings, which noise
+makes a little too low) and `had_last.csv` (R2 of a law on all rows and on the envelope). Writes
+results/analysis_envelope.json.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.answer.envelope import envelope
+from analysis.data.files import dumps, write_json
+from analysis.data.points import Array, Points
+from analysis.data.table import Runs, read_table
+from analysis.fit import fit
+from analysis.laws import named
+from benchmarks.settings_truths import TRUTHS, Truth
+
+RESULTS = Path(__file__).parent / "results"
+NOISE, TABLES, FIRST = 0.02, 12, 2000
+EACH = (3, 5, 8)  # settings a point
+ROLES = {"active": "N", "tokens": "D", "loss": "loss"}
+
+
+def true_envelope(truth: Truth, points: Points) -> tuple[Array, Array]:
+    """(n,) the least loss over weight decay at each point, and where it is."""
+    grid = np.geomspace(0.02, 50.0, 2000)
+    again = np.repeat(np.arange(len(points)), len(grid))
+    decay = np.tile(grid, len(points))
+    loss = truth.loss(points.take(again), {"weight_decay": decay}).reshape(len(points), -1)
+    return loss.min(axis=1), grid[loss.argmin(axis=1)]
+
+
+def simulated(truth: Truth, each: int) -> dict[str, float]:
+    errors, least, factors = [], [], []
+    for seed in range(FIRST, FIRST + TABLES):
+        generator = np.random.default_rng(seed)
+        points = truth.table(24, seed=seed).points.take(np.repeat(np.arange(24), each))
+        decay = {"weight_decay": np.exp(generator.uniform(np.log(0.1), np.log(10), len(points)))}
+        loss = truth.loss(points, decay) + NOISE * generator.standard_normal(len(points))
+        found = envelope(Runs.from_arrays(points.active, points.density, points.unique, points.tokens, loss, decay))
+        value, best = true_envelope(truth, found.runs.points)
+        errors.append(found.runs.loss - value)
+        factors.append(np.abs(np.log(found.settings["weight_decay"] / best)))
+        place = np.array([np.flatnonzero(points.tokens == tokens) for tokens in found.runs.points.tokens])
+        least.append(loss[place].min(axis=1) - value)
+    return {
+        "bias": float(np.mean(errors)),
+        "rmse": float(np.sqrt(np.mean(np.square(errors)))),
+        "bias_of_least_row": float(np.mean(least)),
+        "decay_within_1.5": float(np.mean(np.array(factors) < np.log(1.5))),
+    }
+
+
+def rate_and_batch(path: Path) -> dict[str, float]:
+    runs = read_table(path, ROLES)
+    group = np.unique(np.stack([runs.points.active, runs.points.tokens], axis=1), axis=0, return_inverse=True)[
+        1
+    ].ravel()
+    errors, factors, least = [], [], []
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        some = [generator.permutation(np.flatnonzero(group == k))[:8] for k in range(group.max() + 1)]
+        found = envelope(runs.take(np.concatenate(some)))
+        for rows in some:
+            here = group == group[rows[0]]
+            best = np.flatnonzero(here)[runs.loss[here].argmin()]
+            q = found.runs.points
+            at = np.flatnonzero((q.active == runs.points.active[best]) & (q.tokens == runs.points.tokens[best]))[0]
+            errors.append(found.runs.loss[at] - runs.loss[best])
+            factors.append(abs(np.log(found.settings["lr"][at] / runs.settings["lr"][best])))
+            least.append(runs.loss[rows].min() - runs.loss[best])
+    return {
+        "median_error": float(np.median(np.abs(errors))),
+        "median_error_of_least_row": float(np.median(least)),
+        "median_factor_of_rate": float(np.exp(np.median(factors))),
+    }
+
+
+def rates(path: Path) -> dict[str, float]:
+    runs, law = read_table(path, ROLES), named("chinchilla")
+    return {"r2_of_all_rows": fit(law, runs).r2, "r2_of_envelope": fit(law, envelope(runs).runs).r2}
+
+
+def main() -> None:
+    value: dict[str, Any] = {"command": "python benchmarks/analysis_envelope.py", "noise": NOISE, "tables": TABLES}
+    for truth in TRUTHS:
+        if truth.settings == ("weight_decay",):
+            value[truth.name] = {f"{each} settings a point": simulated(truth, each) for each in EACH}
+    folder = os.environ.get("RAYSPARSE_SHARED_DATA")
+    if folder:
+        value["step_dense_all.csv"] = rate_and_batch(Path(folder) / "public" / "step_dense_all.csv")
+        value["had_last.csv"] = rates(Path(folder) / "public" / "had_last.csv")
+    write_json(RESULTS / "analysis_envelope.json", value)
+    print(dumps(value))
+
+
+if __name__ == "__main__":
+    main()
