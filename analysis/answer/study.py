@@ -17,6 +17,7 @@ import numpy as np
 from analysis.answer.compare import Comparison, compare
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.ensemble import Ensemble, ensemble
+from analysis.answer.exponent import Exponent, exponent
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import MOST, Recommendation, few, recommend
 from analysis.data.points import Array, Points
@@ -24,8 +25,9 @@ from analysis.data.table import Runs
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import Draws, bootstrap
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
-from analysis.fit.select import Candidate, candidates, nearest_law, pick
+from analysis.fit.select import MULTI, Candidate, candidates, levels, nearest_law, pick
 from analysis.laws import Law
+from raysparse.units import count
 
 CURVE = 25  # budgets along the optimal-sparsity curve
 BEYOND = 4.0  # the curve ends at this multiple of the largest run's cost
@@ -42,20 +44,26 @@ STUDY_DELTA = 1e-2  # near the noise between seeds: a fifth narrower intervals t
 @dataclass(frozen=True)
 class Curve:
     """Optima at one U along budgets: (m,) budgets, (draws + 1, m) densities and epochs, the fit's
-    own first.
+    own first. unique: None where tokens are always fresh.
     """
 
-    unique: float
+    unique: float | None
     budgets: Array
     density: Array
     epochs: Array
+
+    @property
+    def label(self) -> str:
+        """For a legend."""
+        return "fresh tokens" if self.unique is None else f"U = {count(self.unique)}"
 
 
 @dataclass(frozen=True)
 class Study:
     """Everything the report shows. fit, draws and recommendations are absent if the table carries
     no law. laws: the ensemble that gives the answers; None where a law was asked for by name, or
-    the table is large, and `fit` gives them. fit: the law that is explained.
+    the table is large, and `fit` gives them. fit: the law that is explained. exponent: of the best
+    size with compute, for a table of one epoch.
     """
 
     runs: Runs
@@ -71,6 +79,7 @@ class Study:
     rmse: float = float("nan")
     comparison: Comparison | None = None
     laws: Ensemble | None = None
+    exponent: Exponent | None = None
 
     @cached_property
     def shown(self) -> Runs:
@@ -129,27 +138,50 @@ def analyse(
     recommendations = tuple(
         recommend(fitted, draws, budget, unique, box, cost, laws)
         for unique in uniques
-        for budget in wanted or (float(spent[runs.points.unique == unique].max()),)
+        for budget in wanted or (float(spent[_over(runs, unique)].max()),)
     )
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
     rmse = chosen.rmse if chosen else fitted.rmse
     cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse) + _of_laws(laws)
     return Study(
-        runs, cost, box, tried, fitted, draws, wanted, recommendations, curves, cautions, rmse, comparison, laws
+        runs,
+        cost,
+        box,
+        tried,
+        fitted,
+        draws,
+        wanted,
+        recommendations,
+        curves,
+        cautions,
+        rmse,
+        comparison,
+        laws,
+        exponent(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
     )
 
 
-def _curve(fitted: Fit, draws: Draws, unique: float, box: Box, cost: Cost, spent: Array) -> Curve:
+def _curve(fitted: Fit, draws: Draws, unique: float | None, box: Box, cost: Cost, spent: Array) -> Curve:
     theta = np.concatenate([fitted.theta[None], draws.theta[:CURVE_DRAWS]])
     budgets = np.geomspace(spent.min(), spent.max() * BEYOND, CURVE)
     found = search(fitted.law, np.repeat(theta, CURVE, axis=0), box, np.tile(budgets, len(theta)), unique, cost)
     return Curve(unique, budgets, found.density.reshape(len(theta), CURVE), found.epochs.reshape(len(theta), CURVE))
 
 
-def _uniques(runs: Runs) -> tuple[float, ...]:
-    """The unique-token budgets to answer for, largest last: at most four of the table's."""
-    return tuple(float(value) for value in few(runs.points.unique, 4))
+def _uniques(runs: Runs) -> tuple[float | None, ...]:
+    """The unique-token budgets to answer for, largest last: at most four of the table's; none for a
+    table without repetition, whose tokens are fresh at every budget.
+    """
+    points = runs.points
+    if (points.epochs <= MULTI).all() and levels(points.tokens) > 1:
+        return (None,)
+    return tuple(float(value) for value in few(points.unique, 4))
+
+
+def _over(runs: Runs, unique: float | None) -> Array:
+    """(n,) rows over U."""
+    return np.ones(len(runs), dtype=bool) if unique is None else np.asarray(runs.points.unique == unique)
 
 
 def _no_law(runs: Runs, tried: tuple[Candidate, ...]) -> tuple[str, ...]:
@@ -177,7 +209,8 @@ def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int
 
 def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:
     """Where sparsity's advantage is smaller than what the law typically misses by."""
-    gains = [r.dense_loss.value - r.loss.value for r in recommendations if np.isfinite(r.dense_loss.value)]
+    compared = [r for r in recommendations if len(r.by_density) > 1 and np.isfinite(r.dense_loss.value)]
+    gains = [r.dense_loss.value - r.loss.value for r in compared]
     if not gains or max(gains) > rmse:
         return ()
     return (

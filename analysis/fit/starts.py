@@ -33,7 +33,7 @@ def guesses(problem: Problem, count: int, seed: int = 0) -> Array:
     """(count, q) free parameters: the non-linear ones from the sequence, the linear ones solved
     for.
     """
-    law, points = problem.law, problem.points
+    law = problem.law
     unit = sequence(count, len(problem.free) + 1, seed)
     free = np.empty((count, len(problem.free)))
     for column, parameter in enumerate(problem.parameters):
@@ -43,6 +43,16 @@ def guesses(problem: Problem, count: int, seed: int = 0) -> Array:
     columns = {name: law.names.index(name) for name in LINEAR if name in law.names}
     if "ln_A" not in problem.fixed and "ln_B" not in problem.fixed:
         _place_feedable(vectors, columns, problem, 6.0 * unit[:, -1] - 3.0)
+    if law.coupled:
+        _solve_coupled(vectors, columns, problem, unit[:, -1])
+    else:
+        _solve(vectors, columns, problem)
+    return np.clip(np.where(np.isfinite(vectors), vectors, 0.0)[:, problem.free], problem.low, problem.high)
+
+
+def _solve(vectors: Array, columns: dict[str, int], problem: Problem) -> None:
+    """Set the linear parameters in place."""
+    law, points, count = problem.law, problem.points, len(vectors)
     loss = np.exp(problem.log_loss)
     solved = [name for name in columns if name not in problem.fixed]
     for _ in range(3 if law.saturation and law.saturation.excess else 1):
@@ -51,7 +61,21 @@ def guesses(problem: Problem, count: int, seed: int = 0) -> Array:
         scales = _positive_least_squares([terms[name] / loss for name in solved], 1.0 - rest / loss)
         for name, scale in zip(solved, scales, strict=True):
             vectors[:, columns[name]] += np.log(scale)
-    return np.clip(np.where(np.isfinite(vectors), vectors, 0.0)[:, problem.free], problem.low, problem.high)
+
+
+def _solve_coupled(vectors: Array, columns: dict[str, int], problem: Problem, unit: Array) -> None:
+    """Set E to a share of the least loss, and A and B so that their sum is (L - E)^(1/c)."""
+    law, loss = problem.law, np.exp(problem.log_loss)
+    if "ln_E" not in problem.fixed:
+        vectors[:, columns["ln_E"]] = np.log(loss.min() * (0.1 + 0.88 * unit))
+    floor = np.exp(vectors[:, columns["ln_E"], None])
+    target = np.maximum(loss - floor, 1e-3 * loss) ** (1.0 / vectors[:, law.names.index("c"), None])
+    terms = law.terms(vectors, problem.points)
+    solved = [name for name in ("ln_A", "ln_B") if name not in problem.fixed]
+    rest = sum((terms[name] for name in ("ln_A", "ln_B") if name not in solved), np.zeros_like(target))
+    scales = _positive_least_squares([terms[name] / target for name in solved], 1.0 - rest / target)
+    for name, scale in zip(solved, scales, strict=True):
+        vectors[:, columns[name]] += np.log(scale)
 
 
 def _place_feedable(vectors: Array, columns: dict[str, int], problem: Problem, offset: Array) -> None:

@@ -30,6 +30,7 @@ LN_A = Parameter("ln_A", -10.0, 60.0, (0.0, 15.0), "ln nats", "size of the param
 LN_B = Parameter("ln_B", -10.0, 60.0, (0.0, 18.0), "ln nats", "size of the data term")
 ALPHA = Parameter("alpha", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective parameters")
 BETA = Parameter("beta", 0.01, 3.0, (0.1, 1.0), "1", "exponent of effective tokens")
+COUPLING = Parameter("c", 0.1, 6.0, (0.4, 1.6), "1", "power of the sum of parameter and data term")
 _LN_K = Parameter("ln_K", -40.0, 10.0, (-12.0, -1.0), "ln nats", "size of the over-fitting penalty")
 _Q = Parameter("q", 0.2, 5.0, (0.5, 2.0), "1", "power of repetitions in the penalty")
 _R = Parameter("r", -1.0, 3.0, (-0.2, 1.0), "1", "power of N / U in the penalty")
@@ -43,7 +44,8 @@ class Law:
     name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do
     not matter (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1,
     0), which can make loss rise with epochs, as the published form cannot; "linear" holds q at 1,
-    for tables with few epoch counts.
+    for tables with few epoch counts. coupled: the sum of both terms is raised to a power c, so that
+    a lack of parameters and of data need not add.
     """
 
     name: str
@@ -52,10 +54,12 @@ class Law:
     saturation: Saturation | None = None
     tied: bool = True
     penalty: Literal["none", "linear", "power"] = "none"
+    coupled: bool = False
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         exponents = (ALPHA,) if self.tied else (ALPHA, BETA)
+        exponents = (*exponents, COUPLING) if self.coupled else exponents
         repeated = self.saturation.parameters if self.saturation else ()
         return (LN_A, LN_B, LN_E, *exponents, *self.factor.parameters, *repeated, *PENALTIES[self.penalty])
 
@@ -70,7 +74,8 @@ class Law:
         if self.saturation and not self.saturation.excess:
             n = "N"
         tail = {"none": "", "linear": " + K R_D (N/U)^r", "power": " + K R_D^q (N/U)^r"}[self.penalty]
-        return f"L = E + {capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}{tail}"
+        body = f"{capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}"
+        return f"L = E + {f'({body})^c' if self.coupled else body}{tail}"
 
     @property
     def grows(self) -> bool:
@@ -104,8 +109,8 @@ class Law:
         return self._evaluate(theta, points, gradient=True)
 
     def terms(self, theta: Array, points: Points) -> dict[str, Array]:
-        """The (b, n) summands of L, under the name of the parameter each is proportional to: ln_A,
-        ln_B, ln_E, ...
+        """The (b, n) summands of L (of a coupled law: those of its inner sum, and E), under the
+        name of the parameter each is proportional to: ln_A, ln_B, ln_E, ...
         """
         split = self._split(theta)
         alpha = split["alpha"]
@@ -168,7 +173,9 @@ class Law:
         capacity = np.exp(split["ln_A"] + log_factor - alpha * size.log_value)
         tokens = np.exp(split["ln_B"] - beta * data.log_value)
         floor = np.exp(split["ln_E"])
-        total = floor + capacity + tokens
+        inner = capacity + tokens
+        reducible = inner ** split["c"] if self.coupled else inner
+        total = floor + reducible
         penalty = None
         if self.penalty != "none":
             penalty, penalty_gradient = _penalty(split, points)
@@ -179,12 +186,16 @@ class Law:
         # Shares of the loss: every derivative of ln L is a share times the derivative of a
         # logarithm.
         share_n, share_d = capacity / total, tokens / total
+        if self.coupled:
+            share_n, share_d = (share * (split["c"] * reducible / inner) for share in (share_n, share_d))
         moved = share_n * size.to_feedable  # how much of the parameter term moves with N_opt
         rows: dict[str, Array] = {"ln_E": floor / total, "ln_A": share_n - moved, "ln_B": share_d + moved}
         log_unique = np.minimum(points.log_unique, points.log_tokens)
         alpha_row = -share_n * size.log_value - moved * (1.0 / alpha - size.log_feedable)
         beta_row = -share_d * data.log_value - moved * (log_unique - 1.0 / beta)
         rows |= {"alpha": alpha_row + beta_row} if self.tied else {"alpha": alpha_row, "beta": beta_row}
+        if self.coupled:
+            rows["c"] = reducible / total * np.log(inner)
         rows |= {name: rows["ln_A"] * slope for name, slope in factor_gradient.items()}
         for name, slope in size.scale_gradient.items():
             rows[name] = -alpha * share_n * size.to_scale * slope

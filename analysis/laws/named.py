@@ -1,6 +1,6 @@
 """The laws that have names, and the published numbers to check them against.
 
-A new law is one line in `LAWS`. Published parameters are kept with their source so that tests and
+A new law is one entry of `_ALL`. Published parameters are kept with their source so that tests and
 the report can compare with them; no fit starts from them.
 """
 
@@ -27,6 +27,34 @@ _ALL = (
         saturation=Saturation(excess=False),
         tied=False,
         penalty="linear",
+    ),
+    Law(
+        "chinchilla_coupled",
+        "Chinchilla with the sum of both terms to a power",
+        tied=False,
+        coupled=True,
+    ),
+    Law(
+        "data_constrained_coupled",
+        "repeated data, dense, the sum of both terms to a power",
+        saturation=Saturation(),
+        tied=False,
+        coupled=True,
+    ),
+    Law(
+        "sparse_small_coupled",
+        "F = exp(k s), constant R*, the sum of both terms to a power",
+        factor=ExponentialFactor(),
+        saturation=Saturation("constant"),
+        tied=False,
+        coupled=True,
+    ),
+    Law(
+        "sparse_single_epoch_coupled",
+        "F = exp(k s), no repetition, the sum of both terms to a power",
+        factor=ExponentialFactor(),
+        tied=False,
+        coupled=True,
     ),
     Law("sparse_one_epoch", "arXiv 2606.01155, stages 1-2: density without repetition", factor=PublishedFactor()),
     Law(

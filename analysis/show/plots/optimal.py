@@ -18,7 +18,6 @@ from analysis.data.points import Array
 from analysis.fit.intervals import Draws
 from analysis.show.plots import style
 from analysis.show.plots.style import epoch_ticks, figure, log_axis, nothing, picture
-from raysparse.units import count
 
 ALONG = 13  # values of U along the curve
 DRAWS = 40  # draws behind its band: six curves of many optima each
@@ -35,7 +34,7 @@ def optimal_sparsity(study: Study) -> Figure:
     left, right = axes[0]
     reach = float(study.cost.of(study.runs.points).max())
     for index, curve in enumerate(study.curves):
-        label = f"U = {count(curve.unique)}"
+        label = curve.label
         _band(left, curve.budgets, curve.density, study.draws, index, label, _sparsity)
         _band(right, curve.budgets, curve.epochs, study.draws, index, label, _same)
     last = max(curve.budgets[-1] for curve in study.curves)

@@ -36,6 +36,7 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
             f"     fit RMSE {fitted.rmse:.4f}, cross-validated {study.rmse:.4f} nats/token, R2 {fitted.r2:.4f}",
             f"     {_why(study)}",
             *_weights(study),
+            *_exponent(study),
             "",
         ]
         for recommendation in () if first else study.recommendations:
@@ -62,6 +63,12 @@ def _weights(study: Study) -> list[str]:
     pairs = sorted(zip(study.laws.weights[0], study.laws.fits, strict=True), key=lambda pair: -pair[0])
     told = ", ".join(f"{fit.law.name} {weight:.2f}" for weight, fit in pairs if weight > 0)
     return [f"answers by {told}, and a smooth rest inside the data"]
+
+
+def _exponent(study: Study) -> list[str]:
+    if study.exponent is None:
+        return []
+    return [f"the best size grows as C^a, a = {_range(study.exponent.value)} ({study.exponent.law}; tied laws say .5)"]
 
 
 def _recommendation(item: Recommendation, unit: str) -> list[str]:
@@ -164,6 +171,7 @@ def numbers(study: Study, title: str) -> dict[str, Any]:
             {"unique": curve.unique, "budgets": curve.budgets, "density": curve.density[0], "epochs": curve.epochs[0]}
             for curve in study.curves
         ],
+        "exponent": None if study.exponent is None else {"law": study.exponent.law, "a": vars(study.exponent.value)},
         "cautions": study.cautions,
     }
 
