@@ -1,0 +1,199 @@
+"""Searches over made-up losses, without training: whatever the sampler, nothing is proposed that
+the budget cannot pay, nothing twice, and the same knowledge gives the same suggestion.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysparse import counts
+from raysparse.results import Evaluation, Outcome, make_row
+from raysparse.run_folder import STUDY, RunFolder
+from raysparse.spec import OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.sweep.broker import known_of
+from raysparse.sweep.budget import Budget
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
+from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.recipe import Recipe
+from raysparse.sweep.planners.samplers import NAMES
+from raysparse.sweep.planners.search import Search
+from raysparse.sweep.planners.space import Axis, Space
+from raysparse.sweep.planners.tune import Tune
+
+RECIPE = Recipe(
+    vocab_size=257, context=64, sparsity=SparsitySpec(update_every=20), optimizer=OptimizerSpec(batch_sequences=4)
+)
+AXES = ["size=laptop-xs,laptop-s", "density=1,0.25", "epochs=2..16", "weight_decay=0.1..10"]
+
+
+def search(sampler: str = "law", **changes) -> Search:
+    return Search(recipe=RECIPE, space=Space.parse(AXES, 257), unique_tokens=20_000, sampler=sampler, **changes)
+
+
+def tune() -> Tune:
+    axes = {"sizes": ["laptop-xs"], "densities": [1.0, 0.25], "unique_tokens": [20_000], "epochs": [2, 8]}
+    return Tune(points=grid(RECIPE, **axes), space=Space.parse(["weight_decay=0.1..10", "lr=0.5..2"], 257))
+
+
+def price(spec: TrialSpec) -> float:
+    return counts.flops(spec)[1]
+
+
+def loss_of(spec: TrialSpec) -> float:
+    size = counts.parameters(spec.model, spec.sparsity).active_non_embedding
+    off = math.log(spec.optimizer.weight_decay / 1.5) ** 2 + math.log(spec.optimizer.lr * 300) ** 2
+    return 2.0 + 0.2 * (5e4 / size) ** 0.3 + 0.5 / spec.data.epochs**0.6 + 0.02 * off * spec.data.epochs**0.5
+
+
+def ended(spec: TrialSpec, status: str = "completed") -> Known:
+    loss = loss_of(spec)
+    end = Evaluation(spec.steps, spec.tokens, loss)
+    more = {"validation_loss": loss} if status == "completed" else {"reason": "made up"}
+    outcome = Outcome(status=status, evaluations=(end,), steps=spec.steps, tokens=spec.tokens, **more)
+    return known_of(spec, make_row(spec, Placement(), outcome))
+
+
+def drive(planner: Planner, budget: float, *, slots: int = 2, failing: int = 0, most: int = 14) -> list[Known]:
+    """Ask and answer, `slots` at once, the oldest ending first; each `failing`-th one diverges."""
+    known: list[Known] = []
+    spent, running = 0.0, []
+    for _ in range(4 * most):
+        now = [*known, *(Known(spec, RUNNING) for spec in running)]
+        asked = planner.ask(now, Purse(budget - spent, price)) if len(running) < slots and len(now) < most else []
+        for spec in asked:
+            assert spec.trial_id not in {trial.spec.trial_id for trial in now}, "proposed twice"
+            spent += price(spec)
+            assert spent <= budget * (1 + 1e-12), "more than the budget has"
+            running.append(spec)
+        if not asked:
+            if not running:
+                break
+            spec = running.pop(0)
+            known.append(ended(spec, "diverged" if failing and len(known) % failing == failing - 1 else "completed"))
+    return known
+
+
+# ---------------------------------------------------------------- whatever the sampler
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+@settings(max_examples=3)
+@given(buys=st.floats(1.0, 12.0), slots=st.integers(1, 3), failing=st.integers(0, 3))
+def test_a_search_never_asks_for_more_than_the_budget_has(sampler, buys, slots, failing):
+    cheapest = price(RECIPE.spec("laptop-xs", 1.0, 20_000, 2))
+    known = drive(search(sampler), 1.05 * buys * cheapest, slots=slots, failing=failing)
+    assert known
+
+
+@settings(max_examples=3)
+@given(buys=st.floats(1.0, 30.0), slots=st.integers(1, 3), failing=st.integers(0, 3))
+def test_tuning_never_asks_for_more_than_the_budget_has(buys, slots, failing):
+    cheapest = price(RECIPE.spec("laptop-xs", 1.0, 20_000, 2))
+    assert drive(tune(), 1.05 * buys * cheapest, slots=slots, failing=failing)
+
+
+@pytest.mark.parametrize("planner", [*(search(name) for name in NAMES), tune()], ids=[*NAMES, "tune"])
+def test_the_same_knowledge_in_any_order_gives_the_same_suggestion(planner):
+    known = drive(planner, 1e12, most=11)
+    shuffled = random.Random(1).sample(known, len(known))
+    running = [Known(shuffled[0].spec, RUNNING), *shuffled[1:]]
+    purse = Purse(1e12, price)
+    assert planner.ask(known, purse) == planner.ask(shuffled, purse)
+    assert planner.ask(running, purse) == planner.ask(running[::-1], purse)
+
+
+@pytest.mark.parametrize("sampler", ["law", "tpe"])
+def test_a_search_finds_what_pays(sampler):
+    """Not a benchmark: only that a dozen trials come nearer to the best than the first ones."""
+    known = drive(search(sampler), 1e13, slots=1, most=16)
+    losses = [trial.loss for trial in known]
+    assert min(losses[5:]) < min(losses[:5])
+
+
+def test_a_tuned_point_is_trained_near_its_best_decay():
+    known = drive(tune(), 1e13, slots=1, most=30)
+    for point in tune().points:
+        mine = [trial for trial in known if tune().key(trial.spec) == tune().key(point)]
+        assert mine, "every point gets a trial"
+        assert 0.4 < min(mine, key=lambda trial: trial.loss).spec.optimizer.weight_decay < 6.0
+
+
+# ---------------------------------------------------------------- the space
+
+
+@given(units=st.lists(st.floats(0.0, 0.999), min_size=4, max_size=4))
+def test_a_place_is_a_trial_and_the_trial_says_its_place(units):
+    space = Space.parse(AXES, 257)
+    values = space.values(units)
+    spec = space.trial(RECIPE, 20_000, values)
+    assert space.values(space.units(space.values_of(spec))) == values
+
+
+def test_a_rate_is_a_factor_on_the_sizes_own():
+    space = Space.parse([*AXES, "lr=0.5..2"], 257)
+    values = {"size": "laptop-s", "density": 1.0, "epochs": 4.0, "weight_decay": 1.0, "lr": 2.0}
+    spec = space.trial(RECIPE, 20_000, values)
+    assert spec.optimizer.lr == pytest.approx(6e-3)
+    assert space.values_of(spec)["lr"] == pytest.approx(2.0)
+
+
+# ---------------------------------------------------------------- the study in the folder
+
+
+def test_the_study_mirrors_the_rows_and_is_made_again_when_it_is_lost_or_torn(tmp_path):
+    folder, planner = RunFolder(tmp_path), search("tpe")
+    known = drive(planner, 1e12, failing=4, most=8)
+    for damage in (lambda path: None, lambda path: path.unlink(), lambda path: path.write_text('{"torn')):
+        damage(tmp_path / STUDY) if (tmp_path / STUDY).exists() else None
+        planner.mirror(folder, known, Purse(1e12, price))
+        planner.mirror(folder, known, Purse(1e12, price))
+        study = loaded(tmp_path / STUDY)
+        assert sorted(t.user_attrs["trial_id"] for t in study.trials) == sorted(t.spec.trial_id for t in known)
+        values = {t.user_attrs["trial_id"]: t.value for t in study.trials if t.state.name == "COMPLETE"}
+        assert values == {t.spec.trial_id: t.loss for t in known if t.status == "completed"}
+
+
+def loaded(path):
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
+
+
+@pytest.mark.parametrize("planner", [search("gp", trials=5), tune()], ids=["search", "tune"])
+def test_a_plan_with_a_planner_survives_json(planner):
+    plan = Plan(planner=planner, budget=Budget(total=1e12))
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: search("tep"), "there is no sampler 'tep'; did you mean 'tpe'"),
+        (lambda: Space.parse(["size=laptop-xs", "density=1", "epochs=4"], 257), "the space has no free setting"),
+        (lambda: Space.parse(["weightdecay=1..2"], 257), "did you mean 'weight_decay'"),
+        (lambda: Axis(name="epochs", low=4.0, high=2.0), "expected the lower end first"),
+        (lambda: Axis(name="epochs", low=0.0, high=2.0), "starts above 0"),
+        (lambda: Axis.parse("epochs", 257), "is no axis"),
+        (lambda: search().ask([], Purse(1.0, price)), "is below the cheapest trial"),
+        (lambda: tune().ask([], Purse(1.0, price)), "is below the cheapest trial"),
+        (lambda: search().ask([], Purse(math.inf, price)), "a search needs an end"),
+        (lambda: Tune(points=tune().points, space=Space.parse(["epochs=1..2"], 257)), "settings only"),
+    ],
+)
+def test_a_mistake_is_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        make()
+    assert "\n" not in str(raised.value)
