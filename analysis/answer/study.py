@@ -115,9 +115,7 @@ def analyse(
     Raises ValueError for a budget that is not positive, or a law given by name that the table
     cannot carry.
     """
-    for budget in budgets or ():
-        if not budget > 0 or not np.isfinite(budget):
-            raise ValueError(f"budget {budget!r} is not a positive number of {cost.unit}")
+    _check(budgets or (), cost)
     box = box or Box.of(runs)
     spent = cost.of(runs.points)
     wanted = tuple(float(b) for b in budgets) if budgets else ()
@@ -126,12 +124,7 @@ def analyse(
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
         return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
-    # A large table's law is chosen on a sample; then it is fitted to all rows here.
-    fitted = (
-        chosen.fit
-        if chosen and chosen.fit and len(chosen.fit.runs) == len(runs)
-        else fit(wanted_law, runs, delta=delta, seed=seed)
-    )
+    fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
@@ -160,6 +153,19 @@ def analyse(
         laws,
         exponent(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
     )
+
+
+def _check(budgets: Sequence[float], cost: Cost) -> None:
+    for budget in budgets:
+        if not budget > 0 or not np.isfinite(budget):
+            raise ValueError(f"budget {budget!r} is not a positive number of {cost.unit}")
+
+
+def _on_all_rows(chosen: Candidate | None, law: Law, runs: Runs, delta: float, seed: int) -> Fit:
+    """A large table's law is chosen on a sample; then it is fitted to all rows here."""
+    if chosen and chosen.fit and len(chosen.fit.runs) == len(runs):
+        return chosen.fit
+    return fit(law, runs, delta=delta, seed=seed)
 
 
 def _curve(fitted: Fit, draws: Draws, unique: float | None, box: Box, cost: Cost, spent: Array) -> Curve:
