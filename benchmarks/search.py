@@ -4,8 +4,10 @@ The planner is asked as a sweep asks it; training is looked up in a truth (`sear
 published law, over-fitting that decay removes, a learning rate, noise .02). The answer so far is
 read in two ways: the best row, and the least expected loss of our model of all rows, so that the
 choice of trials and the reading of them are told apart. Its regret is judged without noise, in nats
-above the best trial under the cap. Writes results/search.json after every seed; run `python
-benchmarks/search.py --seeds 20`.
+above the best trial under the cap. Writes results/search.json after every seed; run `python -m
+benchmarks.search --seeds 20`. With `--lookup` trials are looked up in data/decay.csv instead (real
+ones: size, density, epochs, weight decay), under a budget of `--caps` of its dearest trial, and
+results/search_lookup.json is written; there a loss without noise is the mean over seeds.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from benchmarks.search_truth import Simulated, loss
+from benchmarks.search_truth import Measured, Simulated, loss
 from raysparse import counts
-from raysparse.spec import OptimizerSpec, TrialSpec
+from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.sweep.planners import law
 from raysparse.sweep.planners.base import Known, Purse
 from raysparse.sweep.planners.candidates import points_of
@@ -75,7 +77,7 @@ class Course:
         return reached[-1] if reached else NAN_FREE
 
 
-def course(planner: Search, truth: Simulated, best: float, cap: float, budget: float) -> Course:
+def course(planner: Search, truth: Simulated | Measured, best: float, cap: float, budget: float) -> Course:
     """One search to the end of its budget."""
     known: list[Known] = []
     left, found = budget, Course([], [], [])
@@ -105,29 +107,63 @@ def summary(sampler: str, reading: str, courses: list[Course]) -> dict[str, Any]
     return row | {f"regret_at_{m}_caps": quartiles([c.at(reading, m) for c in courses]) for m in MARKS}
 
 
+@dataclass
+class Question:
+    """What is searched: planner(sampler, seed), truth(seed), best loss, price of the cap."""
+
+    recipe: Recipe
+    space: Space
+    unique: int
+    cap: float
+    best: float
+    table: Measured | None = None
+
+    def planner(self, sampler: str, seed: int) -> Search:
+        asked = Search(recipe=self.recipe, space=self.space, unique_tokens=self.unique, largest=self.cap)
+        return asked.replace(sampler=sampler, seed=seed)
+
+    def truth(self, seed: int) -> Simulated | Measured:
+        return self.table or Simulated(NOISE, seed)
+
+
+def simulated() -> Question:
+    space = Space.parse(AXES, RECIPE.vocab_size)
+    cap = price(RECIPE.spec("dc-240m", 1.0, UNIQUE, 8))
+    return Question(RECIPE, space, UNIQUE, cap, best_under(space, cap))
+
+
+def lookup() -> Question:
+    table = Measured.read(record.RESULTS.parent / "data" / "decay.csv")
+    recipe = Recipe(
+        vocab_size=257, context=128, evaluations=4, optimizer=OptimizerSpec(batch_sequences=4),
+        data=DataSpec(validation_tokens=32_768), sparsity=SparsitySpec(update_every=20),
+    )  # fmt: skip
+    levels = [",".join(f"{v:g}" if isinstance(v, float) else v for v in axis) for axis in table.axes()]
+    names = ("size", "density", "epochs", "weight_decay")
+    space = Space.parse([f"{n}={v}" for n, v in zip(names, levels, strict=True)], recipe.vocab_size)
+    specs = [
+        recipe.spec(size, density, 50_000, epochs, settings={"optimizer.weight_decay": decay})
+        for size, density, epochs, decay in table.rows
+    ]
+    return Question(recipe, space, 50_000, max(map(price, specs)), float(table.expected(specs).min()), table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="searches of each sampler (%(default)s)")
     parser.add_argument("--caps", type=float, default=5.0, help="the budget, in prices of the largest trial")
+    parser.add_argument("--lookup", action="store_true", help="real trials instead of the simulated ones")
     args = parser.parse_args()
-    space = Space.parse(AXES, RECIPE.vocab_size)
-    cap = price(RECIPE.spec("dc-240m", 1.0, UNIQUE, 8))
-    best = best_under(space, cap)
+    asked = lookup() if args.lookup else simulated()
+    fixed = {"cap_flops": asked.cap, "budget_caps": args.caps, "best_loss": asked.best}
     courses: dict[str, list[Course]] = {sampler: [] for sampler in SAMPLERS}
     for seed, sampler in itertools.product(range(args.seeds), SAMPLERS):
-        planner = Search(
-            recipe=RECIPE, space=space, unique_tokens=UNIQUE, sampler=sampler, largest=cap, seed=seed
-        )  # fmt: skip
-        courses[sampler].append(course(planner, Simulated(NOISE, seed), best, cap, args.caps * cap))
-        rows = [summary(s, reading, c) for s, c in courses.items() if c for reading in ("row", "model")]
-        record.save("search", [{"cap_flops": cap, "budget_caps": args.caps, "best_loss": best, **r} for r in rows])
-        print(
-            seed,
-            sampler,
-            rows[-1]["seeds"],
-            [round(courses[sampler][-1].at(r, args.caps), 3) for r in ("row", "model")],
-            flush=True,
-        )
+        planner = asked.planner(sampler, seed)
+        courses[sampler].append(course(planner, asked.truth(seed), asked.best, asked.cap, args.caps * asked.cap))
+        rows = [fixed | summary(s, reading, c) for s, c in courses.items() if c for reading in ("row", "model")]
+        record.save("search_lookup" if args.lookup else "search", rows)
+        last = [round(courses[sampler][-1].at(reading, args.caps), 3) for reading in ("row", "model")]
+        print(seed, sampler, last, flush=True)
 
 
 if __name__ == "__main__":
