@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.answer.axes import STEP
 from analysis.answer.gaussian import spread
+from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Array, Points
 from raysparse import counts
 from raysparse.results import schema, spec_columns
@@ -116,7 +118,7 @@ def fresh(spec: TrialSpec, taken: AbstractSet[str]) -> TrialSpec | None:
 def _seeded(spec: TrialSpec, seed: int) -> TrialSpec:
     if seed == spec.seed:
         return spec
-    return spec.replace(seed=seed, name=f"{spec.name} seed={seed}")
+    return spec.replace(seed=seed, name=f"{spec.name.partition(' seed=')[0]} seed={seed}")
 
 
 def points_of(specs: Sequence[TrialSpec]) -> Points:
@@ -142,3 +144,15 @@ def table_of(known: Iterable[Known]) -> Any:
 
     rows = sorted((t.row for t in known if t.loss is not None and t.row is not None), key=lambda row: row["trial_id"])
     return pa.Table.from_pylist(rows, schema=schema())
+
+
+def columns_of(model: Surrogate, points: Points, specs: Sequence[TrialSpec]) -> Array:
+    """(n, p) the model's columns of any trials. Where no row has a setting at 0 the model has no
+    place for it; it then stands one step below the smallest that was tried, as the model's own
+    zeros do.
+    """
+    given = settings_of(specs, model.settings)
+    for axis in model.frame.axes:
+        if not axis.plain and not axis.shift:
+            given[axis.name] = np.maximum(given[axis.name], model.runs.settings[axis.name].min() / STEP)
+    return model.columns(points, given)

@@ -26,14 +26,15 @@ from raysparse.sweep.planners.base import RUNNING, Known, Purse
 from raysparse.sweep.planners.candidates import (
     Maker,
     Trials,
+    columns_of,
     points_of,
-    settings_of,
     spread_trials,
     table_of,
 )
 
 JUST_BELOW = 0.99  # of the cap: whole steps and three digits must not exceed it
 DESIGN_SHARE = 0.15  # of the budget, for the first trials
+SPAN = 0.5  # of every axis, that rows reach over before the model is asked
 MORE_THAN_AXES = 3  # first trials beside one an axis
 BEST = 12  # points of least expected loss, around which more candidates are made ...
 NEAR = (0.2, 0.1, 0.05, 0.02)  # ... at these distances, as shares of the cube
@@ -60,7 +61,26 @@ def rank(maker: Maker, known: Sequence[Known], purse: Purse, *, largest: float, 
     first = max(LEAST_ROWS, len(maker.space.free) + MORE_THAN_AXES)
     if len(ended) < LEAST_ROWS or len(known) < first:
         return Ranked(design(maker, known, purse, count=first, most=min(largest, whole), whole=whole, seed=seed))
-    return _Search(maker, known, purse, largest, seed).ranked()
+    wider = widening(maker, ended, purse, most=min(largest, purse.remaining), seed=seed)
+    return Ranked(wider) if wider else _Search(maker, known, purse, largest, seed).ranked()
+
+
+def widening(maker: Maker, ended: Sequence[Known], purse: Purse, *, most: float, seed: int) -> tuple[TrialSpec, ...]:
+    """Trials, cheapest first, that widen an axis on which the rows so far reach less than `SPAN`;
+    none when every axis is wide enough, or when none of them can be paid.
+
+    Cheap first trials are short ones, and a model that has seen one length knows nothing of others:
+    it would never ask for a longer run.
+    """
+    there = np.array([place for trial in ended if (place := maker.place(trial.spec)) is not None])
+    if not len(there):
+        return ()
+    trials = spread_trials(maker, seed)
+    low, high = np.minimum(trials.places, there.min(axis=0)), np.maximum(trials.places, there.max(axis=0))
+    narrow = np.ptp(there, axis=0) < SPAN
+    prices = trials.prices(purse)
+    widens = ((high - low)[:, narrow] >= SPAN).any(axis=1) & (prices <= most)
+    return tuple(trials.specs[i] for i in np.argsort(prices, kind="stable") if widens[i])
 
 
 def design(
@@ -101,7 +121,7 @@ class _Search:
 
     def columns(self, points: Points, specs: Sequence[TrialSpec]) -> Array:
         """(n, p) columns of the model."""
-        return self.model.columns(points, settings_of(specs, self.model.settings))
+        return columns_of(self.model, points, specs)
 
     def _candidates(self) -> Trials:
         """What was run, the spread of the space, and trials around its best points."""

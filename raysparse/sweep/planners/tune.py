@@ -27,7 +27,7 @@ from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep.planners import study
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
-from raysparse.sweep.planners.candidates import fresh, points_of, settings_of, table_of
+from raysparse.sweep.planners.candidates import columns_of, fresh, points_of, table_of
 from raysparse.sweep.planners.space import POINT, Space, field_of
 
 SETTINGS = 48  # settings that are looked at in every point
@@ -215,10 +215,10 @@ class _State:
         there = self._known_in(group)
         model = surrogate(read_table(table_of(there)), seed=self.planner.seed)
         running = [trial.spec for trial in there if trial.status == RUNNING]
-        return model, believing(model, _columns(model, points_of(running), running)) if running else model.processes
+        return model, believing(model, columns_of(model, points_of(running), running)) if running else model.processes
 
     def _at(self, model: Surrogate, rows: Array) -> Array:
-        return _columns(model, self.all.coordinates.take(rows), [self.all.specs[row] for row in rows])
+        return columns_of(model, self.all.coordinates.take(rows), [self.all.specs[row] for row in rows])
 
     def _scores(self, group: list[int], fitted: tuple[Surrogate, tuple[Process, ...]]) -> Array:
         """(n,) what each trial of a group is worth per unit of cost; 0 at closed points."""
@@ -252,11 +252,7 @@ class _State:
             tried = [t.spec for t, o in zip(self.known, self.owner, strict=True) if o == number and t.status in good]
             answer = expected(model, processes, self._at(model, np.array([row])))[0]
             there = (
-                expected(model, processes, _columns(model, points_of(tried), tried)) if tried else np.array([np.inf])
+                expected(model, processes, columns_of(model, points_of(tried), tried)) if tried else np.array([np.inf])
             )
             if there.min() > answer + SAME and self._count(number) < self.planner.share:
                 yield self.all.specs[row]
-
-
-def _columns(model: Surrogate, points: Points, specs: Sequence[TrialSpec]) -> Array:
-    return model.columns(points, settings_of(specs, model.settings))
