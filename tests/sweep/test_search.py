@@ -197,3 +197,21 @@ def test_a_mistake_is_one_line(make, message):
     with pytest.raises(ValueError, match=message) as raised:
         make()
     assert "\n" not in str(raised.value)
+
+
+def test_a_model_that_saw_one_length_is_not_asked_for_another_of_it():
+    """Cheap first trials are short; a model that has seen no longer one would never want it."""
+    space = Space.parse(["size=laptop-s", "density=1,0.25", "epochs=3,9,27", "weight_decay=0.1..10"], 257)
+    planner = Search(recipe=RECIPE, space=space, unique_tokens=20_000, largest=1e18)
+    short = [space.trial(RECIPE, 20_000, space.values([d, 0.1, w])) for d in (0.2, 0.8) for w in (0.1, 0.3, 0.6, 0.9)]
+    (asked,) = planner.ask([ended(spec) for spec in short], Purse(1e18, price))
+    assert asked.data.epochs == 27
+
+
+def test_a_decay_of_0_may_be_asked_for_where_no_row_has_it():
+    space = Space.parse(["size=laptop-s", "density=1,0.25", "epochs=3,9,27", "weight_decay=0,0.3,1,3"], 257)
+    planner = Search(recipe=RECIPE, space=space, unique_tokens=20_000)
+    places = [(d, e, w) for d in (0.2, 0.8) for e in (0.1, 0.9) for w in (0.4, 0.6, 0.9)]
+    rows = [ended(space.trial(RECIPE, 20_000, space.values(place))) for place in places]
+    assert len(planner.ask(rows, Purse(1e15, price))) == 1
+    assert {trial.spec.optimizer.weight_decay for trial in rows} == {0.3, 1.0, 3.0}
