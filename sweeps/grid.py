@@ -30,7 +30,7 @@ SEARCHED = {"weight_decay": "0.5..6", "lr": "0.5..2"}  # lr: a factor on the siz
 DECAY = "optimizer.weight_decay"
 START_DECAY = 2.0  # of the grid, where --set says nothing; near the best of 9 to 27 epochs (docs/settings.md)
 LONGER = 3  # the search tries up to this many times the grid's most epochs
-MAX_FLOPS = 9e12
+MAX_FLOPS = 6e12
 
 
 def make_parser() -> argparse.ArgumentParser:
