@@ -4,10 +4,10 @@ The planner is asked as a sweep asks it; training is looked up in a truth (`sear
 published law, over-fitting that decay removes, a learning rate, noise .02). The answer so far is
 read in two ways: the best row, and the least expected loss of our model of all rows, so that the
 choice of trials and the reading of them are told apart. Its regret is judged without noise, in nats
-above the best trial under the cap. Writes results/search.json after every seed; run `python -m
-benchmarks.search --seeds 20`. With `--lookup` trials are looked up in data/decay.csv instead (real
+above the best trial under the cap. Writes `search.json` after every seed; run `python -m
+benchmarks.search --seeds 20`. With `--lookup` trials are looked up in `decay.csv` instead (real
 ones: size, density, epochs, weight decay), under a budget of `--caps` of its dearest trial, and
-results/search_lookup.json is written; there a loss without noise is the mean over seeds.
+`search_lookup.json` is written; there a loss without noise is the mean over seeds.
 """
 
 from __future__ import annotations
