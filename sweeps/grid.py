@@ -29,8 +29,8 @@ EPOCHS = [3, 9]
 SEARCHED = {"weight_decay": "0.5..6", "lr": "0.5..2"}  # lr: a factor on the size's own rate
 DECAY = "optimizer.weight_decay"
 START_DECAY = 2.0  # of the grid, where --set says nothing; near the best of 9 to 27 epochs (docs/settings.md)
-LONGER = 3  # the search tries up to this many times the grid's most epochs
-MAX_FLOPS = 6e12
+LONGER = 2  # the search tries up to this many times the grid's most epochs
+MAX_FLOPS = 5e12
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -128,14 +128,29 @@ def _leader(values: Array, points: Points) -> str:
     pairs = {"active and density": (shape, points.log_density), "unique tokens and epochs": (points.log_unique, epochs)}
     for name, columns in {**{name: (log,) for name, log in logs.items()}, **pairs}.items():
         level = np.unique(np.column_stack(columns), axis=0, return_inverse=True)[1].ravel()
-        few = level.max() + 1 <= len(values) / 2
-        if few and len(np.unique(np.column_stack([level, values]), axis=0)) == level.max() + 1:
+        if _repeats(level, values, points):
             return name
     if (values > 0).all():
         for name, log in logs.items():
             if len(np.unique(log)) >= FEW and _straight(log, np.log(values)):
                 return name
     return ""
+
+
+def _repeats(level: NDArray[np.int64], values: Array, points: Points) -> bool:
+    """Whether a setting has one value at each level, and levels of several points say so: of the
+    points that lack its most common value at least half share their level. A search that never
+    meets a level twice would otherwise seem to prescribe every setting.
+    """
+    where = np.column_stack([points.log_active, points.log_density, points.log_unique, points.log_tokens])
+    each = np.unique(np.column_stack([level, values, where]), axis=0)[:, :2]  # one row a point
+    pairs = np.unique(each, axis=0)
+    if len(pairs) > level.max() + 1 or level.max() + 1 > len(values) / 2:
+        return False
+    known, counts = np.unique(each[:, 1], return_counts=True)
+    rare = each[each[:, 1] != known[counts.argmax()]]
+    crowd = np.unique(rare[:, 0], return_counts=True)[1]
+    return bool(2 * crowd[crowd > 1].sum() >= crowd.sum())
 
 
 def _straight(log: Array, values: Array) -> bool:

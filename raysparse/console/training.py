@@ -39,8 +39,8 @@ def train_recommended(
         raise ValueError(f"{folder.uri} has no finished trial yet, so it recommends nothing; run its sweep first")
     best = answer_of(results.table(), budget=budget, unique_tokens=unique_tokens)
     fresh = 1 + max(spec.seed for spec in plan.specs) if seed is None else seed
-    others = [choice for choice in (best.dense, best.sparse) if choice is not None and choice is not best.best]
-    choices = [best.best, *(others if both else [])]
+    other = best.sparse if choice_name(best.best) == "dense" else best.dense
+    choices = [best.best, *([other] if both and other is not None else [])]
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     args.name = f"{folder.name}{SUFFIX}"
     args.storage = folder.storage.uri

@@ -4,8 +4,7 @@ Best settings move smoothly with size, density, unique tokens and epochs, so one
 rows, and a trial is worth what it is expected to lower the least loss of *all* points that are
 still open (`analysis.answer.gain`), per unit of its cost. A point is closed when no trial of its
 own is worth the tolerance, or when it has had its share of trials; at the end each point is trained
-at its answer, unless something as good was. `with_neighbours=False` keeps a model for each point,
-for the comparison. Left out: what lies between the points (`search`).
+at its answer, unless something as good was. Left out: what lies between the points (`search`).
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ class Tune(Planner):
     space: Space
     share: int = 12
     tolerance: float = 0.005
-    with_neighbours: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -152,79 +150,58 @@ class _State:
 
     def wishes(self) -> Iterator[TrialSpec]:
         """Trials in the order in which they are useful."""
-        groups = self._groups()
-        for group in groups:
-            if not self._is_modelled(group):
-                yield from self._design(group)
-                return
-        models = [self._model(group) for group in groups]
-        scores = np.concatenate([self._scores(group, model) for group, model in zip(groups, models, strict=True)])
-        rows = np.concatenate([self._members(group) for group in groups])
+        if not self._is_modelled():
+            yield from self._design()
+            return
+        model, processes = self._model()
+        scores = self._scores(model, processes)
         order = np.argsort(-scores, kind="stable")
-        yield from (self.all.specs[rows[i]] for i in order if scores[i] > 0)
-        for group, model in zip(groups, models, strict=True):
-            yield from self._closing(group, model)
+        yield from (self.all.specs[i] for i in order if scores[i] > 0)
+        yield from self._closing(model, processes)
 
     def answers(self) -> list[TrialSpec | None]:
-        found: list[TrialSpec | None] = [None] * len(self.planner.points)
-        for group in self._groups():
-            if sum(t.loss is not None for t in self._known_in(group)) >= LEAST_ROWS:
-                for number, row in self._best(group, self._model(group)).items():
-                    found[number] = self.all.specs[row]
-        return found
-
-    def _groups(self) -> list[list[int]]:
-        """Numbers of the points that share a model."""
-        numbers = list(range(len(self.planner.points)))
-        return [numbers] if self.planner.with_neighbours else [[number] for number in numbers]
-
-    def _known_in(self, group: list[int]) -> list[Known]:
-        return [trial for trial, owner in zip(self.known, self.owner, strict=True) if owner in group]
-
-    def _members(self, group: list[int]) -> Array:
-        """Rows of the spread that belong to a group."""
-        return np.flatnonzero(np.isin(self.all.point, group))
+        if sum(trial.loss is not None for trial in self.known) < LEAST_ROWS:
+            return [None] * len(self.planner.points)
+        best = self._best(*self._model())
+        return [self.all.specs[best[number]] if number in best else None for number in range(len(self.planner.points))]
 
     def _count(self, number: int) -> int:
         return int((self.owner == number).sum())
 
-    def _is_modelled(self, group: list[int]) -> bool:
-        there = self._known_in(group)
-        failed = sum(trial.loss is None and trial.status != RUNNING for trial in there)
-        enough = min(self.first + failed, self.planner.share * len(group))
-        return len(there) >= enough and sum(trial.loss is not None for trial in there) >= LEAST_ROWS
+    def _is_modelled(self) -> bool:
+        failed = sum(trial.loss is None and trial.status != RUNNING for trial in self.known)
+        enough = min(self.first + failed, self.planner.share * len(self.planner.points))
+        return len(self.known) >= enough and sum(trial.loss is not None for trial in self.known) >= LEAST_ROWS
 
-    def _design(self, group: list[int]) -> Iterator[TrialSpec]:
+    def _design(self) -> Iterator[TrialSpec]:
         """First trials: at the point that has fewest, the cheapest of these; with settings far from
         all that were tried.
         """
         space = self.planner.space
-        tried = [space.units(space.values_of(trial.spec)) for trial in self._known_in(group)]
+        tried = [space.units(space.values_of(trial.spec)) for trial in self.known]
         there = np.array([place for place in tried if place is not None], dtype=float)
         if len(there):
             apart = np.linalg.norm(self.all.places[:, None] - there[None], axis=2).min(axis=1)
         else:
             apart = -np.linalg.norm(self.all.places - 0.5, axis=1)
-        rows = self._members(group)
-        counted = np.array([self._count(number) for number in self.all.point[rows]])
-        order = np.lexsort([-apart[rows], self.prices[rows], counted])
-        yield from (self.all.specs[rows[i]] for i in order if counted[i] < self.planner.share)
+        counted = np.array([self._count(number) for number in self.all.point])
+        order = np.lexsort([-apart, self.prices, counted])
+        yield from (self.all.specs[i] for i in order if counted[i] < self.planner.share)
 
-    def _model(self, group: list[int]) -> tuple[Surrogate, tuple[Process, ...]]:
-        """The model of a group, and its processes with running trials taken as ended."""
-        there = self._known_in(group)
-        model = surrogate(read_table(table_of(there)), seed=self.planner.seed)
-        running = [trial.spec for trial in there if trial.status == RUNNING]
+    def _model(self) -> tuple[Surrogate, tuple[Process, ...]]:
+        """The model, and its processes with running trials taken as ended."""
+        model = surrogate(read_table(table_of(self.known)), seed=self.planner.seed)
+        running = [trial.spec for trial in self.known if trial.status == RUNNING]
         return model, believing(model, columns_of(model, points_of(running), running)) if running else model.processes
 
-    def _at(self, model: Surrogate, rows: Array) -> Array:
-        return columns_of(model, self.all.coordinates.take(rows), [self.all.specs[row] for row in rows])
+    def _at(self, model: Surrogate, rows: Array | slice = slice(None)) -> Array:
+        """Columns of trials of the spread."""
+        numbers = np.arange(len(self.all.specs))[rows]
+        return columns_of(model, self.all.coordinates.take(numbers), [self.all.specs[row] for row in numbers])
 
-    def _scores(self, group: list[int], fitted: tuple[Surrogate, tuple[Process, ...]]) -> Array:
-        """(n,) what each trial of a group is worth per unit of cost; 0 at closed points."""
-        model, processes = fitted
-        rows = self._members(group)
-        at, point = self._at(model, rows), self.all.point[rows]
+    def _scores(self, model: Surrogate, processes: tuple[Process, ...]) -> Array:
+        """(n,) what each trial is worth per unit of cost; 0 at closed points."""
+        at, point = self._at(model), self.all.point
         worth = gains(model, processes, at, Question(at, point))  # (g, n), groups in order of their number
         open_ = [
             place
@@ -233,20 +210,17 @@ class _State:
             and worth[place][point == number].max() >= self.planner.tolerance
         ]
         may = np.isin(point, np.unique(point)[open_])
-        return np.asarray(np.where(may, worth[open_].sum(axis=0), 0.0) / self.prices[rows])
+        return np.asarray(np.where(may, worth[open_].sum(axis=0), 0.0) / self.prices)
 
-    def _best(self, group: list[int], fitted: tuple[Surrogate, tuple[Process, ...]]) -> dict[int, int]:
+    def _best(self, model: Surrogate, processes: tuple[Process, ...]) -> dict[int, int]:
         """Point -> row of the spread with the least expected loss."""
-        model, processes = fitted
-        rows = self._members(group)
-        mean = expected(model, processes, self._at(model, rows))
-        point = self.all.point[rows]
+        mean, point = expected(model, processes, self._at(model)), self.all.point
+        rows = np.arange(len(point))
         return {int(n): int(rows[point == n][np.argmin(mean[point == n])]) for n in np.unique(point)}
 
-    def _closing(self, group: list[int], fitted: tuple[Surrogate, tuple[Process, ...]]) -> Iterator[TrialSpec]:
+    def _closing(self, model: Surrogate, processes: tuple[Process, ...]) -> Iterator[TrialSpec]:
         """The answers of points at which nothing as good was trained, the cheapest first."""
-        model, processes = fitted
-        best = self._best(group, fitted)
+        best = self._best(model, processes)
         for number, row in sorted(best.items(), key=lambda item: self.prices[item[1]]):
             good = ("completed", RUNNING)
             tried = [t.spec for t, o in zip(self.known, self.owner, strict=True) if o == number and t.status in good]
