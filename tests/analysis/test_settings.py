@@ -225,6 +225,19 @@ def test_a_rate_that_the_ladder_gives_each_size_is_no_setting_and_is_said():
     assert any("'lr' only changes with" in note for note in runs.notes)
 
 
+def test_a_setting_of_a_search_is_told_from_epochs_that_no_two_trials_share():
+    """A grid at one weight decay, then a search in which every trial has its own length."""
+    sizes = [1e6, 2e6, 4e6]
+    table = pa.table({
+        "params": [*sizes * 4, *sizes, 1e6, 2e6],
+        "tokens": [4e6] * 6 + [12e6] * 6 + [5e6, 6e6, 7e6, 8e6, 9e6],
+        "density": [1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [0.5] * 3 + [1.0, 0.5, 1.0, 0.5, 1.0],
+        "weight_decay": [2.0] * 12 + [0.5, 3.1, 1.7, 0.9, 4.0],
+        "loss": [2.0 + 0.01 * n for n in range(17)],
+    })  # fmt: skip
+    assert set(read_table(table).settings) == {"weight_decay"}
+
+
 def foreign(**columns):
     rows = {"params": [1e6] * 4, "tokens": [4e6] * 4, "loss": [2.0, 2.1, 2.2, 2.0], **columns}
     return pa.table(rows)
