@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     report = _verb(verb, "report", verbs.report_table, "summary, HTML page and pictures")
     _law(report)
     report.add_argument("--output", type=Path, default=Path("report"), help="folder")
+    report.add_argument("--svg", action="store_true", help="every picture as SVG too")
     report.add_argument("--title", default="Scaling report")
     report.add_argument("--budgets", type=_numbers, default=None, metavar="C,...", help="active FLOPs")
 

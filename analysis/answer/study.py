@@ -248,7 +248,7 @@ def _settle(
 ) -> Design | None:
     """The trials that would tell dense from sparse where the last answer does not."""
     last = recommendations[-1]
-    if last.shown or not (np.isfinite(last.loss.value) and np.isfinite(last.dense_loss.value)):
+    if last.shown or not np.isfinite(last.saving.value):  # shown, or nothing to compare
         return None
     uniques = [last.unique] if last.unique is not None else np.unique(fitted.runs.points.unique).tolist()
     options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)

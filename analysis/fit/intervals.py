@@ -75,9 +75,9 @@ class Draws:
         """(n,) limits of the loss of one new run: the law's uncertainty and one run's noise
         together.
         """
-        generator = np.random.default_rng(seed)
         expected = self.fit.law.log_loss(self.theta, points)
-        noise = generator.choice(self._centred_residuals, size=expected.shape)
+        even = (np.random.default_rng(seed).permutation(len(expected)) + 0.5) / len(expected)
+        noise = np.quantile(self._centred_residuals, even)[:, None]
         low, high = self.interval(expected + noise, np.log(self.fit.predict(points)), level)
         return np.exp(low), np.exp(high)
 

@@ -168,6 +168,7 @@ def report_table(options: Namespace) -> str:
         delta=options.delta,
         seed=options.seed,
         bootstraps=options.bootstraps,
+        vector=options.svg,
     )
     if options.json and report.study is not None:
         return out(options, numbers(report.study, options.title), [])

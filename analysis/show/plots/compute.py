@@ -35,7 +35,7 @@ def compute_optimal(study: Study) -> Figure:
         axis.plot(found.budgets, curve[0], color=style.PALETTE[0], label=f"law ({found.law})")
         axis.axvspan(float(spent.max()), found.budgets[-1], color="#EFEFEF", zorder=0)
         axis.set_xscale("log")
-        axis.set_xlabel(f"budget, {study.cost.name} {study.cost.unit}")
+        axis.set_xlabel(f"budget, {study.cost.words}")
         log_axis(axis, "y")
         axis.set_ylabel(label)
     _roads(study, found, axes[0])

@@ -7,6 +7,8 @@ measured runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,15 +29,20 @@ def law(study: Study) -> Figure:
     fit, draws = study.fit, study.draws
     assert fit is not None
     assert draws is not None
-    panels = [_density_factor] if fit.law.factor.parameters else []
-    repeats = fit.law.saturation is not None and fit.runs.points.epochs.max() > MULTI
-    panels += [_repetition] if repeats else []
+    panels = law_panels(fit)
     made, axes = figure(1, 1 + len(panels), (6.0 + 5.8 * len(panels), 5.6), "The fitted law")
     _numbers(axes[0, 0], fit, draws)
     tested = Look(study.shown.points.density)
     for axis, panel in zip(axes[0, 1:], panels, strict=True):
         panel(axis, fit, draws, tested)
     return made
+
+
+def law_panels(fit: Fit) -> list[Callable[[Axes, Fit, Draws, Look], None]]:
+    """What there is to draw of a law beside its numbers."""
+    panels = [_density_factor] if fit.law.factor.parameters else []
+    repeats = fit.law.saturation is not None and fit.runs.points.epochs.max() > MULTI
+    return [*panels, _repetition] if repeats else [*panels]
 
 
 def _numbers(axis: Axes, fit: Fit, draws: Draws) -> None:
@@ -142,7 +149,7 @@ def predicted_vs_measured(study: Study) -> Figure:
     left.set_title(f"{len(study.runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
     right.axhline(0, color=style.GREY, linewidth=1.2)
     right.set_xscale("log")
-    right.set_xlabel(f"{study.cost.name} cost, {study.cost.unit}")
+    right.set_xlabel(f"cost, {study.cost.words}")
     right.set_ylabel("predicted - measured, %")
     right.set_title("Residuals along compute")
     return made

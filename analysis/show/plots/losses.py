@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from analysis.answer.marks import Mark
@@ -26,6 +26,7 @@ from raysparse.units import count
 
 NEAR = 0.3  # ln units of compute within which a run is shown on an isoFLOP curve
 SAME = 0.05  # ln units within which sizes (and densities) are one
+LINES = 5  # sizes whose law is drawn over tokens
 PANELS = 4  # sizes or densities shown side by side
 
 
@@ -62,7 +63,7 @@ def _isoflop_budgets(study: Study, unique: float | None) -> Array:
     if len(study.budgets) > 1:
         return np.asarray(study.budgets[:PANELS])
     spent = study.cost.of(study.shown.points)[_over(study, unique)]
-    return np.unique(np.quantile(spent, (0.2, 0.6, 1.0), method="nearest"))
+    return np.unique(np.quantile(spent, (0.2, 0.5, 0.8), method="nearest"))
 
 
 def _isoflop_curve(axis: Axes, study: Study, budget: float, unique: float | None, level: float, look: Look) -> None:
@@ -113,7 +114,7 @@ def loss_over_epochs(study: Study) -> Figure:
             for level in look.levels:
                 at = sizes[name] & (runs.points.unique == unique) & (runs.points.density == level)
                 _epoch_curve(axis, study, at, level, float(unique), look)
-            here = [m for m in study.marks if m.unique == unique and _nearest_size(study, sizes, m) == name]
+            here = [m for m in study.marks if m.unique == unique and _size_of(study, sizes, m) == name]
             style.marked(axis, [(m.epochs, m.loss.value, m.answer) for m in here])
             axis.set_title(f"{name}, U = {count(float(unique))}")
             log_axis(axis, "x", epoch_ticks(runs.points.epochs.max()))
@@ -125,55 +126,56 @@ def loss_over_epochs(study: Study) -> Figure:
     return made
 
 
-def _nearest_size(study: Study, sizes: dict[str, Array], mark: Mark) -> str:
-    """The panel whose dense equivalent is nearest to that of a mark."""
+def _size_of(study: Study, sizes: dict[str, Array], mark: Mark) -> str | None:
+    """The panel whose dense equivalent is nearest to that of a mark; None if none is near."""
     points = study.shown.points
     whole = {name: np.median(points.log_active[rows] - points.log_density[rows]) for name, rows in sizes.items()}
     own = np.log(mark.active / mark.density)
-    return min(whole, key=lambda name: abs(whole[name] - own))
+    name = min(whole, key=lambda name: abs(whole[name] - own))
+    return name if abs(whole[name] - own) < NEAR else None
 
 
 @picture
 def loss_over_tokens(study: Study) -> Figure:
-    """Loss against fresh tokens, one colour per size (or class of sizes), a panel per density."""
+    """Loss against fresh tokens, colour by size, a panel per density; lines are the law at a few of
+    the sizes.
+    """
     runs = study.shown
     densities = np.unique(runs.points.density)[::-1][:PANELS]
-    made, axes = figure(1, len(densities), (6.4 * len(densities) + 1.2, 5.6), "Loss over tokens, by size")
+    made, axes = figure(1, len(densities), (6.8 * len(densities) + 2.2, 5.8), "Loss over tokens, by size")
+    shades = ScalarMappable(LogNorm(runs.points.active.min(), runs.points.active.max() * 1.001), style.SHADES)
     for axis, density in zip(axes[0], densities, strict=True):
         at = runs.points.density == density
-        edges = np.unique(np.quantile(runs.points.active[at], np.linspace(0, 1, len(style.PALETTE)), method="nearest"))
-        for index, size in enumerate(edges):
-            own = at & (np.abs(np.log(runs.points.active / size)) < SAME)
-            color = style.PALETTE[index % len(style.PALETTE)]
-            axis.plot(
-                runs.points.tokens[own],
-                runs.loss[own],
-                style.MARKERS[index % len(style.MARKERS)],
-                color=color,
-                label=f"N = {count(float(size))}",
+        sizes = np.unique(np.quantile(runs.points.active[at], np.linspace(0.1, 0.9, LINES), method="nearest"))
+        for size in sizes if study.fit is not None and np.ptp(runs.points.tokens[at]) > 0 else ():
+            _token_curve(
+                axis, study, runs.points.tokens[at], float(size), float(density), shades.to_rgba(np.array([size]))[0]
             )
-            _token_curve(axis, study, own, float(size), float(density), color)
+        colors = shades.to_rgba(runs.points.active[at])
+        axis.scatter(runs.points.tokens[at], runs.loss[at], c=colors, edgecolors=style.GREY, linewidths=0.6, zorder=3)
         here = [m for m in study.marks if m.density == density]
         style.marked(axis, [(m.tokens, m.loss.value, m.answer) for m in here])
         axis.set_title(f"d = {density:.3g}")
         log_axis(axis, "x")
         axis.set_xlabel("tokens D")
-        axis.legend(loc="best", fontsize=11)
     axes[0, 0].set_ylabel("loss, nats/token")
+    _one_legend(axes)
+    bar = made.colorbar(shades, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label("active parameters N")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: count(value))
     return made
 
 
-def _token_curve(axis: Axes, study: Study, own: Array, size: float, density: float, color: str) -> None:
-    tokens = study.shown.points.tokens[own]
-    if study.fit is None or study.draws is None or not len(tokens) or not np.ptp(tokens) > 0:
-        return
+def _token_curve(axis: Axes, study: Study, tokens: Array, size: float, density: float, color: Any) -> None:
+    assert study.fit is not None
+    assert study.draws is not None
     trained = np.geomspace(tokens.min(), tokens.max(), 40)
     at = Points.at(size, density, trained, trained)
     _bands(axis, study.draws, trained, at, color)
     axis.plot(trained, study.fit.predict(at), color=color)
 
 
-def _bands(axis: Axes, draws: Draws, x: Array, at: Points, color: str) -> None:
+def _bands(axis: Axes, draws: Draws, x: Array, at: Points, color: Any) -> None:
     """95 % of one run (light) and of the mean (dark)."""
     axis.fill_between(x, *draws.predict_run(at), color=color, alpha=0.08, linewidth=0)
     axis.fill_between(x, *draws.predict(at), color=color, alpha=0.18, linewidth=0)

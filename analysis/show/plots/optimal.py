@@ -44,7 +44,7 @@ def optimal_sparsity(study: Study) -> Figure:
             _band(axis, curve.budgets, values, study.draws, index, curve.label, transform)
         axis.axvspan(reach, max(last, reach) * 1.02, color="#EFEFEF", zorder=0)
         axis.set_xscale("log")
-        axis.set_xlabel(f"budget, {study.cost.name} {study.cost.unit}")
+        axis.set_xlabel(f"budget, {study.cost.words}")
         at = {"size": "active", "sparsity": "density", "epochs": "epochs"}[panel]
         seen = [(mark.cost, getattr(mark, at), mark.answer) for mark in study.marks]
         style.marked(axis, [(x, 1 - y if panel == "sparsity" else y, star) for x, y, star in seen])

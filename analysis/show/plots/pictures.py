@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.answer.study import Study
 from analysis.fit.select import MULTI, levels
 from analysis.show.plots.compute import compute_optimal
-from analysis.show.plots.fitted import law, predicted_vs_measured, profiles
+from analysis.show.plots.fitted import law, law_panels, predicted_vs_measured, profiles
 from analysis.show.plots.losses import isoflop, isoloss, loss_over_epochs, loss_over_tokens, planes
 from analysis.show.plots.optimal import optimal_sparsity, sparsity_over_unique
 
@@ -74,7 +74,7 @@ PICTURES: dict[str, Picture] = {
         law,
         "The law's numbers with 95 % intervals; what density does to an active parameter; what an epoch is worth. "
         "Bands: 95 % of the mean.",
-        _fitted,
+        lambda study: study.fit is not None and bool(law_panels(study.fit)),
     ),
     "predicted_vs_measured": Picture(
         predicted_vs_measured, "A good law scatters evenly around the line at every compute.", _fitted

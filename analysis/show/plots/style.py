@@ -126,8 +126,8 @@ def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | 
         target.set_minor_locator(NullLocator())
 
 
-def save(made: Figure, folder: Path, name: str, vector: bool = True) -> list[Path]:
-    """Write NAME.png (and NAME.svg) atomically; returns the paths.
+def save(made: Figure, folder: Path, name: str, vector: bool = False) -> list[Path]:
+    """Write NAME.png (and NAME.svg where `vector`) atomically; returns the paths.
 
     The canvases print themselves, because `savefig` draws every figure twice.
     """

@@ -72,16 +72,17 @@ def write_runs_report(
     delta: float = STUDY_DELTA,
     seed: int = 0,
     bootstraps: int = 200,
+    vector: bool = False,
 ) -> Report:
     """`write_report` of rows that were read beforehand. law: the only one to use, else the table
-    decides; delta: Huber threshold of the fits.
+    decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
     """
     best = _answers(runs, budgets, seed) if law is None else ()
     tuned = tuned_points(runs, seed=seed) if best else runs
     study = analyse(tuned, law=law, budgets=budgets, cost=own_cost(runs), delta=delta, seed=seed, bootstraps=bootstraps)
     if best:
         study = replace(study, marks=marks_of(best))
-    return write_study(study, Path(folder), title, best)
+    return write_study(study, Path(folder), title, best, vector)
 
 
 def _answers(runs: Runs, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
@@ -105,7 +106,7 @@ def _empty(reason: str, folder: Path, title: str) -> Report:
     return Report(text, paths, None)
 
 
-def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] = ()) -> Report:
+def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] = (), vector: bool = False) -> Report:
     """Write the files of an analysis made beforehand; `best`, answers with settings, come first."""
     from analysis.show.plots.pictures import PICTURES
     from analysis.show.plots.style import save
@@ -114,7 +115,7 @@ def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] 
 
     text = summary(study, title, [line for one in best for line in lines(one)])
     shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
-    pictures = [path for name, picture in shown.items() for path in save(picture.draw(study), folder, name)]
+    pictures = [path for name, picture in shown.items() for path in save(picture.draw(study), folder, name, vector)]
     numbers_path = write_json(
         folder / "report.json", numbers(study, title) | {"answers": [asdict(one) for one in best]}
     )

@@ -45,10 +45,7 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
 
 def _table(study: Study) -> str:
     runs = study.runs
-    return (
-        f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, "
-        f"budgets are {study.cost.name} {study.cost.unit}"
-    )
+    return f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, budgets are {study.cost.words}"
 
 
 def _tail(study: Study) -> list[str]:
@@ -104,7 +101,9 @@ def _fresh(study: Study) -> list[str]:
         told = road.note if road.a is None else f"{_range(road.a)} ({road.note})"
         lines.append(f"  {road.name}: {told}")
     for place in (0, len(found.budgets) // 2, -1):
-        size, tokens = (_range(Interval.of(values[:, place], found.draws)) for values in (found.active, found.tokens))
+        size, tokens = (
+            _count_range(Interval.of(values[:, place], found.draws)) for values in (found.active, found.tokens)
+        )
         lines.append(f"  C = {found.budgets[place]:.2g} {study.cost.unit}: N_opt {size}, D_opt {tokens}")
     return lines
 
@@ -114,16 +113,17 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
     lines = [f"With {item.budget:.3g} {unit} and {unique}:"]
     if item.loss.value != item.loss.value:
         return [*lines, f"  no answer: {'; '.join(item.flags)}"]
-    sparsity = Interval(1 - item.density.value, 1 - item.density.high, 1 - item.density.low)
     lines.append(
-        f"  train N = {count(item.active.value)} active parameters at density {_range(item.density)} "
-        f"(sparsity {sparsity.value:.2f}) for {_range(item.epochs)} epochs, {count(item.tokens)} tokens"
+        f"  train N = {_count_range(item.active)} active parameters at density {_range(item.density)}, "
+        f"{_range(item.epochs)} epochs, {count(item.tokens)} tokens"
     )
+    lines.append(f"  {_saving(item)}")
+    compared = item.saving.value == item.saving.value
     lines.append(
         f"  loss {_range(item.loss, 4)} at a cost of {item.cost:.3g} {unit}"
-        + (f"; dense at its own best {_range(item.dense_loss, 4)}" if item.dense_loss.value > 0 else "")
+        + (f"; dense at its own best {_range(item.dense_loss, 4)}" if compared else "")
+        + f"; the law below alone says {item.law_loss:.4f}"
     )
-    lines.append(f"  {_saving(item)}; the law below alone says {item.law_loss:.4f}")
     if item.cheaper is not None and item.cheaper.cost < item.cost / 1.1:
         equal = item.cheaper
         lines.append(
@@ -137,7 +137,7 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
     ]
     lines = lines[:1] + measured + lines[1:] if item.beaten else lines + measured
     choices = ", ".join(f"d = {density:.3g}: {loss - item.loss.value:+.4f}" for density, loss in item.by_density)
-    lines.append(f"  cost of another density, nats: {choices}")
+    lines += [f"  cost of another density, nats: {choices}"] if len(item.by_density) > 1 else []
     return lines + [f"  ! {flag}" for flag in item.flags]
 
 
@@ -147,6 +147,10 @@ def _saving(item: Recommendation) -> str:
     if not item.shown:
         return f"sparsity: no difference shown (a saving of {_range(item.saving, 2)}x)"
     return f"sparsity: {_range(item.saving, 2)}x less compute than dense at its own best"
+
+
+def _count_range(item: Interval) -> str:
+    return f"{count(item.value)} [{count(item.low)}, {count(item.high)}]"
 
 
 def _range(item: Interval, digits: int = 3) -> str:
