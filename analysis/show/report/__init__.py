@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from analysis.answer.envelope import tuned_points
 from analysis.answer.marks import marks_of
 from analysis.answer.settings import answer, own_cost
+from analysis.answer.settle import settling
 from analysis.answer.study import STUDY_DELTA, Study, analyse
-from analysis.answer.surrogate import LEAST_ROWS
+from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
 from analysis.show.best import lines
@@ -80,9 +81,12 @@ def write_runs_report(
     best = _answers(runs, budgets, seed) if law is None else ()
     tuned = tuned_points(runs, seed=seed) if best else runs
     study = analyse(tuned, law=law, budgets=budgets, cost=own_cost(runs), delta=delta, seed=seed, bootstraps=bootstraps)
+    first: list[str] = []
     if best:
+        model = surrogate(runs, seed=seed)
+        first = [line for one in best for line in lines(one, settling(model, one, own_cost(runs), seed))]
         study = replace(study, marks=marks_of(best))
-    return write_study(study, Path(folder), title, best, vector)
+    return write_study(study, Path(folder), title, best, first, vector)
 
 
 def _answers(runs: Runs, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
@@ -106,14 +110,23 @@ def _empty(reason: str, folder: Path, title: str) -> Report:
     return Report(text, paths, None)
 
 
-def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] = (), vector: bool = False) -> Report:
-    """Write the files of an analysis made beforehand; `best`, answers with settings, come first."""
+def write_study(
+    study: Study,
+    folder: Path,
+    title: str,
+    best: Sequence[BestRun] = (),
+    first: Sequence[str] = (),
+    vector: bool = False,
+) -> Report:
+    """Write the files of an analysis made beforehand. best: answers with settings, and first: the
+    lines that say them, which come first.
+    """
     from analysis.show.plots.pictures import PICTURES
     from analysis.show.plots.style import save
     from analysis.show.report.page import page
     from analysis.show.report.summary import numbers, summary
 
-    text = summary(study, title, [line for one in best for line in lines(one)])
+    text = summary(study, title, first)
     shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
     pictures = [path for name, picture in shown.items() for path in save(picture.draw(study), folder, name, vector)]
     numbers_path = write_json(
