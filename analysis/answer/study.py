@@ -141,7 +141,7 @@ def analyse(
         for budget in wanted or (float(spent[_over(runs, unique)].max()),)
     )
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
-    comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
+    comparison = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS)) if chosen else None
     rmse = chosen.rmse if chosen else fitted.rmse
     said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
     return Study(
@@ -216,12 +216,12 @@ def _point(points: Points, row: int) -> str:
     return f"N = {points.active[row]:.3g}, {points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens"
 
 
-def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int) -> Comparison:
+def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int, draws: int) -> Comparison:
     """How the laws of least cross-validated error extrapolate; on a sample of a large table."""
     if len(runs) > LARGE:
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
     able = sorted((c for c in tried if c.fit is not None), key=lambda candidate: candidate.rmse)
-    return compare(runs, [c.law for c in able[:HELD_OUT]], delta=delta, draws=HOLD_OUT_DRAWS, seed=seed)
+    return compare(runs, [c.law for c in able[:HELD_OUT]], delta=delta, draws=draws, seed=seed)
 
 
 def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:
