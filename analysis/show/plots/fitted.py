@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.answer.study import Study
 from analysis.data.points import Array, Points
@@ -149,6 +150,9 @@ def predicted_vs_measured(study: Study) -> Figure:
     left.set_title(f"{len(study.runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
     right.axhline(0, color=style.GREY, linewidth=1.2)
     right.set_xscale("log")
+    right.xaxis.set_minor_formatter(NullFormatter())
+    right.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
     right.set_xlabel(f"cost, {study.cost.words}")
     right.set_ylabel("predicted - measured, %")
     right.set_title("Residuals along compute")

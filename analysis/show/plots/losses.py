@@ -118,6 +118,7 @@ def loss_over_epochs(study: Study) -> Figure:
             style.marked(axis, [(m.epochs, m.loss.value, m.answer) for m in here])
             axis.set_title(f"{name}, U = {count(float(unique))}")
             log_axis(axis, "x", epoch_ticks(runs.points.epochs.max()))
+            style.near_lines(axis)
             if row == len(uniques) - 1:
                 axis.set_xlabel("epochs")
             if column == 0:

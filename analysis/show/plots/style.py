@@ -31,6 +31,7 @@ MARKERS = "osD^vPXd"
 GREY = "#555555"
 SHADES = "cividis_r"  # made for colour-blind readers; dark is high loss
 DPI = 120
+ROOM = 0.25  # of the range of the lines, above and below them
 P = ParamSpec("P")
 RC: Any = {
     "font.size": 14,
@@ -124,6 +125,17 @@ def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | 
     if ticks is not None:
         target.set_ticks(list(ticks))
         target.set_minor_locator(NullLocator())
+
+
+def near_lines(axis: Axes) -> None:
+    """The y axis around its lines and markers: a band that runs away leaves the picture instead of
+    pressing everything else flat.
+    """
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.get_lines()] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if len(values) and np.ptp(values) > 0:
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, values.min() - ROOM * np.ptp(values)), min(high, values.max() + ROOM * np.ptp(values)))
 
 
 def save(made: Figure, folder: Path, name: str, vector: bool = False) -> list[Path]:
