@@ -1,8 +1,8 @@
 """Every Triton kernel as a launch on a Hopper would compile it, with no GPU: what the interpreter
 cannot see.
 
-Operations are called as training calls them, and Triton specializes their arguments (`stub_gpu`): an
-argument that is 1 becomes a constant, which once made `columns // tile` a division by zero in
+Operations are called as training calls them, and Triton specializes their arguments (`stub_gpu`):
+an argument that is 1 becomes a constant, which once made `columns // tile` a division by zero in
 every kernel of single weights. The assembler's report then tells of registers spilled to memory,
 and the code whether products use the tensor cores of that generation (HGMMA) and its copy engine
 (UTMALDG).
@@ -18,9 +18,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
 
-import torch  # noqa: E402
+import torch
 
-from raysparse.kernels import (  # noqa: E402
+from raysparse.kernels import (
     bitmask,
     ops,
     philox,
@@ -30,8 +30,8 @@ from raysparse.kernels import (  # noqa: E402
     triton_storage,
     triton_tiles,
 )
-from raysparse.kernels.tile_lists import tile_lists  # noqa: E402
-from tests import stub_gpu  # noqa: E402
+from raysparse.kernels.tile_lists import tile_lists
+from tests import stub_gpu
 
 MODULES = [triton_adam, triton_bits, triton_selection, triton_storage, triton_tiles]
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -194,7 +194,7 @@ def test_tile_products_of_one_token_and_of_odd_numbers(tokens, launches):
 
 
 def test_no_kernel_is_left_out(launches):
-    """Whoever adds a kernel adds it here: what the modules launch is what the tests above launch."""
+    """Whoever adds a kernel adds it here: the modules launch no other than these tests do."""
     sources = "".join(inspect.getsource(module) for module in MODULES)
     store_and_read(SHAPES[0], FP32, BF16)
     adam_step(768 * 3, None, FP32, FP32)

@@ -1,5 +1,5 @@
-"""A whole trial on "cuda" where there is none: torch's device calls are stubbed, and every operation
-goes through Triton's launch path before the reference answers for it.
+"""A whole trial on "cuda" where there is none: torch's device calls are stubbed, and every
+operation goes through Triton's launch path before the reference answers for it.
 
 So all that a trial does around its kernels is run as on a GPU, every kernel is compiled as a launch
 would, and the losses must be those of the CPU to the bit, which says that nothing else depends on
@@ -14,16 +14,16 @@ pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
 
-import torch  # noqa: E402
-from torch.overrides import TorchFunctionMode  # noqa: E402
+import torch
+from torch.overrides import TorchFunctionMode
 
-from raysparse.files import Folder  # noqa: E402
-from raysparse.kernels import ops  # noqa: E402
-from raysparse.spec import Placement  # noqa: E402
-from raysparse.train import trial  # noqa: E402
-from raysparse.train.hooks import Hook  # noqa: E402
-from tests import stub_gpu  # noqa: E402
-from tests.conftest import small_trial  # noqa: E402
+from raysparse.files import Folder
+from raysparse.kernels import ops
+from raysparse.spec import Placement
+from raysparse.train import trial
+from raysparse.train.hooks import Hook
+from tests import stub_gpu
+from tests.conftest import small_trial
 
 OPERATIONS = (
     "bases", "remove", "stayed", "weakest", "regrow_at_random", "regrow_largest", "close_up", "spread", "adam_step",
