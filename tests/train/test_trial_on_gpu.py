@@ -71,9 +71,9 @@ def gpu(monkeypatch):
         yield launches, chosen
 
 
-def short(method: str, **changes):
+def short(method: str, density: float = 0.25, **changes):
     """16 steps with a topology update after 8."""
-    return small_trial(method, data={"epochs": 1.0}, **changes)
+    return small_trial(method, density, data={"epochs": 1.0}, **changes)
 
 
 UPDATES = {"_count_digits", "_narrow", "_count_ties", "_choose", "_remove", "_stayed", "_pack", "_count_groups"}
@@ -87,7 +87,7 @@ CASES = {
     "run": (short("smet", sparsity={"layout": "run", "block": 4}), PRODUCTS | UPDATES | {"_sum_pairs"}),
     # Which tile products pay off on a GPU is not measured, so tiles are expanded there.
     "tile": (
-        short("smet", sparsity={"layout": "tile", "block": 8, "balanced": True}),
+        short("smet", 0.5, sparsity={"layout": "tile", "block": 8, "balanced": True, "update_ratio": 0.9}),
         PRODUCTS | UPDATES | {"_sum_pairs"},
     ),
     "by gradient": (short("rigl"), PRODUCTS | UPDATES),
