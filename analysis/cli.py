@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import verbs
+from analysis.answer.design import AIMS
 from analysis.data.columns import COUNTS, parse_mapping
 from analysis.laws import LAWS
 
@@ -46,9 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     _law(optimum)
     _question(optimum)
 
-    design = _verb(verb, "design", verbs.design_table, "the next trials that pin the optimum down, per FLOP")
+    design = _verb(verb, "design", verbs.design_table, "the next trials that pin the answer down, per FLOP")
     _law(design)
     _question(design)
+    design.add_argument("--aim", default="optimum", choices=[aim for aim in AIMS if aim != "region"])
+    design.add_argument("--target", type=Path, default=None, metavar="FILE", help="pin down the losses of these points")
     design.add_argument("--trials", type=int, default=8, help="how many")
     design.add_argument("--limit", type=float, default=None, help="their total cost")
     design.add_argument("--most", type=float, default=None, help="the largest cost of one trial")
@@ -57,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     report = _verb(verb, "report", verbs.report_table, "summary, HTML page and pictures")
     _law(report)
     report.add_argument("--output", type=Path, default=Path("report"), help="folder")
+    report.add_argument("--svg", action="store_true", help="every picture as SVG too")
     report.add_argument("--title", default="Scaling report")
     report.add_argument("--budgets", type=_numbers, default=None, metavar="C,...", help="active FLOPs")
 
@@ -95,6 +99,7 @@ def _verb(
     parser.add_argument("--columns", type=_mapping, default={}, metavar="ROLE=COLUMN,...", help="for other tables")
     parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
     parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
+    parser.add_argument("--settings", type=_names, default=(), metavar="COLUMN,...", help="columns that are settings")
     parser.add_argument("--delta", type=float, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +115,7 @@ def _question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=float, required=True, help="in the unit of --cost")
     parser.add_argument("--unique", default="any", help="unique tokens, or any")
     parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
-    for name in ("active", "density", "epochs"):
+    for name in ("active", "density", "epochs", "tokens"):
         parser.add_argument(f"--{name}", type=_range, default=None, metavar="LOW:HIGH", help=f"bounds of {name}")
 
 

@@ -88,6 +88,8 @@ class Measured:
         found: dict[tuple[str, float, float, float], dict[int, float]] = {}
         with path.open() as lines:
             for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+                if row["decay_per"] != "own_rate":
+                    continue  # its values are of another unit
                 key = (row["model"], float(row["density"]), float(row["epochs"]), float(row["weight_decay"]))
                 found.setdefault(key, {})[int(row["seed"])] = float(row["validation_loss"])
         return cls(found)

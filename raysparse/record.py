@@ -16,7 +16,7 @@ import functools
 import math
 import numbers
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -141,6 +141,17 @@ def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{f.name}", kind
 
 
+def _items(kind: Any, value: Sequence[Any], path: str) -> Iterator[tuple[Any, Any, str]]:
+    """(type, item, path) of each item of a tuple: of any length (`tuple[int, ...]`) or a fixed
+    one.
+    """
+    kinds = get_args(kind)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    require(len(kinds) == len(value), path, value, f"{len(kinds)} items")
+    yield from ((inner, item, f"{path}[{n}]") for n, (inner, item) in enumerate(zip(kinds, value, strict=True)))
+
+
 def typed(kind: Any, value: Any, path: str) -> Any:
     """`value` as the type `kind` of a field; whole numbers become floats where floats are meant.
 
@@ -161,7 +172,7 @@ def typed(kind: Any, value: Any, path: str) -> Any:
         inner = [k for k in get_args(kind) if k is not type(None)]
         return None if value is None else typed(inner[0], value, path) if len(inner) == 1 else value
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(typed(get_args(kind)[0], item, f"{path}[{n}]") for n, item in enumerate(value))
+        return tuple(typed(inner, item, where) for inner, item, where in _items(kind, value, path))
     if isinstance(kind, type) and issubclass(kind, Record):
         require(isinstance(value, kind), path, value, f"a {kind.__name__}")
     return value
@@ -172,7 +183,7 @@ def _from_json(kind: Any, value: Any, path: str) -> Any:
     if get_origin(kind) in (Union, types.UnionType) and value is not None:
         kind = next(k for k in get_args(kind) if k is not type(None))
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_from_json(get_args(kind)[0], item, f"{path}[{n}]") for n, item in enumerate(value))
+        return tuple(_from_json(inner, item, where) for inner, item, where in _items(kind, value, path))
     if not (isinstance(kind, type) and issubclass(kind, Record)) or isinstance(value, Record) or value is None:
         return value
     try:

@@ -24,6 +24,7 @@ from analysis.fit.select import LADDER, density_class, lacking, levels, unsuited
 from analysis.laws import LAWS, Law
 
 STARTS = 16  # descents per hold-out fit: many fits, none of which is reported
+FRESH = 3  # ... and starts of each draw's refit beside the fit's minima
 SHARE = 0.2  # of the rows is held out by compute
 
 
@@ -120,7 +121,7 @@ def judge(
 ) -> Trial:
     """Fit to one table, judge on another."""
     fitted = fit(law, fitted_to, prior=prior, delta=delta, starts=STARTS, seed=seed)
-    sample = bootstrap(fitted, draws, seed)
+    sample = bootstrap(fitted, draws, seed, fresh=FRESH)
     predicted = fitted.predict(held_out.points)
     low, high = sample.predict_run(held_out.points)
     error = predicted - held_out.loss

@@ -41,6 +41,11 @@ class Cost:
                 f"positive, or a budget does not limit a run"
             )
 
+    @property
+    def words(self) -> str:
+        """For axes and sentences: `active FLOP`, `s`."""
+        return self.unit if self.unit == "s" else f"{self.name.removeprefix('flops_')} {self.unit}"
+
     def of(self, points: Points) -> Array:
         """Cost of each point, in `unit`."""
         return np.exp(

@@ -1,16 +1,17 @@
-"""Which trials to run next: those that shrink the uncertainty of the optimum most per FLOP.
+"""Which trials to run next: those that shrink the uncertainty of the answer most per FLOP.
 
-The bootstrap draws of a fit say how the answer (ln of the optimal density) and the loss of every
-candidate trial vary together. Treating that joint spread as Gaussian, running a candidate removes
-cov(answer, loss)^2 / (var(loss) + noise) of the answer's variance; trials are chosen greedily by
-that gain per cost, each conditioning the next (a replicate is a candidate chosen twice). It is a
-linear view of a curved law: run a batch, refit, design again.
+The bootstrap draws of a fit say how the answer and the loss of every candidate trial vary together.
+Treating that joint spread as Gaussian, running a candidate removes cov(answer, loss)^2 / (var(loss)
++ noise) of the answer's variance; trials are chosen greedily by that gain per cost, each
+conditioning the next (a replicate is a candidate chosen twice). An answer is one number (the
+optimal density, what sparsity gains, an exponent) or many (the losses of a target region, whose
+mean variance then counts). It is a linear view of a curved law: run a batch, refit, design again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +19,18 @@ import numpy as np
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.optimum import Box, search
 from analysis.data.points import Array, Points
+from analysis.data.table import Runs
 from analysis.fit.intervals import Draws
 from analysis.fit.starts import sequence
 
-Target = Literal["density", "advantage"]
+Aim = Literal["optimum", "saving", "exponent", "region"]
+AIMS: tuple[Aim, ...] = ("optimum", "saving", "exponent", "region")
+TARGETS = {
+    "density": "ln of the optimal density",
+    "advantage": "ln of dense over sparse loss, each at its best",
+    "exponent": "ln of a, N_opt ~ C^a",
+    "region": "ln loss of the target region",
+}
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,15 @@ class Design:
     """The chosen trials in order. rows: (k,) indices into the candidates. points: their
     coordinates.
 
-    target: what the design pins down: ln of the optimal density, or, where that is the same for
-    every draw (an edge of the box), the log-loss advantage of the sparse optimum over the dense
-    one. sd: (k + 1,) its expected standard deviation before and after each trial. cost: (k,) of
-    each trial, in `unit`.
+    target: what the design pins down, a key of `TARGETS`. value: its estimate (of a region: the
+    mean). sd: (k + 1,) its expected standard deviation (of a region: root mean square) before and
+    after each trial. cost: (k,) of each trial, in `unit`.
     """
 
     rows: Array
     points: Points
-    target: Target
+    target: str
+    value: float
     sd: Array
     cost: Array
     unit: str
@@ -78,80 +87,118 @@ def design(
     overhead: float = 0.0,
     replicates: int = 2,
     noise: float | None = None,
+    aim: Aim = "optimum",
+    region: Points | None = None,
 ) -> Design:
-    """Choose up to `trials` candidates. budget, unique, box: the optimum whose uncertainty is to
-    shrink.
+    """Choose up to `trials` candidates for an aim. budget, unique, box: the optimum whose
+    uncertainty is to shrink.
 
-    limit: total cost of the chosen trials. overhead: what every trial costs beside its own cost
-    (start-up, queueing, attention), in the same unit; without it many tiny trials are preferred to
-    one of middle size. replicates: how often one candidate may be chosen; a linear view would
-    repeat one cheap trial forever. noise: sd of log loss of one run (default: the fit's residual
-    sd). Fewer trials are returned once no candidate within the limit helps. Raises ValueError for
-    fewer than one trial, or if no draw has an optimum within the budget.
+    aim: "optimum" is the optimal density, or, where that is the same for every draw (an edge of the
+    box), what sparsity gains over dense; "saving" is always the latter; "exponent" is a of N_opt ~
+    C^a; "region" the losses at `region`. limit: total cost of the chosen trials. overhead: what
+    every trial costs beside its own cost (start-up, queueing, attention), in the same unit; without
+    it many tiny trials are preferred to one of middle size. replicates: how often one candidate may
+    be chosen; a linear view would repeat one cheap trial forever. noise: sd of log loss of one run
+    (default: the fit's residual sd). Fewer trials are returned once no candidate within the limit
+    helps.
+
+    Raises ValueError for fewer than one trial, an unknown aim, a region that is missing, an
+    exponent asked of a law that ties it, or if no draw has an optimum within the budget.
     """
-    if trials < 1:
-        raise ValueError(f"trials is {trials!r}; ask for at least one")
-    law = draws.fit.law
-    losses = law.log_loss(draws.theta, candidates)
-    target, answer = _answer(draws, budget, unique, box, cost)
-    known = np.isfinite(answer)
+    target, estimate, answers = _answers(draws, aim, region, budget, unique, box, cost)
+    known = np.asarray(np.isfinite(answers).all(axis=1))
     if known.sum() < 10:
         raise ValueError(
             f"only {int(known.sum())} of {len(known)} draws have an optimum at budget {budget:.3g}; "
             f"raise the budget or widen the box"
         )
-    covariance = np.cov(np.column_stack([losses[known], answer[known]]), rowvar=False)
-    variance = (draws.noise if noise is None else noise) ** 2
+    losses = draws.fit.law.log_loss(draws.theta[known], candidates)
     price = cost.of(candidates)
+    spread = draws.noise if noise is None else noise
+    rows, sd = choose_trials(losses, answers[known], spread, price + overhead, trials, limit, replicates)
+    return Design(rows, candidates.take(rows), target, estimate, sd, price[rows], cost.unit)
+
+
+def choose_trials(
+    losses: Array,
+    answers: Array,
+    noise: float,
+    price: Array,
+    trials: int,
+    limit: float | None = None,
+    replicates: int = 2,
+) -> tuple[Array, Array]:
+    """Rows chosen one after another by gain per price, and the answers' root mean square sd before
+    and after each.
+
+    losses: (b, m) ln loss of m candidates in b draws; answers: (b, t). Raises ValueError for fewer
+    than one trial.
+    """
+    if trials < 1:
+        raise ValueError(f"trials is {trials!r}; ask for at least one")
+    many = losses.shape[1]
+    joint = np.cov(np.column_stack([losses, answers]), rowvar=False)
     # Correlation by chance is about 1 / sqrt(draws); a gain below twice its square is taken for
     # nothing.
-    rows, sd = _greedy(
-        covariance,
-        variance,
-        price + overhead,
-        2.0 / known.sum(),
-        trials,
-        np.inf if limit is None else limit,
-        replicates,
-    )
-    return Design(rows, candidates.take(rows), target, sd, price[rows], cost.unit)
-
-
-def _greedy(
-    covariance: Array, variance: float, price: Array, floor: float, trials: int, limit: float, replicates: int
-) -> tuple[Array, Array]:
-    """Rows chosen one after another by gain per price, and the answer's sd before and after each.
-
-    covariance: (m + 1, m + 1) of m candidate losses and, last, the answer; every choice conditions
-    it.
-    """
+    floor, most = 2.0 / len(losses), np.inf if limit is None else limit
     chosen: list[int] = []
-    sds, spent = [float(np.sqrt(covariance[-1, -1]))], 0.0
+    sds, spent = [_spread(joint, many)], 0.0
     for _ in range(trials):
-        gain = covariance[-1, :-1] ** 2 / (covariance.diagonal()[:-1] + variance)
-        gain = np.maximum(gain - floor * covariance[-1, -1], 0.0) / price
-        gain[np.bincount(np.array(chosen, dtype=int), minlength=len(gain)) >= replicates] = 0.0
-        gain[spent + price > limit] = 0.0
+        own = joint.diagonal()
+        gain = joint[many:, :many] ** 2 / (own[:many] + noise**2) - floor * own[many:, None]
+        gain = np.maximum(gain, 0.0).sum(axis=0) / price
+        gain[np.bincount(np.array(chosen, dtype=int), minlength=many) >= replicates] = 0.0
+        gain[spent + price > most] = 0.0
         best = int(np.argmax(gain))
         if not gain[best] > 0:
             break
-        column = covariance[:, best]
-        covariance = covariance - np.outer(column, column) / (column[best] + variance)
+        column = joint[:, best]
+        joint = joint - np.outer(column, column) / (column[best] + noise**2)
         chosen.append(best)
         spent += float(price[best])
-        sds.append(float(np.sqrt(max(covariance[-1, -1], 0.0))))
+        sds.append(_spread(joint, many))
     return np.array(chosen, dtype=int), np.array(sds)
 
 
-def _answer(draws: Draws, budget: float, unique: float | None, box: Box, cost: Cost) -> tuple[Target, Array]:
-    """(k,) the answer of every draw, and what it is."""
-    law, theta = draws.fit.law, draws.theta
-    found = search(law, theta, box, budget, unique, cost)
-    density = np.log(found.density)
-    if not np.isfinite(density).any() or np.nanstd(density) > 1e-3 or box.density[1] < 1:
-        return "density", density
-    dense = search(law, theta, box.dense(), budget, unique, cost)
-    return "advantage", np.log(dense.loss / found.loss)
+def _spread(joint: Array, many: int) -> float:
+    """Root mean square sd of what follows the first `many` of a joint covariance."""
+    return float(np.sqrt(np.maximum(joint.diagonal()[many:], 0.0).mean()))
+
+
+def _answers(
+    draws: Draws, aim: Aim, region: Points | None, budget: float, unique: float | None, box: Box, cost: Cost
+) -> tuple[str, float, Array]:
+    """What is pinned down, its estimate, and (b, t) its values in every draw."""
+    fit = draws.fit
+    theta = np.concatenate([fit.theta[None], draws.theta])
+    if aim == "region":
+        if region is None:
+            raise ValueError("aim 'region' needs the points of a region; give a table of them")
+        values = fit.law.log_loss(theta, region)
+        return "region", float(values[0].mean()), values[1:]
+    if aim == "exponent":
+        if fit.law.tied:
+            raise ValueError(f"law {fit.law.name!r} ties alpha and beta, so that a is .5; choose an untied law")
+        alpha, beta = (theta[:, [fit.law.names.index(name)]] for name in ("alpha", "beta"))
+        values = np.log(beta / (alpha + beta))
+        return "exponent", float(np.exp(values[0, 0])), values[1:]
+    if aim not in AIMS:
+        raise ValueError(f"aim is {aim!r}; expected one of {', '.join(AIMS)}")
+    found = search(fit.law, theta, box, budget, unique, cost)
+    density = np.log(found.density[:, None])
+    if aim == "optimum" and np.isfinite(density).any() and (np.nanstd(density) > 1e-3 or box.density[1] < 1):
+        return "density", float(found.density[0]), density[1:]
+    dense = search(fit.law, theta, box.dense(), budget, unique, cost)
+    sparse = found if aim == "optimum" else search(fit.law, theta, _sparser(box, fit.runs), budget, unique, cost)
+    gained = np.log(dense.loss / sparse.loss)[:, None]
+    return "advantage", float(gained[0, 0]), gained[1:]
+
+
+def _sparser(box: Box, runs: Runs) -> Box:
+    """The box without what is denser than the densest sparse run."""
+    below = runs.points.density[runs.points.density < 1]
+    most = min(box.density[1], float(below.max())) if len(below) else box.density[1]
+    return replace(box, density=(min(box.density[0], most), most))
 
 
 def candidates_in(

@@ -26,7 +26,7 @@ COARSE = (33, 49, 1)  # density x tokens x size cells of the first grid where si
 CUBE = (13, 17, 9)  # ... and where it is free
 BASINS = 3  # local minima of the coarse grid that are refined
 FINE = {1: 7, 9: 3}  # refinement cells per side, by cells of size
-LEVELS = {1: 16, 9: 10}  # how often the window halves
+LEVELS = {1: 16, 9: 8}  # how often the window halves
 CHUNK = 64  # parameter vectors searched together
 EDGE = 0.01  # in ln units: nearer than this to a bound counts as on it
 
@@ -148,7 +148,8 @@ class _Search:
     ):
         self.law, self.theta, self.box, self.cost = law, theta, box, cost
         self.spend, self.tokens, self.unique = spend[:, None], tokens, unique
-        self.cells = COARSE if law.grows else CUBE
+        free = COARSE if law.grows else CUBE
+        self.cells = free if box.density[0] < box.density[1] else (1, *free[1:])
 
     def run(self) -> Optimum:
         rows = np.arange(len(self.theta))
@@ -156,9 +157,8 @@ class _Search:
         width = 1.5 / np.maximum(np.array(self.cells) - 1, 1)
         best = np.full(len(owner), np.inf)
         offsets = np.linspace(-1, 1, FINE[self.cells[2]])
-        steps = np.stack(
-            [axis.ravel() for axis in np.meshgrid(offsets, offsets, offsets if self.cells[2] > 1 else [0.0])]
-        )
+        sides = [offsets if cells > 1 else np.zeros(1) for cells in self.cells]
+        steps = np.stack([axis.ravel() for axis in np.meshgrid(*sides)])
         for _ in range(LEVELS[self.cells[2]]):
             tried = np.clip(at[:, :, None] + width[:, None] * steps, 0, 1)  # (k, 3, cells)
             loss = self._log_loss(owner, *tried.transpose(1, 0, 2))

@@ -19,7 +19,8 @@ from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.ensemble import Ensemble
 from analysis.answer.optimum import Box, Optimum, Predictor, flags, search
 from analysis.answer.savings import Affordable, affordable
-from analysis.data.points import Array
+from analysis.answer.warnings import of_difference, of_distance
+from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.intervals import Draws
 from analysis.fit.joint import Fit
@@ -56,12 +57,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A run of the table within the budget: id, N, density, epochs, loss (nats per token), cost."""
+    """A run of the table within the budget: id, N, density, epochs, trained tokens, loss (nats per
+    token), cost.
+    """
 
     row: str
     active: float
     density: float
     epochs: float
+    tokens: float
     loss: float
     cost: float
 
@@ -81,9 +85,10 @@ class Equal:
 class Recommendation:
     """The best run that costs at most the budget at one U, and why to be careful.
 
-    loss: expected, of this run. cost: what it costs. saving: see `savings`; `shown` says whether
-    its interval leaves out 1. by_density: the least loss at each density that was trained. rows:
-    the best measured runs within the budget, best first. cheaper: an equal for less. law_loss: what
+    loss: expected, of this run. tokens: that it is trained on. cost: what it costs. saving: see
+    `savings`; `shown` says whether its interval leaves out 1. by_density: the least loss at each
+    density that was trained. rows: the best measured runs within the budget, best first. cheaper:
+    an equal for less. law_loss: what
     the one law that the report explains says of the answer; differs from `loss` for an ensemble.
     """
 
@@ -97,6 +102,7 @@ class Recommendation:
     saving: Interval
     by_density: tuple[tuple[float, float], ...]
     flags: tuple[str, ...]
+    tokens: float
     cost: float
     rows: tuple[MeasuredRow, ...]
     cheaper: Equal | None
@@ -154,15 +160,26 @@ def recommend(
         Interval.of(grid.saving(), drawn),
         by_density,
         found,
+        float(here.tokens[0]),
         float(cost.of(here)[0]),
         rows,
         _cheaper(grid, float(best.loss[0])),
         float(fitted.predict(here)[0]),
     )
+    return replace(item, flags=(*found, *_warnings(item, runs, here, fitted if laws else None)))
+
+
+def _warnings(item: Recommendation, runs: Runs, here: Points, alone: Fit | None) -> tuple[str, ...]:
+    """What to know of the answer beside its edges. alone: the law that is explained, where others
+    answer with it.
+    """
+    said = of_distance(runs, here)
+    if alone is not None:
+        said += of_difference(item.loss.value, item.law_loss, alone.law.name)
     if item.beaten:
-        said = f"{rows[0].row} measured {rows[0].loss:.4f}, below the {item.loss.value:.4f} predicted for this run"
-        item = replace(item, flags=(*found, said))
-    return item
+        row = item.rows[0]
+        said += (f"{row.row} measured {row.loss:.4f}, below the {item.loss.value:.4f} predicted for this run",)
+    return said
 
 
 def _none(
@@ -172,7 +189,21 @@ def _none(
     nothing = Interval.of(best.loss, drawn)
     baseline = Interval.of(dense.loss, drawn)
     return Recommendation(
-        budget, unique, nothing, nothing, nothing, nothing, baseline, nothing, (), found, np.nan, (), None, np.nan
+        budget,
+        unique,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        baseline,
+        nothing,
+        (),
+        found,
+        np.nan,
+        np.nan,
+        (),
+        None,
+        np.nan,
     )
 
 
@@ -194,6 +225,7 @@ def _rows(runs: Runs, budget: float, unique: float | None, cost: Cost) -> tuple[
             float(points.active[row]),
             float(points.density[row]),
             float(points.epochs[row]),
+            float(points.tokens[row]),
             float(runs.loss[row]),
             float(spent[row]),
         )
@@ -220,30 +252,6 @@ def _at_density(
 ) -> float:
     fixed = replace(box, density=(density, density))
     return float(search(predictor, theta, fixed, budget, unique, cost).loss[0])
-
-
-def compute_to_match(
-    law: Predictor,
-    theta: Array,
-    loss: Array,
-    box: Box,
-    budget: float,
-    unique: float | None,
-    cost: Cost = ACTIVE,
-    reach: float = 1e4,
-) -> Array:
-    """(b,) budget / C', where C' is the least compute whose optimum reaches `loss` (b,); at most
-    `reach`.
-
-    By bisection in ln C'; 1 where nothing cheaper does, NaN where the loss is unknown.
-    """
-    low, high = np.zeros(len(theta)), np.full(len(theta), np.log(reach))
-    for _ in range(16):
-        middle = 0.5 * (low + high)
-        found = search(law, theta, box, budget / np.exp(middle), unique, cost).loss
-        enough = np.where(np.isfinite(found), found, np.inf) <= loss * (1 + 1e-9)
-        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
-    return np.where(np.isfinite(loss), np.exp(low), np.nan)
 
 
 def few(values: Array, most: int = MOST) -> Array:

@@ -16,39 +16,43 @@ import numpy as np
 
 from analysis.answer.compare import Comparison, compare
 from analysis.answer.costs import ACTIVE, Cost
+from analysis.answer.design import Design, candidates_in, design
 from analysis.answer.ensemble import Ensemble, ensemble
-from analysis.answer.exponent import Exponent, exponent
+from analysis.answer.fresh import Fresh, fresh
+from analysis.answer.marks import Mark, marks_of
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import MOST, Recommendation, few, recommend
+from analysis.answer.warnings import of_fit, of_laws
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
-from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import Draws, bootstrap
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
 from analysis.fit.select import MULTI, Candidate, candidates, levels, nearest_law, pick
 from analysis.laws import Law
 from raysparse.units import count
 
-CURVE = 25  # budgets along the optimal-sparsity curve
+CURVE = 17  # budgets along the optimal-sparsity curve
 BEYOND = 4.0  # the curve ends at this multiple of the largest run's cost
-CURVE_DRAWS = 80  # draws that the bands of the curve use
+CURVE_DRAWS = 60  # draws that the bands of the curve use
 ENSEMBLE_DRAWS = 100  # draws of every law of the ensemble
-HOLD_OUT_DRAWS = 40  # draws behind the coverage of held-out runs
+HELD_OUT = 5  # laws of least cross-validated error that hold-outs judge
+HOLD_OUT_DRAWS = 30  # draws behind the coverage of held-out runs
 SHOWN = 5000  # rows that pictures show at most
-CONVERGED = 0.95  # a smaller share of draws is said aloud
 CLEARLY = 0.9  # hold-outs contradict the choice if another law's error is below this share of its own
-FEW = 30  # fewer runs than this is said aloud
+TRIALS = 12  # that are proposed to tell dense from sparse, at most ...
+CANDIDATES = 200  # ... out of this many
 STUDY_DELTA = 1e-2  # near the noise between seeds: a fifth narrower intervals than the published 1e-3, same coverage
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Optima at one U along budgets: (m,) budgets, (draws + 1, m) densities and epochs, the fit's
-    own first. unique: None where tokens are always fresh.
+    """Optima at one U along budgets: (m,) budgets, (draws + 1, m) sizes, densities and epochs, the
+    fit's own first. unique: None where tokens are always fresh.
     """
 
     unique: float | None
     budgets: Array
+    active: Array
     density: Array
     epochs: Array
 
@@ -62,8 +66,9 @@ class Curve:
 class Study:
     """Everything the report shows. fit, draws and recommendations are absent if the table carries
     no law. laws: the ensemble that gives the answers; None where a law was asked for by name, or
-    the table is large, and `fit` gives them. fit: the law that is explained. exponent: of the best
-    size with compute, for a table of one epoch.
+    the table is large, and `fit` gives them. fit: the law that is explained. fresh: the best size
+    and tokens along compute, for a table of one epoch. marks: what pictures show beside the rows.
+    settle: trials that would tell dense from sparse, where no difference is shown.
     """
 
     runs: Runs
@@ -75,11 +80,13 @@ class Study:
     budgets: tuple[float, ...]
     recommendations: tuple[Recommendation, ...]
     curves: tuple[Curve, ...]
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
     rmse: float = float("nan")
     comparison: Comparison | None = None
     laws: Ensemble | None = None
-    exponent: Exponent | None = None
+    fresh: Fresh | None = None
+    marks: tuple[Mark, ...] = ()
+    settle: Design | None = None
 
     @cached_property
     def shown(self) -> Runs:
@@ -134,9 +141,9 @@ def analyse(
         for budget in wanted or (float(spent[_over(runs, unique)].max()),)
     )
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
-    comparison = _hold_outs(runs, tried, delta, seed) if chosen else None
+    comparison = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS)) if chosen else None
     rmse = chosen.rmse if chosen else fitted.rmse
-    cautions = _cautions(runs, fitted, draws, comparison) + _too_close(recommendations, rmse) + _of_laws(laws)
+    said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
     return Study(
         runs,
         cost,
@@ -147,11 +154,13 @@ def analyse(
         wanted,
         recommendations,
         curves,
-        cautions,
+        of_fit(runs, fitted, draws) + said,
         rmse,
         comparison,
         laws,
-        exponent(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
+        fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
+        marks_of(recommendations),
+        _settle(fitted, draws, recommendations, box, cost),
     )
 
 
@@ -172,7 +181,8 @@ def _curve(fitted: Fit, draws: Draws, unique: float | None, box: Box, cost: Cost
     theta = np.concatenate([fitted.theta[None], draws.theta[:CURVE_DRAWS]])
     budgets = np.geomspace(spent.min(), spent.max() * BEYOND, CURVE)
     found = search(fitted.law, np.repeat(theta, CURVE, axis=0), box, np.tile(budgets, len(theta)), unique, cost)
-    return Curve(unique, budgets, found.density.reshape(len(theta), CURVE), found.epochs.reshape(len(theta), CURVE))
+    shape = (len(theta), CURVE)
+    return Curve(unique, budgets, *(values.reshape(shape) for values in (found.active, found.density, found.epochs)))
 
 
 def _uniques(runs: Runs) -> tuple[float | None, ...]:
@@ -206,11 +216,12 @@ def _point(points: Points, row: int) -> str:
     return f"N = {points.active[row]:.3g}, {points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens"
 
 
-def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int) -> Comparison:
-    """How the laws that were tried extrapolate; on a sample of a large table."""
+def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int, draws: int) -> Comparison:
+    """How the laws of least cross-validated error extrapolate; on a sample of a large table."""
     if len(runs) > LARGE:
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
-    return compare(runs, [c.law for c in tried if c.fit is not None], delta=delta, draws=HOLD_OUT_DRAWS, seed=seed)
+    able = sorted((c for c in tried if c.fit is not None), key=lambda candidate: candidate.rmse)
+    return compare(runs, [c.law for c in able[:HELD_OUT]], delta=delta, draws=draws, seed=seed)
 
 
 def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:
@@ -225,35 +236,23 @@ def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tupl
     )
 
 
-def _of_laws(laws: Ensemble | None) -> tuple[str, ...]:
-    """Outliers by name, and draws that did not converge."""
-    if laws is None:
-        return ()
-    found = [
-        f"{laws.runs.ids[row]} is far from every law (loss {laws.runs.loss[row]:.4f}): an outlier, it weighs nothing"
-        for row in np.flatnonzero(laws.bad)
-    ]
-    if laws.converged < CONVERGED:
-        found.append(f"only {100 * laws.converged:.0f} % of the draws of a law converged: intervals may be narrow")
-    return tuple(found)
-
-
-def _cautions(runs: Runs, fitted: Fit, draws: Draws, comparison: Comparison | None) -> tuple[str, ...]:
-    """What a reader must know before trusting the numbers."""
-    found = []
-    rows, free = len(runs), len(fitted.law.names)
-    if rows < max(FEW, 4 * free):
-        found.append(f"few rows: {rows} runs for {free} parameters")
-    if len(np.unique(runs.group)) == rows:
-        found.append("no replicates: noise between seeds is unknown, and is taken from the residuals")
-    if not fitted.r2 > 0.5:
-        found.append(
-            f"the law explains {100 * fitted.r2:.0f} % of the variance of the loss: do not act on it"
-            if np.isfinite(fitted.r2)
-            else "every loss is the same: there is nothing to learn from"
-        )
+def _hold_out_warning(fitted: Fit, comparison: Comparison | None) -> tuple[str, ...]:
     scores = comparison.scores if comparison is not None else {}
     if comparison and comparison.chosen and scores[comparison.chosen] < CLEARLY * scores.get(fitted.law.name, np.inf):
-        found.append(f"beyond its rows the chosen law is not the best: {comparison.why}")
-    found += fit_flags(fitted, draws)
-    return tuple(found)
+        return (f"beyond its rows the chosen law is not the best: {comparison.why}",)
+    return ()
+
+
+def _settle(
+    fitted: Fit, draws: Draws, recommendations: tuple[Recommendation, ...], box: Box, cost: Cost
+) -> Design | None:
+    """The trials that would tell dense from sparse where the last answer does not."""
+    last = recommendations[-1]
+    if last.shown or not np.isfinite(last.saving.value):  # shown, or nothing to compare
+        return None
+    uniques = [last.unique] if last.unique is not None else np.unique(fitted.runs.points.unique).tolist()
+    options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
+    try:
+        return design(draws, options, TRIALS, budget=last.budget, unique=last.unique, box=box, cost=cost, aim="saving")
+    except ValueError:  # too few draws have both a dense and a sparse optimum within the budget
+        return None

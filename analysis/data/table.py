@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.data.arrow import codes, floats, load, text
-from analysis.data.columns import COUNTS, MIXTURES, SPARSE_MIXTURES, nearest, resolve
+from analysis.data.columns import COUNTS, DEFAULTS, MIXTURES, SPARSE_MIXTURES, nearest, resolve
 from analysis.data.points import Array, Points
 from analysis.data.settings import Experiment, duplicates, groups_of, settings_of, unexplained
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COORDINATES = ("active", "density", "unique", "tokens")
+UNMEASURED = "loss of nothing"  # name of the column that stands for losses not yet measured
 EXTRAS = ("flops_active", "flops_executed", "seconds")
 
 
@@ -124,6 +125,7 @@ def read_table(
     count: str = "active_non_embedding",
     method: str | None = None,
     settings: Sequence[str] = (),
+    loss: bool = True,
 ) -> Runs:
     """Read a sweep's results, or any CSV or Parquet, into `Runs`.
 
@@ -131,12 +133,15 @@ def read_table(
     `columns.DEFAULTS`. count: which parameter count is N (a key of `columns.COUNTS`) for tables
     that store counts by kind. method: the sparse method to keep beside the dense rows; None keeps
     the most frequent one. settings: columns of a foreign table that are settings beside the known
-    names (`columns.SETTING_COLUMNS`); a sweep's own table says for itself.
+    names (`columns.SETTING_COLUMNS`); a sweep's own table says for itself. loss: False for points
+    that were not trained (candidates, a target region): every loss is then 1.
 
     Raises ValueError for an unreadable source or wrong column names, NoUsableRowError (a
     ValueError) if no row is usable.
     """
     table = load(source)
+    if not loss:
+        table, columns = _unmeasured(table), {**(columns or {}), "loss": UNMEASURED}
     roles = resolve(table.column_names, columns or {})
     notes: list[str] = []
     active, counted = _active(table, roles, count, columns or {})
@@ -172,6 +177,14 @@ def read_table(
         tuple(notes),
         found,
     )
+
+
+def _unmeasured(table: pa.Table) -> pa.Table:
+    """The table with a loss of 1 in every row, and nothing that says whether a row was trained."""
+    import pyarrow as pa
+
+    kept = table.select([name for name in table.column_names if name not in DEFAULTS["status"]])
+    return kept.append_column(UNMEASURED, pa.array(np.ones(table.num_rows)))
 
 
 def _keys(coordinates: Mapping[str, Array]) -> Array:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis.data.points import Array, Points
 from analysis.fit.joint import LARGE, Fit, Minimum
-from analysis.fit.refit import refit, starting_points
+from analysis.fit.refit import FRESH, refit, starting_points
 from analysis.fit.solver import minimise
 
 Scheme = Literal["pairs", "smooth"]
@@ -75,9 +75,9 @@ class Draws:
         """(n,) limits of the loss of one new run: the law's uncertainty and one run's noise
         together.
         """
-        generator = np.random.default_rng(seed)
         expected = self.fit.law.log_loss(self.theta, points)
-        noise = generator.choice(self._centred_residuals, size=expected.shape)
+        even = (np.random.default_rng(seed).permutation(len(expected)) + 0.5) / len(expected)
+        noise = np.quantile(self._centred_residuals, even)[:, None]
         low, high = self.interval(expected + noise, np.log(self.fit.predict(points)), level)
         return np.exp(low), np.exp(high)
 
@@ -115,8 +115,9 @@ def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
     return low, high
 
 
-def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs") -> Draws:
-    """Refit `draws` resampled tables. Deterministic given the seed.
+def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs", fresh: int = FRESH) -> Draws:
+    """Refit `draws` resampled tables, each from the fit's minima and `fresh` other starts.
+    Deterministic given the seed.
 
     Raises ValueError for fewer than 2 draws or an unknown scheme.
     """
@@ -125,13 +126,13 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
     if scheme not in ("pairs", "smooth"):
         raise ValueError(f"scheme is {scheme!r}; expected 'pairs' or 'smooth'")
     if len(fit.runs) > LARGE:
-        return _subsampled(fit, draws, seed, scheme)
+        return _subsampled(fit, draws, seed, scheme, fresh)
     weights = resample(fit.runs.group, draws, np.random.default_rng(seed), scheme)
-    solution = refit(fit.problem, starting_points(fit), weights)
+    solution = refit(fit.problem, starting_points(fit, fresh), weights)
     return Draws(fit, fit.problem.full(solution.free), scheme, float(solution.converged.mean()))
 
 
-def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
+def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int) -> Draws:
     """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m /
     n).
     """
@@ -140,7 +141,7 @@ def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme) -> Draws:
     solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta)
     centre = small.problem.full(solution.free)[0]
     small = replace(small, theta=centre, minima=(Minimum(centre, float(solution.objective[0])),))
-    drawn = bootstrap(small, draws, seed, scheme)
+    drawn = bootstrap(small, draws, seed, scheme, fresh)
     shrunk = (drawn.theta - centre) * np.sqrt(SUBSAMPLE / len(fit.runs))
     return Draws(fit, fit.theta + shrunk, scheme, drawn.converged)
 

@@ -35,6 +35,9 @@ LADDER = (
     "sparse_small_overfit",
     "sparse_small_overfit_linear",
     "sparse_small_coupled",
+    "sparse_bounded",
+    "sparse_one_epoch_untied",
+    "sparse_one_epoch",
     "sparse_single_epoch_coupled",
     "sparse_single_epoch",
     "data_constrained_coupled",
@@ -42,6 +45,8 @@ LADDER = (
     "data_constrained",
     "repeated_overfit_linear",
     "repeated",
+    "bounded",
+    "bounded_one_epoch",
     "chinchilla_coupled",
     "chinchilla",
     "chinchilla_tied",
@@ -87,6 +92,9 @@ def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
         needs.append((levels(points.density[multi & sparse]), saturation.levels, "sparse densities with repeated data"))
         if saturation.unique:
             needs.append((levels(points.unique[multi]), 3, "unique-token budgets with repeated data"))
+    if law.penalty == "crowded":
+        needs.append((levels(points.unique), 2, "unique-token budgets"))
+        needs.append((levels(points.epochs), 2, "epoch counts"))
     return tuple(f"{need} {what} needed, {have} there" for have, need, what in needs if have < need)
 
 
@@ -113,7 +121,7 @@ def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
     found = []
     if levels(runs.points.density) > 1 and not law.factor.parameters:
         found.append("ignores density, which varies in this table")
-    if (runs.points.epochs > MULTI).any() and law.saturation is None:
+    if (runs.points.epochs > MULTI).any() and not law.repeats:
         found.append("ignores repetition, which this table has")
     return tuple(found)
 

@@ -43,8 +43,8 @@ def guesses(problem: Problem, count: int, seed: int = 0) -> Array:
     columns = {name: law.names.index(name) for name in LINEAR if name in law.names}
     if "ln_A" not in problem.fixed and "ln_B" not in problem.fixed:
         _place_feedable(vectors, columns, problem, 6.0 * unit[:, -1] - 3.0)
-    if law.coupled:
-        _solve_coupled(vectors, columns, problem, unit[:, -1])
+    if law.coupled or law.bounded:
+        _solve_inner(vectors, columns, problem, unit[:, -1])
     else:
         _solve(vectors, columns, problem)
     return np.clip(np.where(np.isfinite(vectors), vectors, 0.0)[:, problem.free], problem.low, problem.high)
@@ -63,16 +63,24 @@ def _solve(vectors: Array, columns: dict[str, int], problem: Problem) -> None:
             vectors[:, columns[name]] += np.log(scale)
 
 
-def _solve_coupled(vectors: Array, columns: dict[str, int], problem: Problem, unit: Array) -> None:
-    """Set E to a share of the least loss, and A and B so that their sum is (L - E)^(1/c)."""
+def _solve_inner(vectors: Array, columns: dict[str, int], problem: Problem, unit: Array) -> None:
+    """Set E to a share of the least loss, and the other linear parameters so that the inner sum is
+    what gives L: (L - E)^(1/c) of a coupled law, y / (1 - y) of a bounded one, y = (L - E) / G.
+    """
     law, loss = problem.law, np.exp(problem.log_loss)
     if "ln_E" not in problem.fixed:
         vectors[:, columns["ln_E"]] = np.log(loss.min() * (0.1 + 0.88 * unit))
     floor = np.exp(vectors[:, columns["ln_E"], None])
-    target = np.maximum(loss - floor, 1e-3 * loss) ** (1.0 / vectors[:, law.names.index("c"), None])
+    above = np.maximum(loss - floor, 1e-3 * loss)
+    if law.coupled:
+        target = above ** (1.0 / vectors[:, law.names.index("c"), None])
+    else:
+        share = np.minimum(above / np.exp(vectors[:, law.names.index("ln_G"), None]), 0.95)
+        target = share / (1.0 - share)
     terms = law.terms(vectors, problem.points)
-    solved = [name for name in ("ln_A", "ln_B") if name not in problem.fixed]
-    rest = sum((terms[name] for name in ("ln_A", "ln_B") if name not in solved), np.zeros_like(target))
+    inner = [name for name in columns if name != "ln_E"]
+    solved = [name for name in inner if name not in problem.fixed]
+    rest = sum((terms[name] for name in inner if name not in solved), np.zeros_like(target))
     scales = _positive_least_squares([terms[name] / target for name in solved], 1.0 - rest / target)
     for name, scale in zip(solved, scales, strict=True):
         vectors[:, columns[name]] += np.log(scale)

@@ -1,11 +1,10 @@
-"""One law family: L = E + A F(d) / N_eff^alpha + B / D_eff^beta (+ penalty), as a choice of four
-parts.
+"""One law family: L = E + A F(d) / N_eff^alpha + B / D_eff^beta (+ penalty), as a choice of parts.
 
 Chinchilla, the data-constrained law, the published sparse law and our extensions differ only in
-their density factor, their saturation, whether alpha = beta, and whether over-fitting is charged.
-So there is one `Law`, one evaluation and one analytic gradient, batched over parameter vectors, and
-the named laws (`laws.named`) are choices. Predictions are logarithms inside, because the fit
-compares logarithms. Fitting is not done here.
+their density factor, their saturation, whether alpha = beta, how the terms add up to a loss, and
+whether over-fitting is charged. So there is one `Law`, one evaluation and one analytic gradient,
+batched over parameter vectors, and the named laws (`laws.named`) are choices. Predictions are
+logarithms inside, because the fit compares logarithms. Fitting is not done here.
 
 Letters: b parameter vectors, p parameters, n points.
 """
@@ -34,7 +33,18 @@ COUPLING = Parameter("c", 0.1, 6.0, (0.4, 1.6), "1", "power of the sum of parame
 _LN_K = Parameter("ln_K", -40.0, 10.0, (-12.0, -1.0), "ln nats", "size of the over-fitting penalty")
 _Q = Parameter("q", 0.2, 5.0, (0.5, 2.0), "1", "power of repetitions in the penalty")
 _R = Parameter("r", -1.0, 3.0, (-0.2, 1.0), "1", "power of N / U in the penalty")
-PENALTIES: dict[str, tuple[Parameter, ...]] = {"none": (), "linear": (_LN_K, _R), "power": (_LN_K, _Q, _R)}
+_CROWD = (
+    Parameter("ln_K", -60.0, 40.0, (-12.0, 6.0), "ln 1", "size of the over-fitting term"),
+    Parameter("gamma", 0.0, 3.0, (0.1, 1.2), "1", "power of N in the over-fitting term"),
+    Parameter("zeta", 0.0, 3.0, (0.1, 1.2), "1", "power of 1 / U in the over-fitting term"),
+)
+GAP = Parameter("ln_G", 0.0, 3.5, (0.7, 2.7), "ln nats", "loss of a model that learnt nothing, above E")
+PENALTIES: dict[str, tuple[Parameter, ...]] = {
+    "none": (),
+    "linear": (_LN_K, _R),
+    "power": (_LN_K, _Q, _R),
+    "crowded": _CROWD,
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,10 @@ class Law:
     name, about: for people. factor: F(d). saturation: R*; None means that repetition and excess do
     not matter (Chinchilla). tied: alpha = beta. penalty: adds K R_D^q (N/U)^r, R_D = max(D/U - 1,
     0), which can make loss rise with epochs, as the published form cannot; "linear" holds q at 1,
-    for tables with few epoch counts. coupled: the sum of both terms is raised to a power c, so that
-    a lack of parameters and of data need not add.
+    for tables with few epoch counts; "crowded" adds K N^gamma / U^zeta to the terms themselves.
+    coupled: the sum of the terms is raised to a power c, so that a lack of parameters and of data
+    need not add. bounded: a sum h of the terms costs G h / (1 + h), so that no model is worse than
+    E + G (arXiv 2605.09189, with "crowded").
     """
 
     name: str
@@ -53,13 +65,15 @@ class Law:
     factor: DensityFactor = field(default_factory=NoFactor)
     saturation: Saturation | None = None
     tied: bool = True
-    penalty: Literal["none", "linear", "power"] = "none"
+    penalty: Literal["none", "linear", "power", "crowded"] = "none"
     coupled: bool = False
+    bounded: bool = False
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         exponents = (ALPHA,) if self.tied else (ALPHA, BETA)
         exponents = (*exponents, COUPLING) if self.coupled else exponents
+        exponents = (*exponents, GAP) if self.bounded else exponents
         repeated = self.saturation.parameters if self.saturation else ()
         return (LN_A, LN_B, LN_E, *exponents, *self.factor.parameters, *repeated, *PENALTIES[self.penalty])
 
@@ -73,9 +87,17 @@ class Law:
         n, d = ("N_eff", "D_eff") if self.saturation else ("N", "D")
         if self.saturation and not self.saturation.excess:
             n = "N"
-        tail = {"none": "", "linear": " + K R_D (N/U)^r", "power": " + K R_D^q (N/U)^r"}[self.penalty]
+        tail = {"linear": " + K R_D (N/U)^r", "power": " + K R_D^q (N/U)^r"}.get(self.penalty, "")
         body = f"{capacity} / {n}^alpha + B / {d}^{'alpha' if self.tied else 'beta'}"
+        body += " + K N^gamma / U^zeta" if self.penalty == "crowded" else ""
+        if self.bounded:
+            return f"L = E + G h / (1 + h){tail}, h = {body}"
         return f"L = E + {f'({body})^c' if self.coupled else body}{tail}"
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the law tells fresh tokens from repeated ones."""
+        return self.saturation is not None or self.penalty != "none"
 
     @property
     def grows(self) -> bool:
@@ -109,8 +131,8 @@ class Law:
         return self._evaluate(theta, points, gradient=True)
 
     def terms(self, theta: Array, points: Points) -> dict[str, Array]:
-        """The (b, n) summands of L (of a coupled law: those of its inner sum, and E), under the
-        name of the parameter each is proportional to: ln_A, ln_B, ln_E, ...
+        """The (b, n) summands of L (of a coupled or bounded law: those of its inner sum, and E),
+        under the name of the parameter each is proportional to: ln_A, ln_B, ln_E, ...
         """
         split = self._split(theta)
         alpha = split["alpha"]
@@ -123,7 +145,7 @@ class Law:
             "ln_E": np.exp(split["ln_E"]),
         }
         if self.penalty != "none":
-            terms["ln_K"] = _penalty(split, points)[0]
+            terms["ln_K"] = self._charge(split, points)[0]
         shape = (len(theta), points.shape[-1])
         return {name: np.broadcast_to(term, shape) for name, term in terms.items()}
 
@@ -173,40 +195,55 @@ class Law:
         capacity = np.exp(split["ln_A"] + log_factor - alpha * size.log_value)
         tokens = np.exp(split["ln_B"] - beta * data.log_value)
         floor = np.exp(split["ln_E"])
-        inner = capacity + tokens
-        reducible = inner ** split["c"] if self.coupled else inner
-        total = floor + reducible
-        penalty = None
-        if self.penalty != "none":
-            penalty, penalty_gradient = _penalty(split, points)
-            total = total + penalty
+        charge, charge_gradient = self._charge(split, points)
+        crowded = self.penalty == "crowded"
+        inner = capacity + tokens + charge if crowded else capacity + tokens
+        reducible, slope, own = self._reducible(split, inner)
+        total = floor + reducible if crowded else floor + reducible + charge
         log_loss = np.log(total)
         if not gradient:
             return log_loss, np.empty((0, 0, 0))
         # Shares of the loss: every derivative of ln L is a share times the derivative of a
         # logarithm.
-        share_n, share_d = capacity / total, tokens / total
-        if self.coupled:
-            share_n, share_d = (share * (split["c"] * reducible / inner) for share in (share_n, share_d))
+        share_n, share_d = slope * capacity / total, slope * tokens / total
         moved = share_n * size.to_feedable  # how much of the parameter term moves with N_opt
         rows: dict[str, Array] = {"ln_E": floor / total, "ln_A": share_n - moved, "ln_B": share_d + moved}
         log_unique = np.minimum(points.log_unique, points.log_tokens)
         alpha_row = -share_n * size.log_value - moved * (1.0 / alpha - size.log_feedable)
         beta_row = -share_d * data.log_value - moved * (log_unique - 1.0 / beta)
         rows |= {"alpha": alpha_row + beta_row} if self.tied else {"alpha": alpha_row, "beta": beta_row}
-        if self.coupled:
-            rows["c"] = reducible / total * np.log(inner)
-        rows |= {name: rows["ln_A"] * slope for name, slope in factor_gradient.items()}
-        for name, slope in size.scale_gradient.items():
-            rows[name] = -alpha * share_n * size.to_scale * slope
-        for name, slope in data.scale_gradient.items():
-            rows[name] = -beta * share_d * data.to_scale * slope
-        if penalty is not None:
-            rows |= {name: penalty / total * slope for name, slope in penalty_gradient.items() if name in split}
+        rows |= {name: moved_by / total for name, moved_by in own.items()}
+        rows |= {name: rows["ln_A"] * change for name, change in factor_gradient.items()}
+        for name, change in size.scale_gradient.items():
+            rows[name] = -alpha * share_n * size.to_scale * change
+        for name, change in data.scale_gradient.items():
+            rows[name] = -beta * share_d * data.to_scale * change
+        share_k = charge / total * (slope if crowded else 1.0)
+        rows |= {name: share_k * change for name, change in charge_gradient.items() if name in split}
         jacobian = np.empty((len(theta), len(self.names), len(points)))
         for column, name in enumerate(self.names):
             jacobian[:, column] = rows[name]
         return log_loss, jacobian
+
+    def _reducible(self, split: Theta, inner: Array) -> tuple[Array, Array | float, dict[str, Array]]:
+        """What the sum of the terms costs, nats; its derivative by the sum, and by parameters of
+        its own.
+        """
+        if self.coupled:
+            value = inner ** split["c"]
+            return value, split["c"] * value / inner, {"c": value * np.log(inner)}
+        if self.bounded:
+            value = np.exp(split["ln_G"]) * inner / (1.0 + inner)
+            return value, value / inner / (1.0 + inner), {"ln_G": value}
+        return inner, 1.0, {}
+
+    def _charge(self, split: Theta, points: Points) -> tuple[Array | float, dict[str, Array]]:
+        """What over-fitting costs (of a crowded law: adds to the sum), and the derivatives of its
+        logarithm.
+        """
+        if self.penalty == "none":
+            return 0.0, {}
+        return _crowding(split, points) if self.penalty == "crowded" else _penalty(split, points)
 
     def _effective(self, split: Theta, beta: Array, log_factor: Array, points: Points) -> tuple[_Effective, _Effective]:
         """N_eff and D_eff with what the gradient needs."""
@@ -239,6 +276,14 @@ class _Effective:
     scale_gradient: Mapping[str, Array] = field(default_factory=dict)
     to_feedable: Array | float = 0.0
     log_feedable: Array | float = 0.0
+
+
+def _crowding(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
+    """K N^gamma / U^zeta and the derivatives of its logarithm."""
+    exponent = split["ln_K"] + split["gamma"] * points.log_active - split["zeta"] * points.log_unique
+    size = np.exp(np.minimum(exponent, 50.0))
+    slopes = {"ln_K": np.ones(1), "gamma": points.log_active, "zeta": -points.log_unique}
+    return size, {name: np.broadcast_to(slope, size.shape) for name, slope in slopes.items()}
 
 
 def _penalty(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:

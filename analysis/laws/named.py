@@ -56,6 +56,33 @@ _ALL = (
         tied=False,
         coupled=True,
     ),
+    Law(
+        "bounded_one_epoch",
+        "one epoch, dense, never worse than E + G (after arXiv 2605.09189)",
+        tied=False,
+        bounded=True,
+    ),
+    Law(
+        "bounded",
+        "arXiv 2605.09189: repeated data, dense, over-fitting by N and U, never worse than E + G",
+        tied=False,
+        bounded=True,
+        penalty="crowded",
+    ),
+    Law(
+        "sparse_bounded",
+        "the bounded law with F = exp(k s)",
+        factor=ExponentialFactor(),
+        tied=False,
+        bounded=True,
+        penalty="crowded",
+    ),
+    Law(
+        "sparse_one_epoch_untied",
+        "the published factor without repetition, alpha and beta apart",
+        factor=PublishedFactor(),
+        tied=False,
+    ),
     Law("sparse_one_epoch", "arXiv 2606.01155, stages 1-2: density without repetition", factor=PublishedFactor()),
     Law(
         "sparse_published",

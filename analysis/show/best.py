@@ -6,15 +6,19 @@ from collections.abc import Mapping
 
 from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.recommend import Interval
+from analysis.answer.settle import Settling
 from raysparse.units import count
 
 
-def lines(best: BestRun) -> list[str]:
-    """What to train, what to expect, dense beside sparse, the best measured runs, warnings."""
+def lines(best: BestRun, settling: Settling | None = None) -> list[str]:
+    """What to train, what to expect, dense beside sparse and what would tell them apart, the best
+    measured runs, warnings.
+    """
     told = [
         f"for {count(best.unique)} unique tokens and at most {best.budget:.3g} {best.unit}, train:",
         *_choice(best.best, best.unit),
         _verdict(best),
+        *_settling(settling),
     ]
     for name, choice in (("dense", best.dense), ("sparse", best.sparse)):
         if choice is not None:
@@ -41,6 +45,16 @@ def _verdict(best: BestRun) -> str:
     if not best.shown:
         return f"sparsity: no difference shown ({gain})"
     return f"sparsity: {'better' if best.difference.value > 0 else 'worse'} ({gain})"
+
+
+def _settling(found: Settling | None) -> list[str]:
+    if found is None:
+        return []
+    trials = ", ".join(f"{name} with {seeds} new seed{'s' * (seeds > 1)}" for name, seeds in found.trials)
+    return [
+        f"what would settle it: {trials}; {found.cost:.3g} {found.unit} would bring the difference from "
+        f"±{found.before:.3f} to ±{found.after:.3f} nats, if the model holds"
+    ]
 
 
 def _short(choice: Choice) -> str:

@@ -8,6 +8,7 @@ that were chosen for their prediction do not enter the fit that predicted them.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raysparse.console import script
@@ -47,11 +48,15 @@ def train_recommended(
     chosen = plan.replace(
         specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None)
     )
+    if not script.settings_from(args).address and not args.gpus and plan.placement.workers == 1:
+        args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
     summary = script.run_plan(chosen, args)
     measured = {row["trial_id"]: row["validation_loss"] for row in Results(summary.folder).rows()}
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
+    if len(specs) == 2:
+        print("\n".join(between(specs, measured, best)))
     print(f"models: {summary.folder.uri}/trials/<id>/checkpoint")
     return 1 if summary.unfinished else 0
 
@@ -78,3 +83,15 @@ def compared(choice: Choice, spec: TrialSpec, measured: float | None, best: Best
         return [*lines, f"{said}, not measured"]
     where = "inside" if loss.low <= measured <= loss.high else "OUTSIDE"
     return [*lines, f"{said}, measured {measured:.3f} ({where} the interval)"]
+
+
+def between(specs: Mapping[str, TrialSpec], measured: Mapping[str, float | None], best: BestRun) -> list[str]:
+    """What two trainings say of sparsity, beside what was predicted; nothing unless both ended."""
+    losses = {kind: measured.get(spec.trial_id) for kind, spec in specs.items()}
+    dense, sparse, said = losses["dense"], losses["sparse"], best.difference
+    if dense is None or sparse is None or said is None:
+        return []
+    return [
+        f"dense minus sparse: predicted {said.value:.3f} [{said.low:.3f}, {said.high:.3f}] for the mean over seeds, "
+        f"measured {dense - sparse:.3f} nats (one training of each)"
+    ]

@@ -24,6 +24,7 @@ class Supply:
     def __init__(self, job: Job):
         self.plan, self._folder = job.plan, job.folder
         self._queue = deque(job.chosen)
+        self._silent: object = None  # how things stood when the planner last had nothing to say
 
     def next(self, standing: Callable[[], Standing]) -> TrialSpec | NoLease:
         """The next trial; WAIT when there may be one once a running trial has ended; CLOSED when
@@ -31,7 +32,10 @@ class Supply:
         """
         if not self._queue and self.plan.planner is not None:
             known, remaining = standing()
-            self._propose(known, Purse(remaining, self.plan.price))
+            stands = {trial.spec.trial_id: trial.status for trial in known}, remaining
+            if stands != self._silent:  # a slot that waits comes many times a second
+                self._propose(known, Purse(remaining, self.plan.price))
+                self._silent = None if self._queue else stands
             if not self._queue and any(trial.status == RUNNING for trial in known):
                 return NoLease.WAIT
         return self._queue.popleft() if self._queue else NoLease.CLOSED

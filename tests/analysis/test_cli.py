@@ -54,6 +54,31 @@ def test_optimum_and_design_answer_for_a_budget(table, capsys):
     assert {"active", "density", "unique_tokens", "epochs", "tokens"} <= set(value["trials"][0])
 
 
+def test_a_design_for_a_region_reads_points_without_losses(table, capsys, tmp_path):
+    region = tmp_path / "region.csv"
+    region.write_text("active,density,unique_tokens,tokens\n8e5,0.5,4e5,6e6\n9e5,1,4e5,6e6\n")
+    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40", "--trials", "3")
+    value = json.loads(said(capsys, "design", table, *question, "--target", str(region), "--json"))
+    assert value["target"] == "region"
+    assert value["trials"][-1]["expected_sd_after"] < value["sd_before"]
+    assert "ln of dense over sparse loss" in said(capsys, "design", table, *question, "--aim", "saving")
+
+
+def test_every_verb_that_answers_warns(table, capsys):
+    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "10")
+    for verb in ("optimum", "design"):
+        value = json.loads(said(capsys, verb, table, *question, "--json"))
+        assert any("no replicates" in warning for warning in value["warnings"])
+    away = said(capsys, "optimum", table, *question, "--active", "5e6:1e8", "--tokens", "1e4:1e9", "--epochs", "0.1:9")
+    assert "the nearest run" in away
+
+
+def test_without_a_named_law_the_average_answers(table, capsys):
+    text = said(capsys, "optimum", table, "--budget", "2e12", "--unique", "4e5", "--bootstraps", "20")
+    assert "; by sparse_" in text
+    assert "measured: t0" in text
+
+
 def test_any_unique_tokens_is_a_question_too(table, capsys):
     value = json.loads(
         said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
@@ -63,7 +88,8 @@ def test_any_unique_tokens_is_a_question_too(table, capsys):
 
 
 def test_report_writes_its_files(table, capsys, tmp_path):
-    text = said(capsys, "report", table, "--law", "sparse_small", "--bootstraps", "20", "--output", str(tmp_path))
+    law = ("--law", "sparse_small_overfit_linear")
+    text = said(capsys, "report", table, *law, "--bootstraps", "20", "--output", str(tmp_path))
     assert "chosen by the caller" in text
     assert (tmp_path / "report.html").exists()
 

@@ -44,15 +44,15 @@ def test_chinchilla_with_the_five_outliers(chinchilla):
 
 
 def test_chinchilla_bootstrap_intervals(chinchilla):
-    """4,000 pairs; the reference percentiles are known to a few per cent."""
-    draws = bootstrap(fit(named("chinchilla"), chinchilla(False)), 4000)
+    """1,000 pairs; the reference percentiles are of 4,000, and known to a few per cent."""
+    draws = bootstrap(fit(named("chinchilla"), chinchilla(False)), 1000)
     low, high = np.exp(percentiles(draws.theta[:, :3]))
-    assert low[0] == pytest.approx(285, rel=0.04)
-    assert high[0] == pytest.approx(728, rel=0.04)
-    assert low[2] == pytest.approx(1.771, abs=0.003)
-    assert high[2] == pytest.approx(1.871, abs=0.003)
+    assert low[0] == pytest.approx(285, rel=0.06)
+    assert high[0] == pytest.approx(728, rel=0.06)
+    assert low[2] == pytest.approx(1.771, abs=0.005)
+    assert high[2] == pytest.approx(1.871, abs=0.005)
     low, high = percentiles(draws.theta[:, 3:])
-    assert [*low, *high] == pytest.approx([0.316, 0.333, 0.372, 0.416], abs=0.002)
+    assert [*low, *high] == pytest.approx([0.316, 0.333, 0.372, 0.416], abs=0.004)
 
 
 def test_the_published_datablations_answer_is_one_of_five_minima_and_not_the_best(datablations):
@@ -68,7 +68,7 @@ def test_the_published_datablations_answer_is_one_of_five_minima_and_not_the_bes
 
 def test_the_unidentified_saturation_constant_is_flagged(datablations):
     found = fit(named("data_constrained"), datablations, fixed=FIXED)
-    draws = bootstrap(found, 300)
+    draws = bootstrap(found, 150)
     low, high = draws.parameter_intervals()["R_D"]
     assert low < 10
     assert high > 1e5
@@ -282,7 +282,7 @@ def test_a_large_table_is_fitted_on_all_rows_and_its_intervals_shrink():
     law = named("sparse_small")
     theta = law.vector({"ln_A": 5.0, "ln_B": 6.0, "ln_E": 0.8, "alpha": 0.33, "k": -0.2, "ln_R_D": 1.5, "ln_R_N": 2.0})
     generator = np.random.default_rng(0)
-    n = 40_000
+    n = 21_000
     unique = 10 ** generator.uniform(8, 9, n)
     points = Points.at(
         10 ** generator.uniform(7, 9, n),
@@ -294,8 +294,8 @@ def test_a_large_table_is_fitted_on_all_rows_and_its_intervals_shrink():
     found = fit(law, large)
     assert len(found.runs) == n
     assert found.stored["alpha"] == pytest.approx(0.33, abs=0.002)
-    wide = bootstrap(fit(law, large.take(np.arange(2000))), 40).parameter_intervals()["alpha"]
-    narrow = bootstrap(found, 40).parameter_intervals()["alpha"]
+    wide = bootstrap(fit(law, large.take(np.arange(1000))), 20).parameter_intervals()["alpha"]
+    narrow = bootstrap(found, 20).parameter_intervals()["alpha"]
     assert narrow[1] - narrow[0] < 0.4 * (wide[1] - wide[0])
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.answer.simulate import grid
+from analysis.answer.simulate import grid, simulate
 from analysis.data.points import Points
+from analysis.fit import fit
 from analysis.laws import LAWS, PUBLISHED, named, published_vector
 
 PUBLISHED_LAW = named("sparse_published")
@@ -130,3 +131,27 @@ def test_unknown_names_are_answered_with_the_nearest():
         named("chinchila")
     with pytest.raises(ValueError, match="missing: ln_B; unknown: lnB"):
         named("chinchilla_tied").vector({"ln_A": 1, "lnB": 1, "ln_E": 1, "alpha": 1})
+
+
+def test_a_plain_transcription_of_the_bounded_formula_agrees():
+    """L = E + (L0 - E) h / (1 + h), h = a / N^alpha + b / T^beta + c N^gamma / D^delta (arXiv
+    2605.09189); its D is our U, its T our D.
+    """
+    law = named("bounded")
+    values = {"ln_A": 4.0, "ln_B": 5.0, "ln_E": 0.5, "alpha": 0.3, "beta": 0.35, "ln_G": 2.0}
+    theta = law.vector({**values, "ln_K": -3.0, "gamma": 0.4, "zeta": 0.5})
+    p = grid([1e7, 3e8], [1.0], [1e8, 3e9], [1, 30])
+    h = np.exp(4.0) / p.active**0.3 + np.exp(5.0) / p.tokens**0.35 + np.exp(-3.0) * p.active**0.4 / p.unique**0.5
+    expected = np.exp(0.5) + np.exp(2.0) * h / (1 + h)
+    assert law.predict(theta, p) == pytest.approx(expected, rel=1e-12)
+    assert (law.predict(theta, p) < np.exp(0.5) + np.exp(2.0)).all()
+
+
+def test_planted_bounded_laws_come_back():
+    law = named("bounded")
+    values = {"ln_A": 4.0, "ln_B": 5.0, "ln_E": 0.5, "alpha": 0.3, "beta": 0.35, "ln_G": 2.0}
+    theta = law.vector({**values, "ln_K": -3.0, "gamma": 0.4, "zeta": 0.5})
+    plan = grid([1e6, 1e7, 1e8, 1e9], [1.0], [1e7, 1e8, 1e9], [1, 4, 16])
+    runs = simulate(law, theta, plan, noise=0.0)
+    found = fit(law, runs, delta=1e-2)
+    assert found.predict(plan) == pytest.approx(runs.loss, rel=1e-4)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from analysis.answer.costs import ACTIVE, EXECUTED, Cost, measured_cost
 from analysis.answer.optimum import Box, flags, search
-from analysis.answer.recommend import compute_to_match
 from analysis.answer.simulate import grid, simulate
 from analysis.data.points import Points
 from analysis.data.table import read_table
@@ -35,7 +34,7 @@ def random_law(seed):
     return law, law.vector({**values, "beta": values["alpha"] * generator.uniform(0.85, 1.2)})
 
 
-def brute_force(law, theta, box, budget, unique, cost=ACTIVE, fine=700):
+def brute_force(law, theta, box, budget, unique, cost=ACTIVE, fine=400):
     """Least loss over a fine grid of density and tokens, N the largest within budget and box (these
     laws' loss never rises with N), outside the box refused.
     """
@@ -50,7 +49,7 @@ def brute_force(law, theta, box, budget, unique, cost=ACTIVE, fine=700):
     return np.where(inside.ravel(), law.predict(theta, points), np.inf).min()
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), scale=st.floats(-1.0, 2.5))
 def test_the_optimum_agrees_with_brute_force_and_stays_in_its_box(seed, scale):
     law, theta = random_law(seed)
@@ -58,8 +57,9 @@ def test_the_optimum_agrees_with_brute_force_and_stays_in_its_box(seed, scale):
     cost = (ACTIVE, EXECUTED)[seed % 3 == 0]
     budget = 10**scale * unique**2
     found = search(law, theta, box, budget, unique, cost)
-    assert found.loss[0] <= brute_force(law, theta, box, budget, unique, cost) + 1e-7
-    assert found.loss[0] == pytest.approx(brute_force(law, theta, box, budget, unique, cost), abs=1e-4)
+    least = brute_force(law, theta, box, budget, unique, cost)
+    assert found.loss[0] <= least + 1e-7
+    assert found.loss[0] == pytest.approx(least, abs=2e-4)
     point = found.point()
     assert law.predict(theta, point)[0] == pytest.approx(found.loss[0], rel=1e-12)
     assert cost.of(point)[0] <= budget * (1 + 1e-9), "the budget is a cap"
@@ -108,13 +108,17 @@ def test_untied_exponents_or_saturation_in_u_lift_the_invariance(law):
     assert max(densities) / min(densities) > 1.1
 
 
-def test_compute_to_match_dense_depends_on_where_the_budget_stands():
-    """The published 8x is the top of a grid; about 2x near one epoch, over 100x far beyond."""
-    unique = 2.6e9
-    saving = []
+def test_what_sparsity_saves_depends_on_where_the_budget_stands():
+    """The published 8x is the top of a grid: less near one epoch, far more beyond it. The loss to
+    reach is that of the dense optimum; what reaches it is searched for at falling budgets.
+    """
+    unique, saving = 2.6e9, []
     for ratio in (0.4, 300.0, 1e4):
-        dense = search(LAW, published_vector(), WIDE.dense(), ratio * unique**2, unique)
-        saving.append(compute_to_match(LAW, published_vector()[None], dense.loss, WIDE, ratio * unique**2, unique)[0])
+        budget = ratio * unique**2
+        dense = search(LAW, published_vector(), WIDE.dense(), budget, unique)
+        less = np.geomspace(1, 1e3, 400)
+        found = search(LAW, np.tile(published_vector(), (400, 1)), WIDE, budget / less, unique)
+        saving.append(less[found.loss <= dense.loss * (1 + 1e-9)].max())
     assert saving[0] == pytest.approx(2.2, abs=0.2)
     assert saving[1] == pytest.approx(8.2, abs=1.0)
     assert saving[2] > 100

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from analysis.answer.costs import ACTIVE, Cost
+from analysis.answer.fresh import fresh, log_optimum
+from analysis.answer.simulate import simulate
 from analysis.answer.study import analyse
 from analysis.data.files import dumps
+from analysis.data.points import Points
 from analysis.data.table import read_table
+from analysis.fit.select import candidates
+from analysis.laws import named
 from analysis.show.plots.pictures import PICTURES
 from analysis.show.report import write_report
 from analysis.show.report.summary import numbers, summary
@@ -21,7 +28,7 @@ from tests.analysis.tables import laptop
 
 
 def test_a_laptop_sweep_gets_an_answer_with_caveats_and_every_file(tmp_path):
-    report = write_report(laptop(), tmp_path, title="Laptop sweep", bootstraps=40)
+    report = write_report(laptop(epochs=(1, 3, 9)), tmp_path, title="Laptop sweep", bootstraps=20)
     names = {path.name for path in report.paths}
     assert {
         "report.html",
@@ -46,7 +53,7 @@ ODD = {
     "sparse only": lambda row: row["density"] == 0.25,
     "one unique budget": lambda row: row["unique_tokens"] == 100_000,
     "one epoch": lambda row: row["epochs"] == 1,
-    "all epochs equal": lambda row: row["epochs"] == 4,
+    "all epochs equal": lambda row: row["epochs"] == 8,
     "one size": lambda row: row["model"] == "laptop-0",
     "one row": lambda row: row["trial_id"] == "t000",
 }
@@ -54,16 +61,80 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_table_is_answered_and_never_crashes(name):
-    """Numbers and every picture but the slow profiles; only the writing of files is left out."""
-    rows = [row for row in laptop().to_pylist() if ODD[name](row)]
-    study = analyse(read_table(pa.Table.from_pylist(rows)), bootstraps=20)
+    """Numbers and every picture that suits but the slow profiles; only the writing of files is left
+    out.
+    """
+    rows = [row for row in laptop(epochs=(1, 2, 8)).to_pylist() if ODD[name](row)]
+    study = analyse(read_table(pa.Table.from_pylist(rows)), bootstraps=10)
     text = summary(study, name)
     assert ("No recommendation" in text) != ("train N =" in text)
     json.loads(dumps(numbers(study, name)), parse_constant=pytest.fail)
-    for picture, (draw, caption) in PICTURES.items():
-        if picture != "profiles":
-            assert draw(study).axes
-            assert caption
+    drawn = [picture for key, picture in PICTURES.items() if picture.suits(study) and key != "profiles"]
+    assert drawn, "a table with a row has a picture"
+    for picture in drawn:
+        axes = picture.draw(study).axes
+        assert all(axis.has_data() or not axis.axison for axis in axes), "no picture has an empty panel"
+        assert picture.caption
+
+
+def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():
+    study = analyse(read_table(laptop(epochs=(1, 3, 9))), law=named("sparse_small_overfit"), bootstraps=20)
+    text = summary(study, "t").splitlines()
+    assert text[2].startswith("With ")
+    assert [mark.answer for mark in study.marks].count(True) == 2, "one for each U"
+    labels = PICTURES["optimal_sparsity"].draw(study).axes[0].get_legend_handles_labels()[1]
+    assert {"best measured", "run to train"} <= set(labels)
+
+
+def fresh_table(noise=0.003, exponent=(0.36, 0.41)):
+    """Runs along nine levels of compute, each token fresh, as in isoFLOP studies."""
+    law = named("chinchilla")
+    theta = law.vector({"ln_A": 6.2, "ln_B": 7.9, "ln_E": 0.53, "alpha": exponent[0], "beta": exponent[1]})
+    cost = np.repeat(np.geomspace(6e18, 1e22, 8), 7)
+    best = np.exp((np.log(exponent[0] / exponent[1]) + 6.2 - 7.9 + exponent[1] * np.log(cost / 6)) / sum(exponent))
+    size = best * np.tile(np.geomspace(0.25, 4.5, 7), 8)
+    points = Points.at(size, 1.0, cost / 6 / size, cost / 6 / size)
+    return simulate(law, theta, points, noise=noise)
+
+
+def test_a_fresh_table_has_three_exponents_and_their_truth_and_no_epochs():
+    study = analyse(fresh_table(), bootstraps=40)
+    assert study.fresh is not None
+    truth = 0.41 / 0.77
+    for road in study.fresh.roads:
+        assert road.a is not None
+        assert road.a.low - 0.02 <= truth <= road.a.high + 0.02, road.name
+    size = study.fresh.active[0] * study.fresh.tokens[0] * 6
+    np.testing.assert_allclose(size, study.fresh.budgets, rtol=1e-9)
+    text = summary(study, "fresh")
+    assert "N_opt" in text
+    assert "2, parabolas" in text
+    shown = {name for name, picture in PICTURES.items() if picture.suits(study)}
+    assert {"compute_optimal", "loss_over_tokens", "isoflop"} <= shown
+    assert not shown & {"loss_over_epochs", "isoloss", "sparsity_over_unique", "optimal_sparsity"}
+    for name in ("compute_optimal", "loss_over_tokens", "isoflop"):
+        assert all(axis.has_data() for axis in PICTURES[name].draw(study).axes)
+
+
+def test_the_closed_form_of_the_best_size_is_the_least_loss_along_its_compute():
+    study = analyse(fresh_table(), law=named("chinchilla"), bootstraps=10)
+    fit = study.fit
+    cost = Cost("odd", "FLOP", 1.0, size=0.9, tokens=1.1)
+    budget = np.log([1e19, 1e21])
+    found = log_optimum(fit, fit.theta[None], budget, cost)[0]
+    for log_cost, log_size in zip(budget, found, strict=True):
+        sizes = np.exp(log_size + np.linspace(-0.5, 0.5, 1001))
+        tokens = np.exp(cost.log_tokens(log_cost, np.log(sizes), np.zeros(1001)))
+        assert np.argmin(fit.predict(Points.at(sizes, 1.0, tokens, tokens))) == pytest.approx(500, abs=2)
+
+
+def test_too_few_levels_of_compute_say_so():
+    runs = fresh_table()
+    tried = candidates(runs, delta=1e-2, names=("chinchilla",))
+    scattered = runs.take(np.arange(0, len(runs), 3))
+    found = fresh(scattered, tried, ACTIVE, draws=10)
+    assert found.roads[1].a is None
+    assert "levels of compute" in found.roads[1].note
 
 
 def test_a_table_that_carries_no_law_says_which_law_is_nearest_and_what_it_needs(tmp_path):

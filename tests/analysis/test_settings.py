@@ -18,8 +18,11 @@ from analysis.answer.costs import ACTIVE
 from analysis.answer.envelope import envelope
 from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import draw
+from analysis.answer.recommend import Interval
 from analysis.answer.settings import answer, data_box
+from analysis.answer.settle import settling
 from analysis.answer.space import Space
+from analysis.answer.surrogate import surrogate
 from analysis.data.table import Runs, read_table
 from analysis.show.best import lines
 from benchmarks import settings_truths as truths
@@ -93,6 +96,21 @@ def test_two_kinds_that_are_equal_show_no_difference():
     assert best.difference is not None
     assert not best.shown
     assert any(line.startswith("sparsity: no difference shown") for line in lines(best))
+
+
+def test_what_would_settle_it_narrows_the_difference_and_has_its_price():
+    """Only where no difference is shown; each trial is one of the compared or measured runs."""
+    runs = MOVING.table(40, seed=3)
+    best = found(3)
+    unsure = dataclasses.replace(best, difference=Interval(0.01, -0.05, 0.05))
+    plan = settling(surrogate(runs), unsure, ACTIVE)
+    assert plan.after < 0.8 * plan.before
+    known = {row.row: row.cost for row in best.rows}
+    known |= {"the best dense run": best.dense.cost, "the best sparse run": best.sparse.cost}
+    assert plan.cost == pytest.approx(sum(known[name] * seeds for name, seeds in plan.trials), rel=1e-6)
+    assert any(line.startswith("what would settle it:") for line in lines(unsure, plan))
+    sure = dataclasses.replace(best, difference=Interval(0.1, 0.05, 0.15))
+    assert settling(surrogate(runs), sure, ACTIVE) is None
 
 
 def test_a_table_of_dense_runs_is_answered_without_a_comparison():
@@ -223,6 +241,19 @@ def test_a_rate_that_the_ladder_gives_each_size_is_no_setting_and_is_said():
     runs = read_table(table.append_column("lr", [rate]))
     assert "lr" not in runs.settings
     assert any("'lr' only changes with" in note for note in runs.notes)
+
+
+def test_a_setting_of_a_search_is_told_from_epochs_that_no_two_trials_share():
+    """A grid at one weight decay, then a search in which every trial has its own length."""
+    sizes = [1e6, 2e6, 4e6]
+    table = pa.table({
+        "params": [*sizes * 4, *sizes, 1e6, 2e6],
+        "tokens": [4e6] * 6 + [12e6] * 6 + [5e6, 6e6, 7e6, 8e6, 9e6],
+        "density": [1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [0.5] * 3 + [1.0, 0.5, 1.0, 0.5, 1.0],
+        "weight_decay": [2.0] * 12 + [0.5, 3.1, 1.7, 0.9, 4.0],
+        "loss": [2.0 + 0.01 * n for n in range(17)],
+    })  # fmt: skip
+    assert set(read_table(table).settings) == {"weight_decay"}
 
 
 def foreign(**columns):

@@ -9,7 +9,8 @@ import math
 import pytest
 
 from raysparse import counts, ladder
-from raysparse.console import cli
+from raysparse.console import cli, script
+from raysparse.console.training import train_recommended
 from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
@@ -122,5 +123,11 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     assert "measured " in said
     [row] = Results(RunFolder.named(Folder(tmp_path), "small-model")).rows()
     assert row["seed"] == 1, "a seed that the sweep did not use"
+    args = script.parser("", name="small").parse_args(["--storage", str(tmp_path), "--executor", "inline"])
+    assert train_recommended(args, RunFolder.named(Folder(tmp_path), "small"), both=True) == 0
+    said = capsys.readouterr().out
+    assert said.count("recommended: ") == 1
+    assert "dense minus sparse: predicted " in said
+    assert ("best dense: " in said) != ("best sparse: " in said), "the other kind, and not the recommended one again"
     assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out

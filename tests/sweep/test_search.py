@@ -19,6 +19,7 @@ from raysparse.spec import OptimizerSpec, Placement, SparsitySpec, TrialSpec
 from raysparse.sweep.broker import known_of
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners.adaptive import Adaptive
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
@@ -81,6 +82,39 @@ def drive(planner: Planner, budget: float, *, slots: int = 2, failing: int = 0, 
 
 
 # ---------------------------------------------------------------- whatever the sampler
+
+
+def adaptive(**changes) -> Adaptive:
+    axes = {"sizes": ["laptop-xs", "laptop-s", "laptop-m"], "densities": [1.0, 0.25], "unique_tokens": [20_000]}
+    start = grid(RECIPE, **axes, epochs=[2, 4, 8], settings={"optimizer.weight_decay": [1.5]})
+    compute = max(counts.flops(spec)[0] for spec in start)
+    changes = {"settings": (("optimizer.weight_decay", 1.5),)} | changes
+    return Adaptive(recipe=RECIPE, start=start, compute=compute, unique_tokens=20_000, **changes)
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    monkeypatch.setattr("raysparse.sweep.planners.adaptive.BOOTSTRAPS", 30)
+
+
+def test_an_adaptive_sweep_designs_affordable_trials_from_its_rows(few_draws):
+    planner = adaptive(batch=2)
+    rows = [ended(spec) for spec in planner.start]
+    designed = planner.ask(rows, Purse(1e18, price))
+    assert len(designed) == 2
+    assert all(counts.flops(spec)[0] <= 1.05 * planner.compute for spec in designed)
+    assert all(spec.optimizer.weight_decay == 1.5 for spec in designed)
+    assert not {spec.trial_id for spec in designed} & {trial.spec.trial_id for trial in rows}
+    left = 1.001 * price(designed[0])
+    assert planner.ask(rows[::-1], Purse(left, price)) == designed[:1], "in any order of rows, as far as the money goes"
+
+
+def test_an_adaptive_sweep_first_runs_its_start_and_ends_when_its_answer_is_narrow_enough(few_draws):
+    planner = adaptive(narrow=100.0)
+    assert planner.ask([], Purse(1e18, price)) == list(planner.start)
+    waiting = [Known(planner.start[0], RUNNING), *map(ended, planner.start[1:])]
+    assert planner.ask(waiting, Purse(1e18, price)) == [], "designs only from what has ended"
+    assert planner.ask([ended(spec) for spec in planner.start], Purse(1e18, price)) == []
 
 
 @pytest.mark.parametrize("sampler", NAMES)

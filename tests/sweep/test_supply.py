@@ -116,6 +116,18 @@ def test_a_planner_that_proposes_a_known_trial_is_our_mistake(tmp_path):
         supply.next(lambda: ([], 1e30))
 
 
+def test_a_planner_that_had_nothing_to_say_is_asked_again_only_when_something_has_changed(tmp_path, monkeypatch):
+    plan, asked, ask = longer_plan(), [], Longer.ask
+    monkeypatch.setattr(Longer, "ask", lambda self, known, purse: asked.append(len(known)) or ask(self, known, purse))
+    supply = Supply(Job(plan, RunFolder(tmp_path), ()))
+    first = supply.next(lambda: ([], 1e30))
+    for _ in range(3):
+        assert supply.next(lambda: ([Known(first, RUNNING)], 1e30)) is NoLease.WAIT
+    assert asked == [0, 1]
+    ended = Known(first, "completed", 2.0, {"validation_loss": 2.0})
+    assert supply.next(lambda: ([ended], 1e30)).data.epochs == 2
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["ask", "report", "die", "finish", "oom", "restart"])),
     max_size=60,

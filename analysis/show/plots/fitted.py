@@ -7,6 +7,8 @@ measured runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,21 +18,31 @@ from analysis.data.points import Array, Points
 from analysis.fit.intervals import Draws
 from analysis.fit.joint import Fit
 from analysis.fit.profile import profile
+from analysis.fit.select import MULTI
 from analysis.show.plots import style
-from analysis.show.plots.style import Look, epoch_ticks, figure, log_axis, nothing, picture
+from analysis.show.plots.style import Look, epoch_ticks, figure, log_axis, picture
 
 
 @picture
 def law(study: Study) -> Figure:
-    """The law's numbers, F(d) with its band, and what repeated tokens are worth."""
-    if study.fit is None or study.draws is None:
-        return nothing("The fitted law", study.cautions)
-    made, axes = figure(1, 3, (17.5, 5.6), "The fitted law")
-    _numbers(axes[0, 0], study.fit, study.draws)
+    """The law's numbers, and where it has them F(d) and what repeated tokens are worth."""
+    fit, draws = study.fit, study.draws
+    assert fit is not None
+    assert draws is not None
+    panels = law_panels(fit)
+    made, axes = figure(1, 1 + len(panels), (6.0 + 5.8 * len(panels), 5.6), "The fitted law")
+    _numbers(axes[0, 0], fit, draws)
     tested = Look(study.shown.points.density)
-    _density_factor(axes[0, 1], study.fit, study.draws, tested)
-    _repetition(axes[0, 2], study.fit, study.draws, tested)
+    for axis, panel in zip(axes[0, 1:], panels, strict=True):
+        panel(axis, fit, draws, tested)
     return made
+
+
+def law_panels(fit: Fit) -> list[Callable[[Axes, Fit, Draws, Look], None]]:
+    """What there is to draw of a law beside its numbers."""
+    panels = [_density_factor] if fit.law.factor.parameters else []
+    repeats = fit.law.saturation is not None and fit.runs.points.epochs.max() > MULTI
+    return [*panels, _repetition] if repeats else [*panels]
 
 
 def _numbers(axis: Axes, fit: Fit, draws: Draws) -> None:
@@ -60,14 +72,11 @@ def _wrapped(formula: str) -> list[str]:
 
 def _density_factor(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
     axis.set_title("Worth of density, F(d)")
-    if not fit.law.factor.parameters:
-        style.note(axis, "this law has no density factor")
-        return
     tested = np.array(look.levels[::-1])
     grid = np.geomspace(tested.min() if tested.min() < 1 else 0.1, 1.0, 80)
     value = fit.law.log_factor(fit.theta[None], grid)[0]
     low, high = np.exp(draws.interval(fit.law.log_factor(draws.theta, grid), value))
-    axis.fill_between(grid, low, high, color=style.PALETTE[0], alpha=0.2, linewidth=0, label="95 %")
+    axis.fill_between(grid, low, high, color=style.PALETTE[0], alpha=0.2, linewidth=0, label="95 % of the mean")
     axis.plot(grid, np.exp(value), color=style.PALETTE[0], label="F(d)")
     axis.plot(
         tested,
@@ -87,9 +96,7 @@ def _repetition(axis: Axes, fit: Fit, draws: Draws, look: Look) -> None:
     axis.set_title("Worth of repeated tokens")
     points = fit.runs.points
     most = points.epochs.max()
-    if fit.law.saturation is None or most <= 1.05:
-        style.note(axis, "no repetition in this law")
-        return
+    assert fit.law.saturation is not None
     unique, top = float(np.median(points.unique)), 1.0
     epochs = np.geomspace(1.0, most, 60)
     axis.plot(epochs, epochs, "--", color=style.GREY, linewidth=1.4, label="fresh tokens")
@@ -115,8 +122,7 @@ def _effective_epochs(fit: Fit, theta: Array, points: Points) -> Array:
 @picture
 def predicted_vs_measured(study: Study) -> Figure:
     """Every run's loss against the law's, and the residuals along compute."""
-    if study.fit is None:
-        return nothing("Predicted against measured loss", study.cautions)
+    assert study.fit is not None
     made, axes = figure(1, 2, (13, 5.6), "Predicted against measured loss")
     left, right = axes[0]
     runs, look = study.shown, Look(study.shown.points.density)
@@ -132,11 +138,18 @@ def predicted_vs_measured(study: Study) -> Figure:
     left.plot(ends, ends, color=style.GREY, linewidth=1.2, zorder=1)
     left.set_xlabel("measured loss, nats/token")
     left.set_ylabel("predicted loss, nats/token")
+    measured = [mark for mark in study.marks if not mark.answer]
+    at = Points.at(
+        *np.array([[m.active, m.density, m.unique or m.tokens, m.tokens] for m in measured]).T.reshape(4, -1)
+    )
+    best = study.fit.predict(at) if measured else np.zeros(0)
+    style.marked(left, [(m.loss.value, float(p), False) for m, p in zip(measured, best, strict=True)])
+    style.marked(right, [(m.cost, 100 * (p / m.loss.value - 1), False) for m, p in zip(measured, best, strict=True)])
     left.legend(loc="upper left")
     left.set_title(f"{len(study.runs)} runs, RMSE {study.fit.rmse:.4f}, R² {study.fit.r2:.3f}")
     right.axhline(0, color=style.GREY, linewidth=1.2)
     right.set_xscale("log")
-    right.set_xlabel(f"{study.cost.name} cost, {study.cost.unit}")
+    right.set_xlabel(f"cost, {study.cost.words}")
     right.set_ylabel("predicted - measured, %")
     right.set_title("Residuals along compute")
     return made
@@ -145,8 +158,7 @@ def predicted_vs_measured(study: Study) -> Figure:
 @picture
 def profiles(study: Study) -> Figure:
     """How fast the fit gets worse as each parameter is pushed away, all others refitted."""
-    if study.fit is None or study.fit.objective <= 0:
-        return nothing("Profiles", study.cautions or ("the fit is exact; profiles have no scale",))
+    assert study.fit is not None
     names = [parameter.name for parameter in study.fit.problem.parameters]
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -165,7 +177,10 @@ def profiles(study: Study) -> Figure:
         axis.plot(study.fit.stored[name], 0, "o", color=style.PALETTE[0])
         axis.set_ylim(-0.4, 4 * curve.threshold)
         axis.set_title(f"{name} (open)" if curve.open else name)
+        axis.set_xlabel(name)
         axis.locator_params(axis="x", nbins=4)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("scaled increase")
     for axis in axes.ravel()[len(names) :]:
         axis.set_axis_off()
     return made

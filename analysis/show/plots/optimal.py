@@ -1,4 +1,4 @@
-"""Pictures of the answer: optimal sparsity and epochs along budgets, and along unique tokens.
+"""Pictures of the answer: optimal size, sparsity and epochs along budgets, and along unique tokens.
 
 Each takes a `Study` and returns a figure. Grey marks what lies beyond the largest run; the dashed
 line is the sparsest density that was trained, at which the search stops.
@@ -16,34 +16,48 @@ from analysis.answer.optimum import Box, Optimum, search
 from analysis.answer.study import Study
 from analysis.data.points import Array
 from analysis.fit.intervals import Draws
+from analysis.fit.select import MULTI, levels
 from analysis.show.plots import style
-from analysis.show.plots.style import epoch_ticks, figure, log_axis, nothing, picture
+from analysis.show.plots.style import epoch_ticks, figure, log_axis, picture
 
-ALONG = 13  # values of U along the curve
-DRAWS = 40  # draws behind its band: six curves of many optima each
+ALONG = 9  # values of U along the curve
+DRAWS = 30  # draws behind its band: six curves of many optima each
 
 
 @picture
 def optimal_sparsity(study: Study) -> Figure:
-    """Optimal sparsity and epochs against the budget, one curve per unique-token budget, with
-    bands.
+    """Optimal size, sparsity and epochs against the budget, one curve per unique-token budget, with
+    bands; what does not vary in the table has no panel.
     """
-    if study.draws is None or not study.curves:
-        return nothing("What to train at each budget", study.cautions)
-    made, axes = figure(1, 2, (13.5, 5.6), "What to train at each budget")
-    left, right = axes[0]
-    reach = float(study.cost.of(study.runs.points).max())
-    for index, curve in enumerate(study.curves):
-        label = curve.label
-        _band(left, curve.budgets, curve.density, study.draws, index, label, _sparsity)
-        _band(right, curve.budgets, curve.epochs, study.draws, index, label, _same)
+    assert study.draws is not None
+    points = study.runs.points
+    panels = ["size"]
+    panels += ["sparsity"] if levels(points.density) > 1 else []
+    panels += ["epochs"] if (points.epochs > MULTI).any() else []
+    made, axes = figure(1, len(panels), (6.4 * len(panels), 5.6), "What to train at each budget")
+    reach = float(study.cost.of(points).max())
     last = max(curve.budgets[-1] for curve in study.curves)
-    for axis in (left, right):
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for index, curve in enumerate(study.curves):
+            values = {"size": curve.active, "sparsity": curve.density, "epochs": curve.epochs}[panel]
+            transform = _sparsity if panel == "sparsity" else _same
+            _band(axis, curve.budgets, values, study.draws, index, curve.label, transform)
         axis.axvspan(reach, max(last, reach) * 1.02, color="#EFEFEF", zorder=0)
         axis.set_xscale("log")
-        axis.set_xlabel(f"budget, {study.cost.name} {study.cost.unit}")
-    _limits(left, study.box)
-    left.text(
+        axis.set_xlabel(f"budget, {study.cost.words}")
+        at = {"size": "active", "sparsity": "density", "epochs": "epochs"}[panel]
+        seen = [(mark.cost, getattr(mark, at), mark.answer) for mark in study.marks]
+        style.marked(axis, [(x, 1 - y if panel == "sparsity" else y, star) for x, y, star in seen])
+        if panel == "sparsity":
+            _limits(axis, study.box)
+            axis.set_ylabel("optimal sparsity, 1 - d")
+        elif panel == "epochs":
+            log_axis(axis, "y", epoch_ticks(study.box.epochs[1]))
+            axis.set_ylabel("optimal epochs")
+        else:
+            log_axis(axis, "y")
+            axis.set_ylabel("optimal active parameters N")
+    axes[0, 0].text(
         reach * 1.05,
         0.5,
         "beyond the data",
@@ -51,12 +65,9 @@ def optimal_sparsity(study: Study) -> Figure:
         fontsize=12,
         va="center",
         rotation=90,
-        transform=left.get_xaxis_transform(),
+        transform=axes[0, 0].get_xaxis_transform(),
     )
-    left.set_ylabel("optimal sparsity, 1 - d")
-    left.legend(loc="center left")
-    log_axis(right, "y", epoch_ticks(study.box.epochs[1]))
-    right.set_ylabel("optimal epochs")
+    axes[0, -1].legend(loc="best", fontsize=11)
     return made
 
 
@@ -65,11 +76,7 @@ def sparsity_over_unique(study: Study) -> Figure:
     """Optimal sparsity against U: at fixed budgets, and at fixed C / U^2, where a tied law must be
     flat.
     """
-    if study.fit is None or study.draws is None or len(study.curves) < 2:
-        return nothing(
-            "Optimal sparsity and data",
-            study.cautions[:1] if study.fit is None else ("needs at least two unique-token budgets",),
-        )
+    assert study.draws is not None
     made, axes = figure(1, 2, (13.5, 5.6), "Optimal sparsity against unique tokens")
     points = study.runs.points
     unique = np.geomspace(points.unique.min(), points.unique.max(), ALONG)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import functools
 import io
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
@@ -85,19 +85,24 @@ def figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, title: str = ""
 ) -> tuple[Figure, NDArray[np.object_]]:
     """A figure of (rows, columns) axes, `size` inches."""
-    made = Figure(figsize=size or (6.2 * columns, 4.8 * rows), layout="constrained")
-    FigureCanvasAgg(made)
+    made = Figure(figsize=size or (6.2 * columns, 4.8 * rows), dpi=DPI, layout="constrained")
     axes = made.subplots(rows, columns, squeeze=False)
     if title:
         made.suptitle(title, fontsize=18, fontweight="bold", x=0.01, ha="left")
     return made, axes
 
 
-def nothing(title: str, reasons: Sequence[str]) -> Figure:
-    """A figure that says why there is no picture."""
-    made, axes = figure(1, 1, (10, 3.2), title)
-    note(axes[0, 0], "\n".join(textwrap.fill(reason, 90) for reason in reasons))
-    return made
+def marked(axis: Axes, at: Sequence[tuple[float, float, bool]]) -> None:
+    """The run to train (a star) and the best measured runs (rings): (x, y, whether to train)."""
+    rings = [(x, y) for x, y, answer in at if not answer]
+    stars = [(x, y) for x, y, answer in at if answer]
+    ring: Any = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 1.8}
+    star: Any = {"marker": "*", "markersize": 21, "markerfacecolor": "black", "markeredgewidth": 1.2}
+    if rings:
+        axis.plot(*zip(*rings, strict=True), linestyle="none", color="black", label="best measured", zorder=5, **ring)
+    if stars:
+        label = "run to train"
+        axis.plot(*zip(*stars, strict=True), linestyle="none", color="white", label=label, zorder=6, **star)
 
 
 def epoch_ticks(most: float) -> list[float]:
@@ -121,19 +126,18 @@ def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | 
         target.set_minor_locator(NullLocator())
 
 
-def note(axis: Axes, text: str) -> None:
-    """A message in place of a picture that the table cannot give."""
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axis.transAxes)
+def save(made: Figure, folder: Path, name: str, vector: bool = False) -> list[Path]:
+    """Write NAME.png (and NAME.svg where `vector`) atomically; returns the paths.
 
-
-def save(made: Figure, folder: Path, name: str, vector: bool = True) -> list[Path]:
-    """Write NAME.png (and NAME.svg) atomically; returns the paths."""
-    paths = []
-    for suffix in ("png", "svg") if vector else ("png",):
+    The canvases print themselves, because `savefig` draws every figure twice.
+    """
+    with mpl.rc_context(RC):
         buffer = io.BytesIO()
-        with mpl.rc_context(RC):
-            made.savefig(buffer, format=suffix, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
-        made.set_layout_engine("none")  # laid out once; the second format keeps it
-        paths.append(write_bytes(folder / f"{name}.{suffix}", buffer.getvalue()))
+        cast(Any, FigureCanvasAgg(made)).print_png(buffer)
+        paths = [write_bytes(folder / f"{name}.png", buffer.getvalue())]
+        if vector:
+            made.set_layout_engine("none")  # laid out once; the second format keeps it
+            buffer = io.BytesIO()
+            cast(Any, FigureCanvasSVG(made)).print_svg(buffer, metadata={"Date": None})
+            paths.append(write_bytes(folder / f"{name}.svg", buffer.getvalue()))
     return paths

@@ -9,14 +9,16 @@ package only shows them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.answer.envelope import tuned_points
+from analysis.answer.marks import marks_of
 from analysis.answer.settings import answer, own_cost
-from analysis.answer.study import Study, analyse
-from analysis.answer.surrogate import LEAST_ROWS
+from analysis.answer.settle import settling
+from analysis.answer.study import STUDY_DELTA, Study, analyse
+from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
 from analysis.show.best import lines
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from analysis.answer.choice import BestRun
+    from analysis.laws import Law
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,33 @@ def write_report(
         runs = read_table(results)
     except NoUsableRowError as error:
         return _empty(str(error), Path(folder), title)
-    best = _answers(runs, budgets, seed)
+    return write_runs_report(runs, folder, title=title, budgets=budgets, seed=seed, bootstraps=bootstraps)
+
+
+def write_runs_report(
+    runs: Runs,
+    folder: Path | str,
+    *,
+    title: str,
+    law: Law | None = None,
+    budgets: Sequence[float] | None = None,
+    delta: float = STUDY_DELTA,
+    seed: int = 0,
+    bootstraps: int = 200,
+    vector: bool = False,
+) -> Report:
+    """`write_report` of rows that were read beforehand. law: the only one to use, else the table
+    decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
+    """
+    best = _answers(runs, budgets, seed) if law is None else ()
     tuned = tuned_points(runs, seed=seed) if best else runs
-    study = analyse(tuned, budgets=budgets, cost=own_cost(runs), seed=seed, bootstraps=bootstraps)
-    return write_study(study, Path(folder), title, best)
+    study = analyse(tuned, law=law, budgets=budgets, cost=own_cost(runs), delta=delta, seed=seed, bootstraps=bootstraps)
+    first: list[str] = []
+    if best:
+        model = surrogate(runs, seed=seed)
+        first = [line for one in best for line in lines(one, settling(model, one, own_cost(runs), seed))]
+        study = replace(study, marks=marks_of(best))
+    return write_study(study, Path(folder), title, best, first, vector)
 
 
 def _answers(runs: Runs, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
@@ -79,23 +105,33 @@ def _empty(reason: str, folder: Path, title: str) -> Report:
     text = "\n".join([title, "=" * len(title), "", "No recommendation:", f"  - {reason}"])
     paths = (
         write_bytes(folder / "report.html", plain_page(title, text).encode()),
-        write_json(folder / "report.json", {"title": title, "rows": 0, "cautions": [reason]}),
+        write_json(folder / "report.json", {"title": title, "rows": 0, "warnings": [reason]}),
     )
     return Report(text, paths, None)
 
 
-def write_study(study: Study, folder: Path, title: str, best: Sequence[BestRun] = ()) -> Report:
-    """Write the files of an analysis made beforehand; `best`, answers with settings, come first."""
+def write_study(
+    study: Study,
+    folder: Path,
+    title: str,
+    best: Sequence[BestRun] = (),
+    first: Sequence[str] = (),
+    vector: bool = False,
+) -> Report:
+    """Write the files of an analysis made beforehand. best: answers with settings, and first: the
+    lines that say them, which come first.
+    """
     from analysis.show.plots.pictures import PICTURES
     from analysis.show.plots.style import save
     from analysis.show.report.page import page
     from analysis.show.report.summary import numbers, summary
 
-    text = summary(study, title, [line for one in best for line in lines(one)])
-    pictures = [path for name, (draw, _) in PICTURES.items() for path in save(draw(study), folder, name)]
+    text = summary(study, title, first)
+    shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
+    pictures = [path for name, picture in shown.items() for path in save(picture.draw(study), folder, name, vector)]
     numbers_path = write_json(
         folder / "report.json", numbers(study, title) | {"answers": [asdict(one) for one in best]}
     )
-    shown = {path.stem: (path.read_bytes(), PICTURES[path.stem][1]) for path in pictures if path.suffix == ".png"}
-    html = write_bytes(folder / "report.html", page(study, title, text, shown).encode())
+    embedded = {path.stem: (path.read_bytes(), shown[path.stem].caption) for path in pictures if path.suffix == ".png"}
+    html = write_bytes(folder / "report.html", page(study, title, text, embedded).encode())
     return Report(text, (html, numbers_path, *pictures), study)

@@ -1,6 +1,6 @@
 """A study in words and numbers: the terminal summary and report.json.
 
-The summary leads with the answer and puts its caveats right below it; a number that lies on an
+The summary leads with the answer and puts its warnings right below it; a number that lies on an
 edge, outside the data or on few rows is never printed without saying so. Nothing is computed here.
 """
 
@@ -15,36 +15,62 @@ from raysparse.units import count
 
 
 def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
-    """Plain text, under 100 columns where the ids allow. first: lines of an answer with settings,
-    which then leads, and the law describes the points at their best settings.
+    """Plain text. The answer leads, then warnings, then what it rests on. first: lines of an answer
+    with settings, which then leads, and the law describes the points at their best settings.
     """
     lines = [title, "=" * len(title), *first]
-    runs = study.runs
-    if first:
-        lines += ["", "The law of the points, each at its own best settings as the model of all rows expects them:"]
-    lines.append(
-        f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, "
-        f"budgets are {study.cost.name} {study.cost.unit}"
-    )
     if study.fit is None:
-        lines += ["", "No recommendation:", *(f"  - {caution}" for caution in study.cautions)]
-    else:
-        fitted = study.fit
-        lines += [
-            f"law: {fitted.law.name} ({len(fitted.law.names)} parameters), {fitted.law.about}",
-            f"     {fitted.law.formula}",
-            f"     fit RMSE {fitted.rmse:.4f}, cross-validated {study.rmse:.4f} nats/token, R2 {fitted.r2:.4f}",
-            f"     {_why(study)}",
-            *_weights(study),
-            *_exponent(study),
-            "",
-        ]
-        for recommendation in () if first else study.recommendations:
+        lines += ["", "No recommendation:", *(f"  - {warning}" for warning in study.warnings)]
+        return "\n".join([*lines, "", _table(study), *_tail(study)])
+    if not first:
+        for recommendation in reversed(study.recommendations):
             lines += _recommendation(recommendation, study.cost.unit)
-        lines += ["", "Caveats:", *(f"  - {caution}" for caution in study.cautions or ("none found",))]
-    lines += _exclusions(study)
-    lines += [f"note: {text}" for text in runs.notes]
-    return "\n".join(lines)
+        lines += _settling(study)
+    lines += ["", "Warnings:", *(f"  - {warning}" for warning in study.warnings or ("none found",))]
+    fitted = study.fit
+    about = "The law of the points, each at its own best settings as the model of all rows expects them:"
+    lines += [
+        "",
+        about if first else "What it rests on:",
+        _table(study),
+        f"law: {fitted.law.name} ({len(fitted.law.names)} parameters), {fitted.law.about}",
+        f"     {fitted.law.formula}",
+        f"     fit RMSE {fitted.rmse:.4f}, cross-validated {study.rmse:.4f} nats/token, R2 {fitted.r2:.4f}",
+        f"     {_why(study)}",
+        *_weights(study),
+        *_fresh(study),
+    ]
+    return "\n".join([*lines, *_tail(study)])
+
+
+def _table(study: Study) -> str:
+    runs = study.runs
+    return f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, budgets are {study.cost.words}"
+
+
+def _tail(study: Study) -> list[str]:
+    return [*_exclusions(study), *(f"note: {text}" for text in study.runs.notes)]
+
+
+def _settling(study: Study) -> list[str]:
+    """The trials that would tell dense from sparse, where no difference is shown."""
+    found = study.settle
+    if found is None:
+        return []
+    if not len(found.rows):
+        return ["what would settle sparsity: no trial inside the searched box at this budget helps; widen it"]
+    loss = study.recommendations[-1].loss.value
+    before, after = (1.96 * loss * found.sd[i] for i in (0, -1))
+    trials = len(found.rows)
+    lines = [
+        f"what would settle sparsity: these {trials} trials, {found.cost.sum():.3g} {found.unit}, would bring dense "
+        f"minus sparse from ±{before:.3f} to ±{after:.3f} nats, if the law holds"
+    ]
+    return lines + [
+        f"  N {count(t['active'])}, d {t['density']:.3g}, U {count(t['unique_tokens'])}, {t['epochs']:.3g} epochs, "
+        f"{t['cost']:.3g} {t['unit']}"
+        for t in found.plan()
+    ]
 
 
 def _why(study: Study) -> str:
@@ -65,10 +91,21 @@ def _weights(study: Study) -> list[str]:
     return [f"answers by {told}, and a smooth rest inside the data"]
 
 
-def _exponent(study: Study) -> list[str]:
-    if study.exponent is None:
+def _fresh(study: Study) -> list[str]:
+    """The best size along compute of a table of one epoch, by three approaches."""
+    found = study.fresh
+    if found is None:
         return []
-    return [f"the best size grows as C^a, a = {_range(study.exponent.value)} ({study.exponent.law}; tied laws say .5)"]
+    lines = ["the best size grows as C^a, the tokens as C^(1 - a); a by approach (Hoffmann et al. 2022):"]
+    for road in found.roads:
+        told = road.note if road.a is None else f"{_range(road.a)} ({road.note})"
+        lines.append(f"  {road.name}: {told}")
+    for place in (0, len(found.budgets) // 2, -1):
+        size, tokens = (
+            _count_range(Interval.of(values[:, place], found.draws)) for values in (found.active, found.tokens)
+        )
+        lines.append(f"  C = {found.budgets[place]:.2g} {study.cost.unit}: N_opt {size}, D_opt {tokens}")
+    return lines
 
 
 def _recommendation(item: Recommendation, unit: str) -> list[str]:
@@ -76,16 +113,17 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
     lines = [f"With {item.budget:.3g} {unit} and {unique}:"]
     if item.loss.value != item.loss.value:
         return [*lines, f"  no answer: {'; '.join(item.flags)}"]
-    sparsity = Interval(1 - item.density.value, 1 - item.density.high, 1 - item.density.low)
     lines.append(
-        f"  train N = {count(item.active.value)} active parameters at density {_range(item.density)} "
-        f"(sparsity {sparsity.value:.2f}) for {_range(item.epochs)} epochs"
+        f"  train N = {_count_range(item.active)} active parameters at density {_range(item.density)}, "
+        f"{_range(item.epochs)} epochs, {count(item.tokens)} tokens"
     )
+    lines.append(f"  {_saving(item)}")
+    compared = item.saving.value == item.saving.value
     lines.append(
         f"  loss {_range(item.loss, 4)} at a cost of {item.cost:.3g} {unit}"
-        + (f"; dense at its own best {_range(item.dense_loss, 4)}" if item.dense_loss.value > 0 else "")
+        + (f"; dense at its own best {_range(item.dense_loss, 4)}" if compared else "")
+        + f"; the law below alone says {item.law_loss:.4f}"
     )
-    lines.append(f"  {_saving(item)}; the law above alone says {item.law_loss:.4f}")
     if item.cheaper is not None and item.cheaper.cost < item.cost / 1.1:
         equal = item.cheaper
         lines.append(
@@ -99,16 +137,20 @@ def _recommendation(item: Recommendation, unit: str) -> list[str]:
     ]
     lines = lines[:1] + measured + lines[1:] if item.beaten else lines + measured
     choices = ", ".join(f"d = {density:.3g}: {loss - item.loss.value:+.4f}" for density, loss in item.by_density)
-    lines.append(f"  cost of another density, nats: {choices}")
+    lines += [f"  cost of another density, nats: {choices}"] if len(item.by_density) > 1 else []
     return lines + [f"  ! {flag}" for flag in item.flags]
 
 
 def _saving(item: Recommendation) -> str:
     if item.saving.value != item.saving.value:
-        return "saving by sparsity: not compared, only one of dense and sparse is there"
+        return "sparsity: not compared, only one of dense and sparse is there"
     if not item.shown:
-        return f"saving by sparsity: none shown ({_range(item.saving, 2)}x)"
-    return f"sparsity needs {_range(item.saving, 2)}x less compute than dense at its own best"
+        return f"sparsity: no difference shown (a saving of {_range(item.saving, 2)}x)"
+    return f"sparsity: {_range(item.saving, 2)}x less compute than dense at its own best"
+
+
+def _count_range(item: Interval) -> str:
+    return f"{count(item.value)} [{count(item.low)}, {count(item.high)}]"
 
 
 def _range(item: Interval, digits: int = 3) -> str:
@@ -168,11 +210,32 @@ def numbers(study: Study, title: str) -> dict[str, Any]:
         },
         "recommendations": [_recommended(item) for item in study.recommendations],
         "curves": [
-            {"unique": curve.unique, "budgets": curve.budgets, "density": curve.density[0], "epochs": curve.epochs[0]}
+            {
+                "unique": curve.unique,
+                "budgets": curve.budgets,
+                "active": curve.active[0],
+                "density": curve.density[0],
+                "epochs": curve.epochs[0],
+            }
             for curve in study.curves
         ],
-        "exponent": None if study.exponent is None else {"law": study.exponent.law, "a": vars(study.exponent.value)},
-        "cautions": study.cautions,
+        "fresh": _fresh_numbers(study),
+        "settle": None if study.settle is None else {"sd": study.settle.sd, "trials": study.settle.plan()},
+        "warnings": study.warnings,
+    }
+
+
+def _fresh_numbers(study: Study) -> dict[str, Any] | None:
+    found = study.fresh
+    if found is None:
+        return None
+    roads = [{"name": r.name, "a": None if r.a is None else vars(r.a), "note": r.note} for r in found.roads]
+    return {
+        "law": found.law,
+        "approaches": roads,
+        "budgets": found.budgets,
+        "active": found.active[0],
+        "tokens": found.tokens[0],
     }
 
 

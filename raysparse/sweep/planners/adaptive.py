@@ -14,12 +14,12 @@ from typing import Any
 
 from raysparse import ladder
 from raysparse.record import require
-from raysparse.results import schema
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
+from raysparse.sweep.planners.candidates import table_of
 from raysparse.sweep.planners.recipe import Recipe
 
-BOOTSTRAPS = 400  # draws of the fit, whose joint spread a design is made of
+BOOTSTRAPS = 200  # draws of the fit, whose joint spread a design is made of
 SEEDS = 8  # replicates of one point, at most
 
 
@@ -64,7 +64,6 @@ class Adaptive(Planner):
 
     def _designed(self, known: Sequence[Known]) -> list[TrialSpec]:
         import numpy as np
-        import pyarrow as pa
 
         from analysis.answer.costs import measured_cost
         from analysis.answer.design import candidates_in, design
@@ -74,8 +73,7 @@ class Adaptive(Planner):
         from analysis.fit.intervals import bootstrap
         from analysis.fit.select import choose_law
 
-        rows = [trial.row for trial in known if trial.row is not None]
-        runs = read_table(pa.Table.from_pylist(rows, schema=schema()))
+        runs = read_table(table_of(known))
         fitted = fit(choose_law(runs, self.seed), runs, seed=self.seed)
         draws = bootstrap(fitted, BOOTSTRAPS, self.seed)
         cost, box = measured_cost(runs, "flops_active"), Box.of(runs)

@@ -38,7 +38,7 @@ SPAN = 0.5  # of every axis, that rows reach over before the model is asked
 MORE_THAN_AXES = 3  # first trials beside one an axis
 BEST = 12  # points of least expected loss, around which more candidates are made ...
 NEAR = (0.2, 0.1, 0.05, 0.02)  # ... at these distances, as shares of the cube
-START = 0.05  # of the cap: what a trial counts for beside its own price
+START = 0.2  # of the cap: what a trial counts for beside its own price
 SAME = 0.005  # nats: a trained point this near to the answer is as good as it
 REACH = 0.15  # of the cube: how far the failure of a trial is believed to go
 

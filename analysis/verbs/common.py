@@ -1,0 +1,34 @@
+"""What every verb of the command line starts and ends with: the table, the law, the way out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from analysis.data.files import dumps
+from analysis.data.table import Runs, read_table
+from analysis.fit.select import choose_law
+from analysis.laws import Law, named
+
+Verb = Callable[[Namespace], str]
+LISTED = 10  # excluded rows that are named
+
+
+def runs_of(options: Namespace) -> Runs:
+    return read_table(options.table, options.columns, options.count, options.method, options.settings)
+
+
+def law_of(options: Namespace, runs: Runs) -> Law:
+    return choose_law(runs, options.seed, options.delta) if options.law == "auto" else named(options.law)
+
+
+def out(options: Namespace, value: dict[str, Any], lines: list[str]) -> str:
+    return dumps(value) if options.json else "\n".join(lines)
+
+
+def table_notes(runs: Runs) -> list[str]:
+    """What was excluded from the table, and what was assumed of it."""
+    excluded = [f"excluded {row.row}: {row.reason}" for row in runs.excluded[:LISTED]]
+    more = [f"... and {len(runs.excluded) - LISTED} more excluded"] if len(runs.excluded) > LISTED else []
+    return [*excluded, *more, *(f"note: {note}" for note in runs.notes)]
