@@ -35,10 +35,12 @@ PORTIONS = 4  # a state is moved in so many portions; one of them is all the mem
 def _dense_place(block, entry, columns, size: tl.constexpr, tile: tl.constexpr):
     """Where entry `entry` of block `block` is in dense memory."""
     if tile == 0:
-        return block * size + entry
-    per_row = columns // tile
-    corner = block // per_row * tile * columns + block % per_row * tile
-    return corner + entry // tile * columns + entry % tile
+        place = block * size + entry
+    else:  # not after a return: what follows one is compiled all the same, and a launch makes `columns` 1 a constant
+        per_row = columns // tile
+        corner = block // per_row * tile * columns + block % per_row * tile
+        place = corner + entry // tile * columns + entry % tile
+    return place
 
 
 @triton.jit

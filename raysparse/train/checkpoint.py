@@ -50,6 +50,6 @@ def load(folder: Folder, state: TrainState) -> bool:
         raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
     if checksum(data) != latest["sha256"]:
         raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the one in latest.json; {remedy}")
-    state.load_state_dict(torch.load(io.BytesIO(data), map_location=state.device, weights_only=True))
+    state.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
     return True

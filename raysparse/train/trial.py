@@ -54,8 +54,9 @@ def run(
     started = time.perf_counter()
     placement = placement or Placement()
     torch.set_num_threads(placement.threads)
-    if placement.device.startswith("cuda"):
-        torch.cuda.set_device(placement.device)  # kernels launch on the current device
+    device = torch.device(placement.device)
+    if device.type == "cuda" and device.index is not None:  # "cuda" is the current device: a Ray worker's own
+        torch.cuda.set_device(device)  # kernels launch on the current device
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
     checkpoint.load(folder, state)
