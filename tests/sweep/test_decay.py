@@ -29,7 +29,7 @@ def rows(optimum):
 
 def test_the_trials_are_those_of_the_study():
     specs = decay.specs(["laptop-m"])
-    assert len(specs) == 2 * 3 * 5 * 3 + 2 * 3 + 3 * 4
+    assert len(specs) == 2 * 3 * 5 * 3 + 3 * 4
     assert {s.steps for s in specs if s.data.epochs in STEPS} == set(STEPS.values())
     assert sum(s.optimizer.decay_per == "dense_rate" for s in specs) == 12
 
