@@ -1,14 +1,13 @@
 """Which weight decay, at which density, for how many epochs - and in which unit does the best one
 move least?
 
-Run it: `python sweeps/decay.py` (about an hour and a half of two cores). Dense and a quarter
-dense, weight decay x epochs, three seeds, two sizes; a quarter dense once more with the decay
-multiplied by the dense rate. It prints the losses, what sparsity gains when either side has its own
-best settings, and for every unit of `OptimizerSpec.decay_per` the best value of each cell. The unit
+Run it: `python sweeps/decay.py` (about an hour and a half of two cores). Dense and a quarter dense,
+weight decay x epochs, three seeds, two sizes; a quarter dense once more with the decay multiplied
+by the dense rate. It prints the losses, what sparsity gains when either side has its own best
+settings, and for every unit of `OptimizerSpec.decay_per` the best value of each cell. The unit
 `run` needs no trials of its own: it is the dense rate's with another name for each value. A value
-that serves
-every cell makes a default; it is only as good as the 12 cells here, all of one corpus and batch.
-`--tables NAME ...` prints the same from run folders that exist, and trains nothing.
+that serves every cell makes a default; it is only as good as the 12 cells here, all of one corpus
+and batch. `--tables NAME ...` prints the same from run folders that exist, and trains nothing.
 """
 
 from __future__ import annotations

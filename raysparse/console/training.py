@@ -55,8 +55,8 @@ def train_recommended(
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
-    if len(specs) == 2:
-        print("\n".join(between(specs, measured, best)))
+    for line in between(specs, measured, best):
+        print(line)
     print(f"models: {summary.folder.uri}/trials/<id>/checkpoint")
     return 1 if summary.unfinished else 0
 
@@ -88,7 +88,7 @@ def compared(choice: Choice, spec: TrialSpec, measured: float | None, best: Best
 def between(specs: Mapping[str, TrialSpec], measured: Mapping[str, float | None], best: BestRun) -> list[str]:
     """What two trainings say of sparsity, beside what was predicted; nothing unless both ended."""
     losses = {kind: measured.get(spec.trial_id) for kind, spec in specs.items()}
-    dense, sparse, said = losses["dense"], losses["sparse"], best.difference
+    dense, sparse, said = losses.get("dense"), losses.get("sparse"), best.difference
     if dense is None or sparse is None or said is None:
         return []
     return [

@@ -36,7 +36,9 @@ def _dense_place(block, entry, columns, size: tl.constexpr, tile: tl.constexpr):
     """Where entry `entry` of block `block` is in dense memory."""
     if tile == 0:
         place = block * size + entry
-    else:  # not after a return: what follows one is compiled all the same, and a launch makes `columns` 1 a constant
+    else:
+        # Not after a return: what follows one is compiled all the same, and where a launch makes
+        # `columns` a constant (1), `columns // tile` with tile 0 is worked out and refused.
         per_row = columns // tile
         corner = block // per_row * tile * columns + block % per_row * tile
         place = corner + entry // tile * columns + entry % tile

@@ -15,11 +15,13 @@ from analysis.answer.study import Study
 
 LISTED = 200  # excluded rows shown on the page
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem}
+body{color:#1a1a1a}
 pre{background:#f6f6f4;padding:1rem;font-size:14px;border-left:4px solid #0072B2}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 img{max-width:100%;height:auto}figure{margin:2rem 0}figcaption{color:#555;font-size:15px}
-table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}
+table{border-collapse:collapse;font-size:14px}
+td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}
 figure,tr{break-inside:avoid}
 @media print{body{max-width:none;margin:0;font-size:11pt}pre,table{font-size:9pt}}
 """

@@ -215,8 +215,7 @@ class _State:
     def _best(self, model: Surrogate, processes: tuple[Process, ...]) -> dict[int, int]:
         """Point -> row of the spread with the least expected loss."""
         mean, point = expected(model, processes, self._at(model)), self.all.point
-        rows = np.arange(len(point))
-        return {int(n): int(rows[point == n][np.argmin(mean[point == n])]) for n in np.unique(point)}
+        return {int(n): int(np.argmin(np.where(point == n, mean, np.inf))) for n in np.unique(point)}
 
     def _closing(self, model: Surrogate, processes: tuple[Process, ...]) -> Iterator[TrialSpec]:
         """The answers of points at which nothing as good was trained, the cheapest first."""
