@@ -108,7 +108,7 @@ def adam_case(bench: Bench, count: int, value: torch.dtype, moment: torch.dtype)
     age = torch.zeros(count, dtype=torch.uint8, device=bench.device)
     table, one = torch.ones(256, device=bench.device), torch.ones((), device=bench.device)
     settings: Any = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 7}
-    ms = bench.ms(lambda: ops.adam_step(w, g, m, v, age, table, table, one, **settings))
+    ms = bench.ms(lambda: ops.adam_step(w, g, m, v, age, table, table, gradient_factor=one, **settings))
     return ms, 2 * (w.nbytes + m.nbytes + v.nbytes) + g.nbytes + age.nbytes
 
 

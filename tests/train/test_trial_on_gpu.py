@@ -1,5 +1,5 @@
 """A whole trial on "cuda" where there is none: torch's device calls are stubbed, and every
-operation goes through Triton's launch path before the reference answers for it.
+operation goes through Triton's launch path before torch answers for it.
 
 So all that a trial does around its kernels is run as on a GPU, every kernel is compiled as a launch
 would, and the losses must be those of the CPU to the bit, which says that nothing else depends on
@@ -47,11 +47,11 @@ def on_cpu(argument):
 
 
 def launched_first(operation):
-    """The operation launched on copies of its arguments, then answered by the reference."""
+    """The operation launched on copies of its arguments, then answered by torch."""
 
     def call(*args, **named):
         operation(*(a.clone() if isinstance(a, torch.Tensor) else a for a in args), **named)
-        with ops.using("reference"):
+        with ops.using("torch"):
             return operation(*args, **named)
 
     return call
