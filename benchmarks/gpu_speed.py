@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.model import loss
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step
 
@@ -244,19 +244,6 @@ def head_case(
 
 
 # --- whole steps
-
-
-class RandomBatches:
-    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens
-    are.
-    """
-
-    def __init__(self, spec: TrialSpec):
-        shape = spec.optimizer.batch_sequences, spec.model.context + 1
-        self.rows = np.random.default_rng(0).integers(0, spec.model.vocab_size, shape)
-
-    def train(self, step: int, start: int, stop: int) -> np.ndarray:
-        return self.rows[start:stop]
 
 
 def whole_steps(bench: Bench) -> Iterator[Row]:
