@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
@@ -152,18 +153,21 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
     the plan asks for.
     """
     wanted = [spec.data for spec in plan.specs] + list(plan.planner.data() if plan.planner is not None else ())
-    groups: dict[tuple[str, str], list[DataSpec]] = {}
+    groups: dict[tuple[str, str, ReadingSpec], list[DataSpec]] = {}
     for data in wanted:
-        groups.setdefault((data.corpus, data.tokenizer), []).append(data)
-    for (corpus, tokenizer), sets in groups.items():
+        groups.setdefault((data.corpus, data.tokenizer, data.reading), []).append(data)
+    for (corpus, tokenizer, reading), sets in groups.items():
         with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
             store = prepare(
-                folder.tokens(corpus, tokenizer),
+                folder.tokens(corpus, tokenizer, reading),
                 corpus,
                 tokenizer,
                 train_tokens=max(data.unique_tokens for data in sets),
                 validation_tokens=max(data.validation_tokens for data in sets),
+                reading=reading,
             )
+        for line in store.manifest.lines():
+            view.say(f"corpus {corpus!r}: {line}")
         for spec in plan.specs:
-            if (spec.data.corpus, spec.data.tokenizer) == (corpus, tokenizer):
+            if (spec.data.corpus, spec.data.tokenizer, spec.data.reading) == (corpus, tokenizer, reading):
                 store.check(spec.data, spec.model.vocab_size)
