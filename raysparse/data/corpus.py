@@ -87,7 +87,9 @@ class FiniteCorpus:
         groups: dict[str, int] = {}
         for n in sorted(range(len(self._documents)), key=lambda n: (n >= own, self._digests[n])):
             text, group = self._documents[n]
-            unions.join(first.setdefault(digest(self._keyed(text)), n), n)
+            one = self._keyed(text)
+            key = self._digests[n] if one == text else digest(one)
+            unions.join(first.setdefault(key, n), n)
             if group:
                 unions.join(groups.setdefault(group, n), n)
         return sorted(first.values()), unions

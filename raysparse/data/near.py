@@ -2,8 +2,8 @@
 
 MinHash with banding, by datasketch (Broder 1997; the extra `near`), so the answer is an estimate:
 of pairs at the threshold about half are found, of those at .95 nearly all. Where words are not set
-apart by spaces, runs of characters stand in for runs of words. Numbers, white space, punctuation
-and case do not count.
+apart by spaces, runs of characters stand in for runs of words. White space, punctuation and
+case do not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PERMUTATIONS = 128  # the estimate's standard error is .035 at the threshold
 WORDS, CHARACTERS = 5, 12  # of a run
 AFFORDABLE_CHARACTERS = 32 * 2**20  # half a minute on one core; more only when asked for
 LONG_WORD = 20  # characters of a mean word: no spaces between words
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(r"\w+")
 
 
 def installed() -> bool:

@@ -94,8 +94,7 @@ class Reader:
             return None
 
     def undecodable(self, error: UnicodeDecodeError, number: int = 0, unit: str = "row") -> None:
-        byte = f"byte {error.object[error.start]:#04x} at {error.start} is not {error.encoding}"
-        why = f"{byte}; name its --encoding, or --replace-bad-bytes"
+        why = f"byte {error.object[error.start]:#04x} at {error.start} is not {error.encoding}"
         self.tally.add("undecodable", self.path, number, why, unit)
 
     def record(self, value: Any, number: int, unit: str = "row") -> Document | None:

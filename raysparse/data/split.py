@@ -89,7 +89,7 @@ def held_out(units: Sequence[Unit], share: float, rule: int = MEET) -> Held:
     if len(units) == 1:
         raise ValueError(
             "all documents are one group or near-duplicates of one another, so none can be held out apart from the "
-            "others; hold out a set of its own with --validation, or drop --group-field"
+            "others; hold out a set of its own with --validation, drop --group-field, or --near-duplicates off"
         )
     found: list[int] = []
     wanted = share * total

@@ -15,7 +15,7 @@ NAMED = 5  # of each kind
 KINDS = {
     "blank": "blank documents",
     "null": "documents without text (null, or no such field)",
-    "undecodable": "documents not of their encoding",
+    "undecodable": "documents not of their encoding (name it with --encoding, or --replace-bad-bytes)",
     "replaced": "documents with bytes replaced by U+FFFD",
     "files_skipped": "files that are no corpus",
 }
