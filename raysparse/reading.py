@@ -32,7 +32,7 @@ class ReadingSpec(Record):
     separator_token: str = added("")  # "" is the tokenizer's own end of text
     validation: str = added("")  # a file, folder or glob that is held out instead of a share of the corpus
     validation_share: float = added(VALIDATION_SHARE)  # of the characters; of the documents of a stream
-    near_duplicates: NearDuplicates = added("auto")  # auto: on one side where datasketch is installed, to 32 Mi chars
+    near_duplicates: NearDuplicates = added("auto")  # auto: on one side where datasketch is installed, to 16 Mi chars
 
     def __post_init__(self) -> None:
         require(bool(self.text_field), "reading.text_field", self.text_field, "the name of a field")

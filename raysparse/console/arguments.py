@@ -83,7 +83,7 @@ def add_reading_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--near-duplicates", choices=get_args(NearDuplicates), default="auto",
-        help="keep them on one side; auto: of files to 32 Mi characters where datasketch is installed",
+        help="keep them on one side; auto: of files to 16 Mi characters where datasketch is installed",
     )  # fmt: skip
 
 

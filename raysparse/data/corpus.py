@@ -69,8 +69,10 @@ class FiniteCorpus:
         own = len(found)
         if self.reading.validation and not own:
             raise ValueError(f"validation {self.reading.validation!r} is empty{self._left_out()}")
+        self.files = 0
         for path in files:
             found += documents_of(path, self.reading, self.tally)
+            self.files += 1
         if len(found) == own:
             raise ValueError(f"corpus {self.name!r} is empty{self._left_out()}")
         return found, own
@@ -151,6 +153,15 @@ class FiniteCorpus:
             apart = [*(self._digests[n] for n in self._held.documents), *self._pieces]
             found += b"held out" + b"".join(sorted(apart))
         return hashlib.sha256(found).hexdigest()
+
+    def texts(self) -> tuple[dict[int, str], frozenset[int]]:
+        """The documents that are kept, and which of them are held out whole."""
+        return {n: self._documents[n].text for n in self._kept}, self._held.documents
+
+    @property
+    def cut_characters(self) -> float:
+        """Of the document that is cut, how many are held out; 0 where none is."""
+        return self._held.characters
 
     def passages(self) -> Iterator[Passage]:
         """Each passage once, in the order of its hash; one that is held out is never trained on."""

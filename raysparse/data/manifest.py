@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysparse.data.passage import Policy
+from raysparse.data.places import NAMES
 from raysparse.data.split import REACH
 from raysparse.data.tally import lines_of
 from raysparse.files import Folder
@@ -107,14 +108,7 @@ class Manifest:
 
     def lines(self) -> list[str]:
         """What was left out of the corpus and what is there twice, for people; a line each."""
-        facts = self.corpus_facts
-        said = lines_of(facts, self.left_out)
-        for kind, what in (("duplicates", "documents are there already"),
-                           ("near_duplicates", "documents are nearly another, and stand on its side of the split"),
-                           ("withheld", "documents are, or belong to, what --validation holds out")):  # fmt: skip
-            if facts.get(kind):
-                said.append(f"{facts[kind]} {what}")
-        return said
+        return said_of(self.corpus_facts, {} if self.corpus in NAMES else self.left_out)
 
     def check_source(self, corpus: str, tokenizer: str, reading: ReadingSpec, where: str) -> None:
         """Raise ValueError when the store in `where` was made from another corpus, with another
@@ -149,3 +143,16 @@ class Manifest:
                 f"{what} {tokens} {limit}: {self.corpus!r} with tokenizer {self.tokenizer!r} {does} "
                 f"{split.tokens} tokens in {split.passages} passages; {remedy}"
             )
+
+
+def said_of(facts: dict[str, int], first: dict[str, list[str]]) -> list[str]:
+    """What was left out of a corpus (`first`: where) and what is there twice; a line each."""
+    said = lines_of(facts, first)
+    for kind, what in (
+        ("duplicates", "documents are there already"),
+        ("near_duplicates", "documents are nearly another, and stand on its side of the split"),
+        ("withheld", "documents are, or belong to, what --validation holds out"),
+    ):
+        if facts.get(kind):
+            said.append(f"{facts[kind]} {what}")
+    return said

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 THRESHOLD = 0.8
 PERMUTATIONS = 128  # the estimate's standard error is .035 at the threshold
 WORDS, CHARACTERS = 5, 12  # of a run
-AFFORDABLE_CHARACTERS = 32 * 2**20  # half a minute on one core; more only when asked for
+AFFORDABLE_CHARACTERS = 16 * 2**20  # about half a minute on one core; more only when asked for
 LONG_WORD = 20  # characters of a mean word: no spaces between words
 WORD = re.compile(r"\w+")
 

@@ -44,12 +44,14 @@ def prepare(
     train_tokens: int,
     validation_tokens: int,
     reading: ReadingSpec | None = None,
+    known: str = "",
     cache: Path | None = None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> TokenStore:
     """The token store in `folder`, made or extended so that it holds this many tokens; reused when
     it does already.
 
+    known: the fingerprint of the corpus that earlier results were trained on, where there are any.
     Safe to call from several processes at once, and again after it was killed. Raises ValueError
     when the corpus or tokenizer is unknown, differs from the stored one, or is too small;
     ConnectionError when a dataset cannot be reached.
@@ -60,6 +62,8 @@ def prepare(
     reading = reading or ReadingSpec()
     source = open_corpus(corpus, reading, stored.policy if stored is not None else None)
     targets = (train_tokens, validation_tokens)
+    if known and source.finite and source.fingerprint != known:
+        raise _changed(source, known, "the results in the run folder were trained")
     if stored is not None:
         stored.check_source(corpus, tokenizer, reading, folder.uri)
         enough = stored.holds(*targets)
@@ -83,11 +87,14 @@ def prepare(
 
 def _check_unchanged(source: Corpus, stored: Manifest, folder: Folder) -> None:
     if source.fingerprint != stored.corpus_fingerprint:
-        raise ValueError(
-            f"corpus {source.name!r} has changed since the token store in {folder.uri} was made (its fingerprint is "
-            f"{source.fingerprint[:8]}, the store's {stored.corpus_fingerprint[:8]}), and results of both would not "
-            f"compare; use another --storage, or delete this folder and the runs that used it to begin anew"
-        )
+        raise _changed(source, stored.corpus_fingerprint, f"the token store in {folder.uri} was made")
+
+
+def _changed(source: Corpus, before: str, what: str) -> ValueError:
+    return ValueError(
+        f"corpus {source.name!r} has changed since {what} (fingerprint {before[:8]} then, {source.fingerprint[:8]} "
+        f"now), and results of both would not compare; use another --storage for the new one, or put the old one back"
+    )
 
 
 def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:

@@ -55,5 +55,5 @@ def lines_of(counts: dict[str, int] | Counter[str], first: dict[str, list[str]])
         if counts.get(kind):
             named = first.get(kind, [])
             more = "" if counts[kind] <= len(named) else ", ..."
-            found.append(f"{counts[kind]} {what}: {', '.join(named)}{more}")
+            found.append(f"{counts[kind]} {what}" + (f": {', '.join(named)}{more}" if named else ""))
     return found

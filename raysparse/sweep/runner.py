@@ -72,7 +72,7 @@ def run(
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
-            prepare_tokens(plan, folder, view)
+            prepare_tokens(plan, folder, view, results)
             plan.save(folder)
             try:
                 view.begin(plan, before)
@@ -148,10 +148,12 @@ def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Su
     return Summary(folder, len(plan.specs), ran, finished, unaffordable, unfinished)
 
 
-def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
+def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) -> None:
     """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what
-    the plan asks for.
+    the plan asks for, or is not the one that the folder's results were trained on.
     """
+    rows = {row["trial_id"]: row["corpus_fingerprint"] for row in results.rows()}
+    trained = {spec.data: rows[spec.trial_id] for spec in plan.specs if rows.get(spec.trial_id)}
     wanted = [spec.data for spec in plan.specs] + list(plan.planner.data() if plan.planner is not None else ())
     groups: dict[tuple[str, str, ReadingSpec], list[DataSpec]] = {}
     for data in wanted:
@@ -165,6 +167,7 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
                 train_tokens=max(data.unique_tokens for data in sets),
                 validation_tokens=max(data.validation_tokens for data in sets),
                 reading=reading,
+                known=next((trained[data] for data in sets if data in trained), ""),
             )
         for line in store.manifest.lines():
             view.say(f"corpus {corpus!r}: {line}")

@@ -333,3 +333,17 @@ def test_store_names_are_readable_and_distinct() -> None:
     assert len(found) == 12
     assert all(name.replace("-", "").isalnum() for name in found)
     assert store_name("python", "bytes", ReadingSpec()) == "python-bytes-f977863a"
+
+
+def test_a_corpus_that_results_were_not_trained_on_is_refused(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", prose(50))
+    with pytest.raises(ValueError, match=r"has changed since the results .* \(fingerprint 01234567 then, .* now\)"):
+        prepare(Folder(tmp_path / "s"), str(path), "bytes", train_tokens=9, validation_tokens=9, known="0123456789")
+    assert names(tmp_path / "s") == []
+
+
+def test_a_store_of_another_reading_is_refused(corpus: str, tmp_path: Path) -> None:
+    make(tmp_path, corpus)
+    with pytest.raises(ValueError, match=r"holds reading \{\}, not \{'validation_share': 0.1\}"):
+        prepare(Folder(tmp_path), corpus, "bytes", train_tokens=9, validation_tokens=9,
+                reading=ReadingSpec(validation_share=0.1))  # fmt: skip
