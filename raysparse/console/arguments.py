@@ -17,6 +17,7 @@ from raysparse import spec
 from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
 from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
+from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
     from raysparse.sweep.planners.recipe import Recipe
@@ -50,6 +51,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
     group.add_argument(
         "--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)"
     )
+    group.add_argument(
+        "--scheduler", choices=[name for name in get_args(Scheduler) if name], default="",
+        help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
+    )  # fmt: skip
     group.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
 
 

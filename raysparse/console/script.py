@@ -95,7 +95,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
     from raysparse.sweep.settings import Settings
 
     address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus)
+    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus, scheduler=args.scheduler)
 
 
 def run_folder(args: argparse.Namespace) -> RunFolder:

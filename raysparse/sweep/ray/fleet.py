@@ -47,7 +47,7 @@ def run(job: Job, settings: Settings, view: View) -> None:
         for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
             view.say(line)
         slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
-        tuner = Background("tune", lambda: run_tune(broker, job, len(slots)))
+        tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
         with view:
             while not tuner.ended:
                 now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
