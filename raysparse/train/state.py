@@ -54,6 +54,7 @@ class TrainState:
         self.evaluations: list[Evaluation] = []
         self.late_losses: list[float] = []  # training losses of the last tenth of the steps
         self.last_change: Change | None = None
+        self.being_copied: torch.cuda.Event | None = None  # a copy of this state on another stream, until it is made
 
     @property
     def tokens(self) -> int:
@@ -62,6 +63,14 @@ class TrainState:
     @property
     def is_done(self) -> bool:
         return self.step >= self.spec.steps
+
+    def before_change(self) -> None:
+        """To be called before a step changes anything that lives from step to step: on a GPU such
+        changes come after a copy that was begun.
+        """
+        if self.being_copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.being_copied)
+            self.being_copied = None
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -59,6 +59,7 @@ def train_step(state: TrainState, batches: Batches) -> StepRecord:
             f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}{spoilt(state)} at step {step} of "
             f"{state.spec.steps}"
         )
+    state.before_change()
     lr = optimizer.step(step, optimizer.clip_factor(norm))
     state.step = step
     record = StepRecord(step, loss.item(), lr, norm.item(), time.perf_counter() - started)
