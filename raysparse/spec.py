@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raysparse.reading import ReadingSpec
 from raysparse.record import Record, added, label, require, require_choice
 
 Method = Literal["dense", "static", "set", "rigl", "smet", "smet_grad"]
@@ -180,6 +181,7 @@ class DataSpec(Record):
     unique_tokens: int = 131_072  # U
     epochs: float = 1.0  # passes over the unique tokens; D = U * epochs
     validation_tokens: int = 65_536  # of documents that no training subset contains
+    reading: ReadingSpec = added(ReadingSpec())  # fields, encoding, split (raysparse/reading.py)
 
     def __post_init__(self) -> None:
         require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name, path or glob")

@@ -96,6 +96,18 @@ def command_fields(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_data(args: argparse.Namespace) -> int:
+    from raysparse.data import describe
+    from raysparse.data.corpus import FiniteCorpus, open_corpus
+
+    found = open_corpus(args.corpus, arguments.reading_from(args))
+    if not isinstance(found, FiniteCorpus):
+        raise ValueError(f"corpus {args.corpus!r} is a stream, whose length nobody knows; describe a local one")
+    for line in describe.lines(found, args.tokenizer):
+        print(line)
+    return 0
+
+
 def command_memory(args: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -150,6 +162,12 @@ def parser() -> argparse.ArgumentParser:
     _add_train(verbs)
 
     _add_memory(verbs)
+
+    data = verbs.add_parser("data", help="say what a corpus holds, and how many unique tokens a sweep can ask for")
+    data.add_argument("corpus", metavar="CORPUS", help="a name, file, folder or glob")
+    data.add_argument("--tokenizer", nargs="+", default=["bytes"], help="count tokens by these (%(default)s)")
+    arguments.add_reading_arguments(data)
+    data.set_defaults(command=command_data)
 
     fields = verbs.add_parser("fields", help="the fields of a trial that --set takes, with their types")
     fields.set_defaults(command=command_fields)

@@ -140,7 +140,9 @@ class Broker:
         """Queue a trial."""
         if spec.trial_id in self.entries:
             raise RuntimeError(f"trial {spec.trial_id} was submitted already")
-        entry = Entry(spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer))
+        entry = Entry(
+            spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer, spec.data.reading)
+        )
         entry.work = self._before.get(spec.trial_id, Work())
         self.entries[spec.trial_id] = entry
         self._queue.append(spec.trial_id)

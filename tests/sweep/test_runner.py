@@ -173,6 +173,8 @@ def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
         ({"slots": -1}, "slots is -1"),
         ({"gpus": 2.0}, r"gpus is 2\.0"),
         ({"executor": "inline", "address": "auto"}, "uses no cluster"),
+        ({"scheduler": "pbt"}, "scheduler is 'pbt', expected one of"),
+        ({"executor": "inline", "scheduler": "asha"}, "the inline executor starts none"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(values, message):
