@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raysparse.model.llama import Llama
 from raysparse.results import Evaluation
@@ -54,6 +55,7 @@ class TrainState:
         self.evaluations: list[Evaluation] = []
         self.late_losses: list[float] = []  # training losses of the last tenth of the steps
         self.last_change: Change | None = None
+        self.fetched: tuple[tuple[int, ...], Tensor | None] = (), None  # rows read ahead, and which they are
         self.being_copied: torch.cuda.Event | None = None  # a copy of this state on another stream, until it is made
 
     @property
