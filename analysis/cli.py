@@ -15,6 +15,8 @@ from pathlib import Path
 from analysis import verbs
 from analysis.answer.design import AIMS
 from analysis.data.columns import COUNTS, parse_mapping
+from analysis.data.source import FORMS
+from analysis.data.units import parse_units
 from analysis.laws import LAWS
 
 
@@ -95,8 +97,10 @@ def _verb(
 ) -> argparse.ArgumentParser:
     parser = verb.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
-    parser.add_argument("table", type=Path, help=".parquet or .csv, one row per run")
+    parser.add_argument("table", help=f"one row per run: {FORMS}")
     parser.add_argument("--columns", type=_mapping, default={}, metavar="ROLE=COLUMN,...", help="for other tables")
+    parser.add_argument("--units", type=_units, default={}, metavar="ROLE=UNIT,...", help="active=M,tokens=B,loss=bits")
+    parser.add_argument("--where", type=_where, default={}, metavar="COLUMN=VALUE", help="only the rows with it")
     parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
     parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
     parser.add_argument("--settings", type=_names, default=(), metavar="COLUMN,...", help="columns that are settings")
@@ -130,8 +134,29 @@ def _mapping(text: str) -> dict[str, str]:
         raise _wrap(error) from error
 
 
+def _units(text: str) -> dict[str, str]:
+    try:
+        return parse_units(text)
+    except ValueError as error:
+        raise _wrap(error) from error
+
+
+def _where(text: str) -> dict[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form COLUMN=VALUE, for example dataset=c4")
+    return {column: value}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected one such as 3e7") from error
+
+
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    return [_number(part) for part in text.split(",")]
 
 
 def _names(text: str) -> list[str]:
@@ -140,9 +165,9 @@ def _names(text: str) -> list[str]:
 
 def _range(text: str) -> tuple[float, float]:
     low, colon, high = text.partition(":")
-    return float(low), float(high if colon else low)
+    return _number(low), _number(high if colon else low)
 
 
 def _pairs(text: str) -> dict[str, float]:
     pairs = (part.partition("=") for part in text.split(","))
-    return {name.strip(): float(value) for name, _, value in pairs}
+    return {name.strip(): _number(value) for name, _, value in pairs}

@@ -140,7 +140,7 @@ def design_table(options: Namespace) -> str:
 
 def _points(options: Namespace, path: Any) -> Points:
     """The points of another table; its losses are not looked at, and may be missing."""
-    return read_table(path, {**options.columns}, options.count, loss=False).points
+    return read_table(path, {**options.columns}, options.count, loss=False, units=options.units).points
 
 
 def _design_lines(chosen: Design, law: str, budget: float) -> list[str]:

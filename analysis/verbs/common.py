@@ -16,7 +16,10 @@ LISTED = 10  # excluded rows that are named
 
 
 def runs_of(options: Namespace) -> Runs:
-    return read_table(options.table, options.columns, options.count, options.method, options.settings)
+    return read_table(
+        options.table, options.columns, options.count, options.method, options.settings,
+        units=options.units, where=options.where,
+    )  # fmt: skip
 
 
 def law_of(options: Namespace, runs: Runs) -> Law:
