@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from raysparse import spec
 from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
-from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Moments, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
 from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
@@ -105,16 +105,20 @@ def add_set_argument(group: Any) -> None:
 
 
 def add_engine_arguments(
-    parser: argparse.ArgumentParser, *, precision: Precision = "fp32", moments: Moments = "fp32"
+    parser: argparse.ArgumentParser, *, precision: Precision | None = None, moments: Moments = "fp32"
 ) -> None:
-    """How weights are stored and multiplied."""
+    """How weights are stored and multiplied, and what is made again; without a precision of the
+    command's own, the device decides it.
+    """
     group = parser.add_argument_group("how weights are stored")
+    by_device = "(fp32 on a CPU, bf16_master on a GPU)"
     for flag, choices, default in (
         ("--precision", spec.Precision, precision),
         ("--moments", spec.Moments, moments),
         ("--layout", spec.LayoutKind, "element"),
     ):
-        group.add_argument(flag, choices=get_args(choices), default=default, help="(%(default)s)")
+        said = "(%(default)s)" if default else by_device
+        group.add_argument(flag, choices=get_args(choices), default=default, help=said)
     group.add_argument(
         "--block", type=int, default=1, help="weights along a block: of a run, or of a tile's side (%(default)s)"
     )
@@ -122,6 +126,47 @@ def add_engine_arguments(
     group.add_argument(
         "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
     )
+    group.add_argument(
+        "--recompute", choices=get_args(spec.Recompute), default="auto",
+        help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",
+    )  # fmt: skip
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a trial trains, and in what portions; nothing here is part of a trial."""
+    group = parser.add_argument_group("the device")
+    group.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER (cuda with --gpus, else cpu)")
+    group.add_argument(
+        "--micro-batch", type=int, default=0, metavar="SEQUENCES",
+        help="in a forward pass (as many as fit on a GPU; on a CPU a worker's whole share)",
+    )  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="torch.compile what lies between the products")
+    group.add_argument(
+        "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
+    )
+
+
+def placement_from(args: argparse.Namespace) -> Placement:
+    """Where trials train. Raises ValueError when --device and --gpus contradict each other, or when
+    a card is named that Ray would have to choose.
+    """
+    device = args.device or ("cuda" if args.gpus else "cpu")
+    if args.gpus and device == "cpu":
+        raise ValueError(f"--device is 'cpu' but --gpus is {args.gpus:g}; leave one of them out")
+    if args.executor == "ray" and ":" in device:
+        raise ValueError(f"--device is {device!r}, but Ray gives every worker a card; say --device cuda")
+    return Placement(
+        workers=args.workers, device=device, micro_batch=args.micro_batch, compile=args.compile,
+        checkpoint_seconds=args.checkpoint_seconds, resident=args.resident, recompute=args.recompute,
+        device_share=args.gpus or 1.0,
+    )  # fmt: skip
+
+
+def precision_from(args: argparse.Namespace) -> Precision:
+    """What was said, or what the device is fast at."""
+    is_gpu = bool(args.gpus) or args.device.startswith("cuda")
+    precision: Precision = args.precision or ("bf16_master" if is_gpu else "fp32")
+    return precision
 
 
 def engine_from(args: argparse.Namespace) -> tuple[SparsitySpec, OptimizerSpec]:
@@ -150,7 +195,7 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
         ),
         sparsity=sparsity,
         optimizer=optimizer,
-        precision=args.precision,
+        precision=precision_from(args),
         evaluations=args.evaluations,
     )
 

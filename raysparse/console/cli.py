@@ -46,9 +46,6 @@ def command_status(args: argparse.Namespace) -> int:
 
 
 def command_train(args: argparse.Namespace) -> int:
-    from raysparse.spec import Placement
-    from raysparse.sweep.plan import Plan
-
     args.executor = "inline"
     if args.source:
         return _train_from(args)
@@ -57,7 +54,7 @@ def command_train(args: argparse.Namespace) -> int:
     recipe, fixed = arguments.recipe_from(args), arguments.fixed_from(args)
     spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed or 0, settings=fixed)
     args.name = args.name or f"train-{spec.trial_id}"
-    return _train_one(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
+    return _train_one(script.plan_of(args, [spec]), args)
 
 
 def _train_one(plan: Plan, args: argparse.Namespace) -> int:
@@ -71,7 +68,6 @@ def _train_from(args: argparse.Namespace) -> int:
     """What a run folder recommends, or one of its rows again."""
     from raysparse.console.training import train_recommended
     from raysparse.run_folder import RunFolder
-    from raysparse.sweep.budget import Budget
     from raysparse.sweep.plan import load
 
     folder = RunFolder(args.source)
@@ -86,7 +82,7 @@ def _train_from(args: argparse.Namespace) -> int:
     for path, value in arguments.fixed_from(args).items():
         spec = spec.with_field(path, value)
     args.name, args.storage = args.name or f"train-{spec.trial_id}", folder.storage.uri
-    return _train_one(plan.replace(specs=(spec,), planner=None, stopping=None, budget=Budget()), args)
+    return _train_one(script.plan_of(args, [spec]), args)
 
 
 def command_fields(args: argparse.Namespace) -> int:
@@ -127,16 +123,15 @@ def command_memory(args: argparse.Namespace) -> int:
         optimizer=optimizer,
         precision=args.precision,
     )
+    placement = Placement(device=args.device, resident=args.resident, recompute=args.recompute)
     measured = None
     if args.measure:
+        from raysparse.train import device
         from raysparse.train.state import TrainState
 
-        measured = TrainState(spec, Placement(device=args.device, resident=args.resident)).bytes_by_kind()
-    Console(highlight=False, soft_wrap=True).print(
-        memory_table(
-            spec, micro_batch=args.batch_sequences, device=args.device, resident=args.resident, measured=measured
-        )
-    )
+        device.found(args.device)
+        measured = TrainState(spec, placement).bytes_by_kind()
+    Console(highlight=False, soft_wrap=True).print(memory_table(spec, placement, measured=measured))
     return 0
 
 
@@ -203,8 +198,10 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
     arguments.add_data_arguments(train)
     arguments.add_engine_arguments(train)
+    arguments.add_device_arguments(train)
     train.set_defaults(
-        command=command_train, address="", slots=0, gpus=0.0, batch_sequences=16, validation_tokens=65_536,
+        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None, scheduler="",
+        halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip
 

@@ -61,6 +61,10 @@ def run(
     if storage.is_local:
         storage = Folder(storage.local_path)  # workers do not share this process's directory
     folder = RunFolder.named(storage, name)
+    if plan.placement.device != "cpu" and not settings.address:
+        from raysparse.train import device
+
+        device.found(plan.placement.device)
     plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)

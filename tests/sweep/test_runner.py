@@ -107,7 +107,7 @@ def test_a_trial_that_raises_is_a_row_with_its_reason_and_the_rest_runs(corpus, 
     assert (summary.ran, summary.finished, summary.unfinished) == (1, 4, {})
 
 
-def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch(corpus, finished, tmp_path, monkeypatch):
+def test_out_of_memory_is_tried_again_with_half_the_micro_batch(corpus, finished, tmp_path, monkeypatch):
     real, seen = trial.run, []
 
     def needs_small_batches(spec, *args, placement, **kwargs):

@@ -104,12 +104,14 @@ def test_halving_stops_trials_under_ray_and_their_rows_say_by_whom(corpus, tmp_p
 
 
 def test_a_scheduler_of_tune_stops_trials_and_their_rows_say_so(corpus, tmp_path):
-    specs = grid(
-        recipe_for(corpus).replace(evaluations=8), sizes=["laptop-xs"], densities=[1.0], unique_tokens=[4_097],
-        epochs=[48], seeds=[0], settings={"optimizer.lr": [4e-3, 3e-3, 2e-3, 1e-7]},
-    )  # fmt: skip
-    specs = tuple(sorted(specs, key=lambda spec: -spec.optimizer.lr))  # the bad one last
-    runs.finish(Plan(specs=specs), tmp_path, "--slots", "1", "--scheduler", "median")
+    recipe, axes = recipe_for(corpus).replace(evaluations=8), {"sizes": ["laptop-xs"], "densities": [1.0]}
+    rates = {48: [4e-3, 3e-3, 2e-3], 47: [1e-7]}  # the costliest run first, so the bad one is the last
+    specs = [
+        spec
+        for epochs, values in rates.items()
+        for spec in grid(recipe, **axes, unique_tokens=[4_097], epochs=[epochs], settings={"optimizer.lr": values})
+    ]
+    runs.finish(Plan(specs=tuple(specs)), tmp_path, "--slots", "1", "--scheduler", "median")
     rows = {row["lr"]: row for row in Results(RunFolder.named(Folder(tmp_path), "run")).rows()}
     assert len(rows) == 4
     assert [rows[lr]["status"] for lr in (4e-3, 3e-3, 2e-3)] == ["completed"] * 3
