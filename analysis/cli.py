@@ -8,12 +8,17 @@ analysis happens here.
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from analysis import verbs
 from analysis.answer.design import AIMS
+from analysis.data.cells import parse
 from analysis.data.columns import COUNTS, parse_mapping
 from analysis.data.source import FORMS
 from analysis.data.units import parse_units
@@ -23,9 +28,15 @@ from analysis.laws import LAWS
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of few letters shows ? for the others
     try:
         print(options.run(options))
-    except ValueError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -55,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     design.add_argument("--aim", default="optimum", choices=[aim for aim in AIMS if aim != "region"])
     design.add_argument("--target", type=Path, default=None, metavar="FILE", help="pin down the losses of these points")
     design.add_argument("--trials", type=int, default=8, help="how many")
-    design.add_argument("--limit", type=float, default=None, help="their total cost")
-    design.add_argument("--most", type=float, default=None, help="the largest cost of one trial")
+    design.add_argument("--limit", type=_positive, default=None, help="their total cost")
+    design.add_argument("--most", type=_positive, default=None, help="the largest cost of one trial")
     design.add_argument("--candidates", type=Path, default=None, help="a table of candidates; default: a box")
 
     report = _verb(verb, "report", verbs.report_table, "summary, HTML page and pictures")
@@ -86,7 +97,7 @@ def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     simulate.add_argument("--noise", type=float, default=0.008, help="sd of log loss")
     simulate.add_argument("--replicates", type=int, default=1)
     simulate.add_argument("--tables", type=int, default=20, help="simulated sweeps for the power")
-    simulate.add_argument("--budget", type=float, default=None, help="active FLOPs of the optimum asked for")
+    simulate.add_argument("--budget", type=_positive, default=None, help="active FLOPs of the optimum asked for")
     simulate.add_argument("--output", type=Path, default=None, help="write one drawn table here (.csv or .parquet)")
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument("--json", action="store_true")
@@ -116,7 +127,7 @@ def _law(parser: argparse.ArgumentParser, default: str = "auto") -> None:
 
 
 def _question(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", type=float, required=True, help="in the unit of --cost")
+    parser.add_argument("--budget", type=_positive, required=True, help="in the unit of --cost")
     parser.add_argument("--unique", default="any", help="unique tokens, or any")
     parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
     for name in ("active", "density", "epochs", "tokens"):
@@ -149,14 +160,22 @@ def _where(text: str) -> dict[str, str]:
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected one such as 3e7") from error
+    """A number as people write it: 3e7, 30M, 30,000,000."""
+    found = parse([text])
+    if found.wrong or not np.isfinite(found.values[0]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected one such as 3e7 or 30M")
+    return float(found.values[0])
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0; expected a number such as 1e18")
+    return value
 
 
 def _numbers(text: str) -> list[float]:
-    return [_number(part) for part in text.split(",")]
+    return [_positive(part) for part in text.split(",")]
 
 
 def _names(text: str) -> list[str]:
@@ -165,7 +184,7 @@ def _names(text: str) -> list[str]:
 
 def _range(text: str) -> tuple[float, float]:
     low, colon, high = text.partition(":")
-    return _number(low), _number(high if colon else low)
+    return _positive(low), _positive(high if colon else low)
 
 
 def _pairs(text: str) -> dict[str, float]:

@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,9 @@ from analysis.data.cells import parse
 from analysis.data.columns import parse_mapping, recognised, size_of
 from analysis.data.table import NoUsableRowError, read_table
 from analysis.data.units import parse_units
+from analysis.verbs.common import require_numbers
 from raysparse.files import Folder
+from tests.conftest import REPOSITORY
 
 NAMES = ("id", "active", "density", "unique_tokens", "tokens", "loss")
 ROWS = [
@@ -294,3 +298,37 @@ def test_a_mapped_name_is_not_a_guess():
     runs = read_table(without("active", size=lambda row: row["active"]), parse_mapping("active=size"))
     assert same(runs)
     assert not runs.notes
+
+
+def test_sizes_may_be_said_as_people_do(capsys):
+    """A-os."""
+    plan = ["simulate", "--sizes", "30M,1e8", "--densities", "1,50%", "--unique", "1B", "--epochs", "1,4"]
+    assert main(plan) == 0
+    assert "8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("budget", ["-1", "0", "nan", "lots"])
+def test_a_budget_that_is_none_is_refused(tmp_path, capsys, budget):
+    with pytest.raises(SystemExit):
+        main(["optimum", str(put(tmp_path / "a.csv", written())), f"--budget={budget}"])
+    assert "expected" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    plan = ["simulate", "--sizes", "3e7", "--densities", "1", "--unique", "1e9", "--epochs", "1,2"]
+    put(tmp_path / "file", "in the way")
+    assert main([*plan, "--output", str(tmp_path / "file" / "t.csv")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("target", ["closed", "full"])
+def test_a_closed_or_full_standard_output_is_no_traceback(target):
+    command = f"{sys.executable} -m analysis simulate --sizes 3e7 --densities 1 --unique 1e9 --epochs 1"
+    command += " | true" if target == "closed" else " > /dev/full"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert "Traceback" not in ended.stderr
+
+
+def test_nan_is_no_answer():
+    with pytest.raises(ValueError, match=r"the optimum has no answer: its density is nan; .*--units"):
+        require_numbers("the optimum", active=1.0, density=math.nan)
