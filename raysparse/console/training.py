@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from raysparse.console import script
+from raysparse.console import arguments, script
 from raysparse.units import amount, count
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ def train_recommended(
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     args.name = f"{folder.name}{SUFFIX}"
     args.storage = folder.storage.uri
+    args.scheduler = ""  # which would stop one of the two that are to be compared
+    placement = arguments.placement_from(args)
     chosen = plan.replace(
-        specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None)
-    )
-    if not script.settings_from(args).address and not args.gpus and plan.placement.workers == 1:
+        specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None),
+        placement=placement.replace(threads=plan.placement.threads),
+    )  # fmt: skip
+    if not script.settings_from(args).address and placement.device == "cpu" and placement.workers == 1:
         args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
     summary = script.run_plan(chosen, args)
     measured = {row["trial_id"]: row["validation_loss"] for row in Results(summary.folder).rows()}

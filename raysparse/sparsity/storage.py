@@ -16,8 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from raysparse.counts import Blocks, block_counts, made_dense, needs_scratch, uses_tile_products
+from raysparse.counts import Blocks, block_counts, uses_tile_products
 from raysparse.kernels import ops, philox
+from raysparse.memory import made_dense, needs_scratch
 from raysparse.sparsity.arena import COMPUTE_DTYPE, MOMENT_DTYPE, STORAGE_DTYPE, Arena
 from raysparse.sparsity.layout import Layout
 from raysparse.spec import TrialSpec
@@ -195,16 +196,16 @@ class SparseWeights:
 
     def checksum(self) -> int:
         """A number that two ranks share only if they have the same topology (up to a chance of
-        2^-63).
+        2^-63). Waits for the device once.
         """
-        total = 0
+        total = torch.zeros((), dtype=torch.int64, device=self.arena.values.device)
         for number, mask in enumerate(self._masks().values()):
             place = torch.arange(1, mask.numel() + 1, device=mask.device)
-            total += int((mask.long() * (place * 0x9E3779B97F4A7C15 % (1 << 61) | 1)).sum()) * (2 * number + 1)
-        return total % (1 << 62)
+            total += (mask.long() * (place * 0x9E3779B97F4A7C15 % (1 << 61) | 1)).sum() * (2 * number + 1)
+        return int(total) % (1 << 62)
 
     def bytes_by_kind(self) -> dict[str, int]:
-        """Bytes really held, by the kinds of `counts.MemoryBytes`."""
+        """Bytes really held, by the kinds of `memory.MemoryBytes`."""
         layout = sum(m.layout.nbytes for m in self.matrices.values())
         return {
             **self.arena.bytes_by_kind(),

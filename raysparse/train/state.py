@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raysparse.model.llama import Llama
 from raysparse.results import Evaluation
@@ -34,7 +35,7 @@ class TrainState:
         self.spec, self.placement = spec, placement
         self.device = torch.device(placement.device)
         self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
-        self.model = Llama(spec, self.weights).to(self.device)
+        self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
         if placement.compile:
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
@@ -54,6 +55,8 @@ class TrainState:
         self.evaluations: list[Evaluation] = []
         self.late_losses: list[float] = []  # training losses of the last tenth of the steps
         self.last_change: Change | None = None
+        self.fetched: tuple[tuple[int, ...], Tensor | None] = (), None  # rows read ahead, and which they are
+        self.being_copied: torch.cuda.Event | None = None  # a copy of this state on another stream, until it is made
 
     @property
     def tokens(self) -> int:
@@ -62,6 +65,14 @@ class TrainState:
     @property
     def is_done(self) -> bool:
         return self.step >= self.spec.steps
+
+    def before_change(self) -> None:
+        """To be called before a step changes anything that lives from step to step: on a GPU such
+        changes come after a copy that was begun.
+        """
+        if self.being_copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.being_copied)
+            self.being_copied = None
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
