@@ -21,6 +21,7 @@ TRIALS = "trials"
 TOKENS = "tokens"
 REPORT = "report"
 RAY = "ray"
+MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
 
 # Of one trial.
 SPEC = "spec.json"

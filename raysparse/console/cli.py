@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from raysparse.console import arguments, script
+from raysparse.console import arguments, release, script
 from raysparse.console.arguments import STORAGE
 from raysparse.record import nearest
 
@@ -153,6 +153,8 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(command=command_status)
 
     _add_train(verbs)
+
+    release.add_verbs(verbs)
 
     _add_memory(verbs)
 

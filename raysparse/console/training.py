@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raysparse.console import script
+from raysparse.run_folder import MODEL_SUFFIX
 from raysparse.units import amount, count
 
 if TYPE_CHECKING:
     from analysis.answer.choice import BestRun, Choice
     from raysparse.run_folder import RunFolder
     from raysparse.spec import TrialSpec
-
-SUFFIX = "-model"
 
 
 def train_recommended(
@@ -43,7 +42,7 @@ def train_recommended(
     other = best.sparse if choice_name(best.best) == "dense" else best.dense
     choices = [best.best, *([other] if both and other is not None else [])]
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
-    args.name = f"{folder.name}{SUFFIX}"
+    args.name = f"{folder.name}{MODEL_SUFFIX}"
     args.storage = folder.storage.uri
     chosen = plan.replace(
         specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None)

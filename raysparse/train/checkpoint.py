@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import Any
 
 import torch
 
@@ -35,12 +36,10 @@ def save(folder: Folder, state: TrainState) -> None:
             folder.delete(f"{CHECKPOINT}/{other}")
 
 
-def load(folder: Folder, state: TrainState) -> bool:
-    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or
-    of another trial.
+def read(folder: Folder) -> dict[str, Any]:
+    """What the folder's checkpoint holds. Raises ValueError when it is damaged, FileNotFoundError
+    when there is none.
     """
-    if not folder.exists(LATEST):
-        return False
     latest = folder.read_json(LATEST)
     path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
     remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
@@ -50,6 +49,16 @@ def load(folder: Folder, state: TrainState) -> bool:
         raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
     if checksum(data) != latest["sha256"]:
         raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the one in latest.json; {remedy}")
-    state.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return found
+
+
+def load(folder: Folder, state: TrainState) -> bool:
+    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or
+    of another trial.
+    """
+    if not folder.exists(LATEST):
+        return False
+    state.load_state_dict(read(folder))
     log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
     return True
