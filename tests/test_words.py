@@ -17,7 +17,7 @@ FILE = re.compile(r"(?<![\w/.<>{}*-])((?:[a-z_]+/)+[a-z_0-9-]+\.(?:py|md|json|ya
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 MADE_BY_RUNS = re.compile(r"^(runs|checkpoint|trials|report|journal|notes|reports)/")
 # Of other programs that our pages mention.
-FOREIGN = {"--help", "--tmux", "--logdir", "--editable", "--no-deps"}
+FOREIGN = {"--help", "--tmux", "--logdir", "--editable", "--no-deps", "--include", "--tasks"}
 
 
 @pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(REPOSITORY)))

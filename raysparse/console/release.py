@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysparse.record import require
+from raysparse.units import si
 
 if TYPE_CHECKING:
     from raysparse.release.evaluate import Measured, Memorised
@@ -27,6 +28,7 @@ MOST_GROUPS = 20  # printed; --json has all
 def add_verbs(verbs: Any) -> None:
     _add_evaluate(verbs)
     _add_sample(verbs)
+    _add_export(verbs)
 
 
 def _add_model(verb: argparse.ArgumentParser) -> None:
@@ -47,6 +49,7 @@ def _add_evaluate(verbs: Any) -> None:
     )
     evaluate.add_argument("--documents", type=int, default=0, help="with --corpus: this many of them (all)")
     evaluate.add_argument("--json", default="", metavar="FILE", help="write all of it, every document too")
+    evaluate.add_argument("--task", default="", metavar="FOLDER", help="write the held-out text as a task of lm-eval")
     evaluate.set_defaults(command=command_evaluate)
 
 
@@ -54,11 +57,14 @@ def command_evaluate(args: argparse.Namespace) -> int:
     from raysparse.files import write_file_atomically
     from raysparse.release import evaluate
     from raysparse.release.opened import open_model
+    from raysparse.release.task_file import TASK, write_task
 
     opened = open_model(args.model, average=args.average, device=args.device)
     if args.documents and not args.corpus:
         raise ValueError("--documents is for --corpus; the held-out set of a trial is always read whole")
     print(opened.describe())
+    if args.task:
+        print(f"task {TASK} of lm-eval: {write_task(opened, Path(args.task))}")
     found: dict[str, Any] = {"model": opened.where.uri, "trial_id": opened.spec.trial_id, "average": opened.average}
     if args.corpus:
         if args.corpus == opened.spec.data.corpus:
@@ -109,6 +115,33 @@ def command_sample(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     end = "" if count == args.most else ", then it ended the document"
     print(f"{count} tokens{end}, {count / seconds:.0f} a second", file=sys.stderr)
+    return 0
+
+
+def _add_export(verbs: Any) -> None:
+    export = verbs.add_parser("export", help="write a trained model as a folder that other tools open")
+    _add_model(export)
+    export.add_argument("folder", metavar="FOLDER", help="where to; it must not exist yet")
+    export.add_argument("--dtype", choices=("fp32", "bf16"), default="", help="(fp32, or bf16 where weights are bf16)")
+    export.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    export.set_defaults(command=command_export)
+
+
+def command_export(args: argparse.Namespace) -> int:
+    from raysparse.release.card import engine_warnings
+    from raysparse.release.export import checked_place, export
+    from raysparse.release.opened import open_model
+
+    checked_place(args.folder, args.overwrite)
+    opened = open_model(args.model, average=args.average)
+    print(opened.describe())
+    for line in engine_warnings(opened.spec.model):
+        print(f"not every engine will take it: {line}")
+    dtype = args.dtype or ("bf16" if opened.spec.precision == "bf16" else "fp32")
+    command = f"raysparse export {args.model} {args.folder} --dtype {dtype}" + " --average" * args.average
+    folder = export(opened, args.folder, dtype=dtype, overwrite=args.overwrite, command=command)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: LlamaForCausalLM, {dtype}, {si(size, 'B')}; the licence in its README.md is yours to say")
     return 0
 
 

@@ -102,9 +102,10 @@ def first_seen(length: int, context: int) -> int:
 def generate(
     opened: OpenedModel, prompt: Sequence[int], sampling: SamplingSpec, most: int, *, cached: bool = True
 ) -> Iterator[int]:
-    """Up to `most` tokens behind a prompt that begins a document; ends where the model ends it."""
-    separator = opened.tokenizer.separator
-    tokens = [separator, *prompt]
+    """Up to `most` tokens behind those of a prompt (one or more); ends where the model ends the
+    document.
+    """
+    separator, tokens = opened.tokenizer.separator, list(prompt)
     reader = NextToken(opened.model, opened.spec.model, cached=cached)
     numbers = np.random.Philox(key=np.array([sampling.seed, 0], dtype=np.uint64))
     for _ in range(most):
@@ -117,8 +118,8 @@ def generate(
 
 
 def encoded_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a prompt. Raises ValueError when it holds bytes that are no text, which a terminal
-    hands on as half characters.
+    """The ids of a prompt that begins a document, so a separator stands first. Raises ValueError
+    when it holds bytes that are no text, which a terminal hands on as half characters.
     """
     try:
         prompt.encode()
@@ -126,7 +127,7 @@ def encoded_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
         raise ValueError(
             f"--prompt holds {prompt[error.start]!r} at character {error.start}, which is no UTF-8; give it as UTF-8"
         ) from error
-    return [int(token) for token in tokenizer.encode_batch([prompt])[0]]
+    return [tokenizer.separator, *(int(token) for token in tokenizer.encode_batch([prompt])[0])]
 
 
 class Spelling:

@@ -15,6 +15,7 @@ separator, the last window filled up with what stands before it: what other eval
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,23 +115,34 @@ def windows(tokens: np.ndarray, separator: int, context: int) -> Iterator[tuple[
         yield whole[first:stop], tokens[start:stop]
 
 
+def score_windows(model: Llama, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(nats, whether all targets were the likeliest) of each (inputs, targets), int64: the targets
+    are the last of what is predicted behind the inputs. Windows of one length share a batch without
+    padding.
+    """
+    nats, right = np.zeros(len(pairs)), np.ones(len(pairs), dtype=bool)
+    waiting = sorted(range(len(pairs)), key=lambda n: len(pairs[n][0]))
+    for length, same in itertools.groupby(waiting, key=lambda n: len(pairs[n][0])):
+        numbers = list(same)
+        for start in range(0, len(numbers), SEQUENCES_AT_ONCE):
+            batch = numbers[start : start + SEQUENCES_AT_ONCE]
+            inputs = torch.from_numpy(np.stack([pairs[n][0] for n in batch]))
+            targets = torch.zeros_like(inputs)
+            for row, n in enumerate(batch):
+                targets[row, length - len(pairs[n][1]) :] = torch.from_numpy(pairs[n][1])
+            device = model.embedding.device
+            losses, hits = (found.cpu() for found in token_scores(model, inputs.to(device), targets.to(device)))
+            for row, n in enumerate(batch):
+                scored = slice(length - len(pairs[n][1]), length)
+                nats[n] = float(losses[row, scored].double().sum())
+                right[n] = bool(hits[row, scored].all())
+    return nats, right
+
+
 def score_documents(model: Llama, documents: Sequence[np.ndarray], separator: int, context: int) -> np.ndarray:
     """The loss of each document by itself, nats: float64 (documents,). An empty one costs
     nothing.
     """
-    found = np.zeros(len(documents))
-    pending = [(n, *window) for n, tokens in enumerate(documents) for window in windows(tokens, separator, context)]
-    pending.sort(key=lambda item: len(item[1]))  # windows of one length share a batch without padding
-    while pending:
-        length = len(pending[0][1])
-        batch = [item for item in pending[:SEQUENCES_AT_ONCE] if len(item[1]) == length]
-        del pending[: len(batch)]
-        device = model.embedding.device
-        inputs = torch.from_numpy(np.stack([item[1] for item in batch])).to(device)
-        targets = torch.zeros_like(inputs)
-        for row, (_, _, scored) in enumerate(batch):
-            targets[row, length - len(scored) :] = torch.from_numpy(scored)
-        nats, _ = token_scores(model, inputs, targets)
-        for row, (n, _, scored) in enumerate(batch):
-            found[n] += float(nats[row, length - len(scored) :].double().sum())
-    return found
+    found = [(n, window) for n, tokens in enumerate(documents) for window in windows(tokens, separator, context)]
+    nats, _ = score_windows(model, [window for _, window in found])
+    return np.bincount([n for n, _ in found], nats, minlength=len(documents))

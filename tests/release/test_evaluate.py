@@ -209,3 +209,12 @@ def test_the_text_of_a_document_counts_in_bytes(run, spec):
     measured = evaluate.by_document(opened, [Document("ä木")], "two characters")
     assert measured.scores.bytes.tolist() == [5]
     assert measured.scores.bits_per_byte == pytest.approx(measured.bits_per_byte)
+
+
+def test_the_task_holds_the_held_out_text(run, tmp_path):
+    assert cli.main(["evaluate", run.uri, "--task", str(tmp_path)]) == 0
+    lines = (tmp_path / "held_out.jsonl").read_text().splitlines()
+    store = open_model(run.uri).store
+    held = store.tokenizer().decode(store.tokens("validation", 0, store.validation_tokens))
+    assert all(json.loads(line)["text"] in held for line in lines)
+    assert lines

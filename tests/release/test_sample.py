@@ -93,10 +93,10 @@ def test_draws_follow_the_probabilities():
 
 def test_a_seed_is_a_text_and_the_likeliest_needs_none(run, spec):
     opened = open_model(place(run, spec), resident=True)
-    texts = {seed: list(generate(opened, [65], SamplingSpec(seed=seed), 60)) for seed in (0, 1)}
-    assert list(generate(opened, [65], SamplingSpec(seed=0), 60)) == texts[0] != texts[1]
-    assert list(generate(opened, [65], SamplingSpec(seed=0), 60, cached=False)) == texts[0]
-    likeliest = [list(generate(opened, [65], SamplingSpec(temperature=0, seed=s), 20)) for s in (0, 1)]
+    texts = {seed: list(generate(opened, [256, 65], SamplingSpec(seed=seed), 60)) for seed in (0, 1)}
+    assert list(generate(opened, [256, 65], SamplingSpec(seed=0), 60)) == texts[0] != texts[1]
+    assert list(generate(opened, [256, 65], SamplingSpec(seed=0), 60, cached=False)) == texts[0]
+    likeliest = [list(generate(opened, [256, 65], SamplingSpec(temperature=0, seed=s), 20)) for s in (0, 1)]
     assert likeliest[0] == likeliest[1]
 
 
@@ -106,7 +106,7 @@ def test_it_ends_where_the_model_ends_the_document(run, spec):
     opened.model.head.data[opened.tokenizer.separator] = torch.sign(
         opened.model.hidden(torch.tensor([[256, 65]]))[0, -1]
     )
-    assert list(generate(opened, [65], SamplingSpec(temperature=0), 10)) == []
+    assert list(generate(opened, [256, 65], SamplingSpec(temperature=0), 10)) == []
 
 
 @given(st.text(alphabet="aä木😀 \n", max_size=20), st.binary(max_size=6))
