@@ -16,6 +16,7 @@ LEDGER = "ledger.json"
 LOCK = "driver.lock"
 TABLE = "results.parquet"
 STUDY = "study.journal"
+ENSEMBLES = "ensembles.json"
 JOURNAL = "journal"
 TRIALS = "trials"
 TOKENS = "tokens"
@@ -30,6 +31,7 @@ FAILURE = "failure.txt"
 CHECKPOINT = "checkpoint"
 LATEST = f"{CHECKPOINT}/latest.json"
 TENSORBOARD = "tensorboard"
+START = "start.pt"  # the weights that a trial with a parent begins with
 
 
 def store_name(corpus: str, tokenizer: str) -> str:

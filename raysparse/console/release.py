@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysparse.record import require
-from raysparse.units import si
+from raysparse.run_folder import ENSEMBLES
+from raysparse.units import amount, si
 
 if TYPE_CHECKING:
     from raysparse.release.evaluate import Measured, Memorised
@@ -29,6 +30,7 @@ def add_verbs(verbs: Any) -> None:
     _add_evaluate(verbs)
     _add_sample(verbs)
     _add_export(verbs)
+    _add_ensemble(verbs)
 
 
 def _add_model(verb: argparse.ArgumentParser) -> None:
@@ -142,6 +144,31 @@ def command_export(args: argparse.Namespace) -> int:
     folder = export(opened, args.folder, dtype=dtype, overwrite=args.overwrite, command=command)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: LlamaForCausalLM, {dtype}, {si(size, 'B')}; the licence in its README.md is yours to say")
+    return 0
+
+
+def _add_ensemble(verbs: Any) -> None:
+    ensemble = verbs.add_parser("ensemble", help="the seeds of a point as one model, their probabilities averaged")
+    ensemble.add_argument("folder", metavar="RUN_FOLDER", help="every point of it with two seeds or more")
+    ensemble.add_argument("--row", default="", metavar="ID", help="only the point of this trial")
+    ensemble.set_defaults(command=command_ensemble)
+
+
+def command_ensemble(args: argparse.Namespace) -> int:
+    from raysparse.release import ensemble
+    from raysparse.run_folder import RunFolder
+
+    run = RunFolder(args.folder)
+    for rows in ensemble.points(run, args.row):
+        row, scores = ensemble.measure(run, rows)
+        ensemble.record(run, [row])
+        single = row["member_validation_losses"]
+        print(
+            f"{row['name'] or row['replicate_of']}: {len(rows)} members {sum(single) / len(single):.4f} "
+            f"[{min(single):.4f}, {max(single):.4f}], together {scores.loss:.4f} nats per token "
+            f"({row['gain']:.4f} below their mean), {amount(row['flops_active'])} active FLOPs [{row['ensemble_id']}]"
+        )
+    print(f"rows: {run.uri}/{ENSEMBLES}")
     return 0
 
 

@@ -14,6 +14,7 @@ of the corpus.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,20 @@ def _stream(opened: OpenedModel, split: str) -> tuple[Scores, np.ndarray]:
     """The trial's own sequences of a split as training reads them: scores by passage, and whether
     each target was the likeliest token, bool (sequences, context).
     """
+    nats, right, targets = _read(opened, split)
+    return _by_passage(opened, nats, targets), right
+
+
+def stream_losses(opened: OpenedModel) -> tuple[np.ndarray, Callable[[np.ndarray], Scores]]:
+    """Losses of all held-out targets, float64 (sequences, context), and what adds such losses up by
+    passage.
+    """
+    nats, _, targets = _read(opened, "validation")
+    return nats, lambda losses: _by_passage(opened, losses, targets)
+
+
+def _read(opened: OpenedModel, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Losses, whether they were the likeliest, and the targets themselves, (sequences, context)."""
     batches = Batches(opened.store, opened.spec)
     total, read = (
         (batches.unique_sequences, batches.unique)
@@ -136,7 +151,7 @@ def _stream(opened: OpenedModel, split: str) -> tuple[Scores, np.ndarray]:
         nats.append(losses.double().cpu().numpy())
         right.append(hits.cpu().numpy())
         targets.append(rows[:, 1:].cpu().numpy())
-    return _by_passage(opened, np.concatenate(nats), np.concatenate(targets)), np.concatenate(right)
+    return np.concatenate(nats), np.concatenate(right), np.concatenate(targets)
 
 
 def _by_passage(opened: OpenedModel, nats: np.ndarray, targets: np.ndarray) -> Scores:

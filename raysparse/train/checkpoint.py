@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from raysparse.files import Folder, checksum
-from raysparse.run_folder import CHECKPOINT, LATEST
+from raysparse.run_folder import CHECKPOINT, LATEST, START
 from raysparse.train.state import TrainState
+from raysparse.train.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -62,3 +63,31 @@ def load(folder: Folder, state: TrainState) -> bool:
     state.load_state_dict(read(folder))
     log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
     return True
+
+
+def save_start(folder: Folder, weights: dict[str, Any]) -> None:
+    """Write the weights that a trial with a parent begins with, as `weights.load_weights` takes
+    them.
+    """
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    folder.write(START, buffer.getvalue())
+
+
+def begin(folder: Folder, state: TrainState) -> None:
+    """Fill the weights of a trial that continues another one. Raises ValueError when they are not
+    in its folder, or of another parent.
+    """
+    spec = state.spec
+    if not folder.exists(START):
+        raise ValueError(
+            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.uri}/{START} is missing; train it with "
+            f"`raysparse train --from MODEL`, which writes it"
+        )
+    weights: dict[str, Any] = torch.load(io.BytesIO(folder.read(START)), map_location="cpu", weights_only=True)
+    if weights["trial_id"] != spec.parent:
+        raise ValueError(
+            f"{folder.uri}/{START} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
+            f"{spec.trial_id}; delete it and train again with `raysparse train --from MODEL`"
+        )
+    load_weights(weights, state.model, state.weights)

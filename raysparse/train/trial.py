@@ -59,7 +59,8 @@ def run(
         torch.cuda.set_device(device)  # kernels launch on the current device
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
-    checkpoint.load(folder, state)
+    if not checkpoint.load(folder, state) and spec.parent:
+        checkpoint.begin(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())

@@ -45,8 +45,8 @@ KINDS = {
 
 
 def made(spec: TrialSpec, tokenizer=None) -> OpenedModel:
-    """A model that was never trained, with weights of a size at which everything counts: each product
-    keeps the scale of what goes in, and logits are about 1.
+    """A model that was never trained, with weights of a size at which everything counts: products
+    keep the scale of what goes in, and logits are about 1.
     """
     weights = SparseWeights(spec)
     model = Llama(spec, weights).requires_grad_(False)
