@@ -75,8 +75,8 @@ def command_evaluate(args: argparse.Namespace) -> int:
         print("\n".join(said(apart, "documents")))
         found |= {"by_document": as_json(apart)}
     else:
-        held, apart = evaluate.held_out(opened), evaluate.held_out_by_document(opened)
-        remembered = evaluate.memorisation(opened)
+        held, remembered = evaluate.own_text(opened)
+        apart = evaluate.held_out_by_document(opened)
         print("\n".join([*said(held, "passages"), *of_row(opened, held), *each_alone(apart), *kept(remembered)]))
         found |= {"held_out": as_json(held), "by_document": as_json(apart), "memorisation": memory_as_json(remembered)}
     if args.json:
@@ -160,12 +160,12 @@ def command_ensemble(args: argparse.Namespace) -> int:
 
     run = RunFolder(args.folder)
     for rows in ensemble.points(run, args.row):
-        row, scores = ensemble.measure(run, rows)
+        row = ensemble.measure(run, rows)
         ensemble.record(run, [row])
         single = row["member_validation_losses"]
         print(
             f"{row['name'] or row['replicate_of']}: {len(rows)} members {sum(single) / len(single):.4f} "
-            f"[{min(single):.4f}, {max(single):.4f}], together {scores.loss:.4f} nats per token "
+            f"[{min(single):.4f}, {max(single):.4f}], together {row['validation_loss']:.4f} nats per token "
             f"({row['gain']:.4f} below their mean), {amount(row['flops_active'])} active FLOPs [{row['ensemble_id']}]"
         )
     print(f"rows: {run.uri}/{ENSEMBLES}")
@@ -225,13 +225,13 @@ def kept(remembered: Memorised) -> list[str]:
 
 def as_json(measured: Measured) -> dict[str, Any]:
     scores = measured.scores
-    columns = zip(scores.nats, scores.tokens, scores.bytes, scores.groups, strict=True)
+    columns = zip(scores.nats, scores.tokens, scores.bytes, scores.groups, scores.begins, strict=True)
     return {
         "text": measured.what, "loss": scores.loss, "standard_error": scores.error, "perplexity": measured.perplexity,
         "bits_per_byte": measured.bits_per_byte, "bits_per_byte_standard_error": measured.bits_per_byte_error,
         "documents": [
-            {"nats": float(nats), "tokens": int(tokens), "bytes": int(size), "group": group}
-            for nats, tokens, size, group in columns
+            {"begins": begins, "nats": float(nats), "tokens": int(tokens), "bytes": int(size), "group": group}
+            for nats, tokens, size, group, begins in columns
         ],
     }  # fmt: skip
 

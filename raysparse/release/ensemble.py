@@ -60,29 +60,26 @@ def points(run: RunFolder, wanted: str = "") -> list[list[dict[str, Any]]]:
     return several
 
 
-def measure(run: RunFolder, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], Scores]:
-    """The row of the ensemble of these trials, and its scores by passage."""
-    members = [open_model(run.trial(row["trial_id"]).uri) for row in rows]
-    losses, total = [], None
-    for member in members:
+def measure(run: RunFolder, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the ensemble of these trials."""
+    losses = []
+    for row in rows:  # one model in memory at a time
+        member = open_model(run.trial(row["trial_id"]).uri)
         nats, by_passage = stream_losses(member)
         losses.append(nats)
-        total = by_passage
-    assert total is not None
-    scores = total(averaged(losses))
-    return _row(members[0], rows, scores), scores
+    return _row(member, rows, by_passage(averaged(losses)))
 
 
-def _row(first: OpenedModel, rows: Sequence[dict[str, Any]], scores: Scores) -> dict[str, Any]:
+def _row(member: OpenedModel, rows: Sequence[dict[str, Any]], scores: Scores) -> dict[str, Any]:
     """flops and tokens are those of all members; parameters are those that a prediction needs."""
     ids = [row["trial_id"] for row in rows]
     single = [row["validation_loss"] for row in rows]
     summed = ("flops_active", "flops_executed", "tokens", "seconds", "params_active", "params_active_non_embedding")
     return {
         "ensemble_id": hashlib.sha256(" ".join(sorted(ids)).encode()).hexdigest()[:12],
-        "replicate_of": rows[0]["replicate_of"], "name": first.spec.replace(seed=0).name, "members": ids,
-        "density": first.spec.sparsity.density, "validation_loss": scores.loss, "standard_error": scores.error,
-        "validation_bits_per_byte": scores.loss / math.log(2) / first.store.bytes_per_token,
+        "replicate_of": rows[0]["replicate_of"], "name": rows[0]["name"], "members": ids,
+        "density": member.spec.sparsity.density, "validation_loss": scores.loss, "standard_error": scores.error,
+        "validation_bits_per_byte": scores.loss / math.log(2) / member.store.bytes_per_token,
         "member_validation_losses": single, "gain": float(np.mean(single)) - scores.loss,
         **{key: sum(row[key] for row in rows) for key in summed},
     }  # fmt: skip

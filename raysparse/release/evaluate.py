@@ -27,6 +27,7 @@ from raysparse.release.opened import OpenedModel
 from raysparse.release.scores import SEQUENCES_AT_ONCE, Scores, score_documents, token_scores
 
 SHORTEST = 4  # tokens continued; each length is twice the one before
+BEGINNING = 60  # characters by which a document is known
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class Memorised:
 
 def held_out(opened: OpenedModel) -> Measured:
     """The validation loss of the trial, by passage: the number of its row."""
-    scores, _ = _stream(opened, "validation")
+    return _held_out(opened, _stream(opened, "validation")[0])
+
+
+def _held_out(opened: OpenedModel, scores: Scores) -> Measured:
     return Measured(f"{opened.spec.data.corpus}, held out", scores, opened.store.bytes_per_token)
 
 
@@ -84,7 +88,8 @@ def by_document(opened: OpenedModel, documents: list[Document], what: str) -> Me
     encoded = opened.tokenizer.encode_batch([document.text for document in documents])
     nats = score_documents(opened.model, encoded, opened.tokenizer.separator, opened.spec.model.context)
     tokens, size = np.array([len(ids) for ids in encoded]), np.array([len(d.text.encode()) for d in documents])
-    scores = Scores(nats, tokens, size, tuple(document.group for document in documents))
+    begins = tuple(document.text[:BEGINNING] for document in documents)
+    scores = Scores(nats, tokens, size, tuple(document.group for document in documents), begins)
     return Measured(what, scores, float(size.sum() / tokens.sum()))
 
 
@@ -102,8 +107,8 @@ def on_corpus(opened: OpenedModel, corpus: str, most: int = 0) -> Measured:
     return by_document(opened, documents_of(corpus, most), corpus)
 
 
-def memorisation(opened: OpenedModel) -> Memorised:
-    """What the model remembers of its training text."""
+def own_text(opened: OpenedModel) -> tuple[Measured, Memorised]:
+    """The held-out loss, and what the model remembers of the text that it was trained on."""
     trained, right = _stream(opened, "train")
     unseen, right_unseen = _stream(opened, "validation")
     context = opened.spec.model.context
@@ -111,7 +116,7 @@ def memorisation(opened: OpenedModel) -> Memorised:
     reach = [_reach(part[:, prompt:]) for part in (right, right_unseen)]
     lengths = [n for n in (SHORTEST << k for k in range(32)) if n <= context - prompt]
     continued = tuple((n, float((reach[0] >= n).mean()), float((reach[1] >= n).mean())) for n in lengths)
-    return Memorised(trained, unseen, prompt, continued)
+    return _held_out(opened, unseen), Memorised(trained, unseen, prompt, continued)
 
 
 def _reach(right: np.ndarray) -> np.ndarray:
@@ -161,5 +166,6 @@ def _by_passage(opened: OpenedModel, nats: np.ndarray, targets: np.ndarray) -> S
     parts = [part for part in passages(targets.ravel(), opened.tokenizer.separator) if len(part)]
     tokens = np.array([len(part) for part in parts])
     sums = np.add.reduceat(nats.ravel(), np.cumsum(tokens) - tokens)
-    size = np.array([len(opened.tokenizer.decode(part).encode()) for part in parts])
-    return Scores(sums, tokens, size, ("",) * len(parts))
+    texts = [opened.tokenizer.decode(part) for part in parts]
+    size, begins = np.array([len(text.encode()) for text in texts]), tuple(text[:BEGINNING] for text in texts)
+    return Scores(sums, tokens, size, ("",) * len(parts), begins)

@@ -146,7 +146,7 @@ def about(opened: OpenedModel, dtype: str) -> dict[str, Any]:
     """raysparse.json: enough to open the model again, and to know where it came from."""
     return {
         "spec": opened.spec.to_dict(), "step": opened.step, "row": opened.row, "average": opened.average,
-        "dtype": dtype, "from": opened.where.uri,
+        "dtype": dtype, "separator": opened.tokenizer.separator, "from": opened.where.uri,
     }  # fmt: skip
 
 

@@ -33,14 +33,15 @@ SEQUENCES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each document: the sum of its tokens' losses in nats, its tokens, its UTF-8 bytes, and the
-    group it belongs to ("" where there are none).
+    """Of each document: the sum of its tokens' losses in nats, its tokens, its UTF-8 bytes, its
+    group ("" where there are none), and how it begins.
     """
 
     nats: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
     groups: tuple[str, ...]
+    begins: tuple[str, ...] = ()
 
     @property
     def loss(self) -> float:

@@ -166,7 +166,7 @@ def test_documents_by_themselves_equal_one_token_at_a_time(run, spec):
 def test_exact_continuation_is_what_generating_gives(run, spec):
     opened = open_model(place(run, spec))
     context = opened.spec.model.context
-    remembered = evaluate.memorisation(opened)
+    _, remembered = evaluate.own_text(opened)
     assert [length for length, _, _ in remembered.continued] == [4, 8, 16]
     rows = torch.from_numpy(Batches(opened.store, opened.spec).unique(0, 64))
     for length, share, _ in remembered.continued:
@@ -191,6 +191,7 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert "12 documents" in said
     assert "b.jsonl: " in said
     found = json.loads(file.read_text())["by_document"]
+    assert {document["begins"][:6] for document in found["documents"]} == {"a the ", "b the ", "c the "}
     assert {document["group"] for document in found["documents"]} == {str(tmp_path / f"{n}.jsonl") for n in "abc"}
     tokens = sum(document["tokens"] for document in found["documents"])
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
