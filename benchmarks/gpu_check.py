@@ -19,34 +19,35 @@ import itertools
 import json
 import os
 import shlex
-import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks import gpu_speed, record
 from benchmarks.gpu_speed import Bench, Row
-from raysparse.kernels import bitmask, ops, philox
+from raysparse.kernels import ops
 from raysparse.kernels.tile_lists import tile_lists
+from tests.kernels import conformance
 
-ROOT = Path(__file__).parent.parent
+
+def small_shapes(bench: Bench) -> Iterator[Row]:
+    """The conformance suite on this device: odd shapes, every dtype, every density."""
+    for name, make in () if bench.smoke else conformance.CASES.items():  # the test suite has them interpreted
+        yield {"what": name, **verdict(make, bench)}
 
 
-def kernel_tests(bench: Bench) -> Iterator[Row]:
-    """The kernels' own tests on this device: odd shapes, every dtype, every density."""
-    if bench.smoke:
-        return  # they are in the test suite already
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/kernels/test_triton_kernels.py"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    yield {"what": "tests/kernels/test_triton_kernels.py", "equal": done.returncode == 0, "says": done.stdout[-3000:]}
+def verdict(make: Callable[..., conformance.Case], bench: Bench) -> Row:
+    """Whether Triton's answer to a case is the plain one, and how it differs."""
+    try:
+        conformance.check(make(device=bench.device), "triton")
+    except AssertionError as error:
+        return {"equal": False, "says": str(error)[:500]}
+    return {"equal": True}
 
 
 def no_waiting(bench: Bench) -> Iterator[Row]:
@@ -69,7 +70,7 @@ def no_waiting(bench: Bench) -> Iterator[Row]:
             ops.close_up(values, dropped)
             ops.spread(values, ops.stayed(grown, new, 60_000, active))
             ops.expand(values, mask, ops.bases(mask), torch.empty(60_000, 1, device=bench.device))
-            ops.adam_step(values, values, m, v, None, table, table, table[0], **settings)
+            ops.adam_step(values, values, m, v, None, table, table, gradient_factor=table[0], **settings)
             tile_lists(mask, 200 * 16, 300 * 16, 16, active)
         finally:
             if not bench.smoke:
@@ -77,64 +78,31 @@ def no_waiting(bench: Bench) -> Iterator[Row]:
     yield {"what": "no waiting for the device", "equal": True}
 
 
-def both(bench: Bench, operation: Any, *args: Any, mutated: int | None = None, **named: Any) -> tuple[Tensor, Tensor]:
-    """(Triton on the device, reference on the CPU) of one operation; of one in place, the argument
-    that it changed.
-    """
-    made = []
-    for kernels, device in (("triton", bench.device), ("reference", "cpu")):
-        moved = [a.to(device, copy=True) if isinstance(a, Tensor) else a for a in args]
-        with ops.using(kernels):  # type: ignore[arg-type]
-            out = operation(*moved, **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in named.items()})
-        made.append((out if mutated is None else moved[mutated]).cpu())
-    return made[0], made[1]
-
-
 def real_shapes(bench: Bench) -> Iterator[Row]:
-    """A whole topology update and a step, at the shapes of real models; equal to the bit but for
-    the last bits of Adam.
-    """
+    """A whole topology update and a step, at the shapes of real models."""
+    bf16 = torch.bfloat16
     shapes = bench.pick([(2048, 768), (5461, 2048), (11008, 4096)], [(40, 60)])
     for (rows, columns), density in itertools.product(shapes, bench.pick((0.5, 0.125), (0.25,))):
-        blocks = rows * columns
-        device_mask, active = bench.mask(blocks, density)
-        mask, k = device_mask.cpu(), round(0.2 * active)
-        bases = bitmask.bases(mask)
-        values, grad, m = torch.randn(3, active).mul_(0.02).bfloat16()
-        dense, v = torch.randn(blocks, 1).bfloat16(), torch.rand(active).bfloat16()
-        age = torch.randint(0, 256, (active,), dtype=torch.uint8)
-        pairs = {
-            "bases": both(bench, ops.bases, mask),
-            "expand": both(bench, ops.expand, values, mask, bases, dense, mutated=3),
-            "compact_accumulate": both(bench, ops.compact_accumulate, dense, mask, bases, grad, mutated=3),
-            "weakest": both(bench, ops.weakest, values, 1, k),
-            "regrow_at_random": both(bench, ops.regrow_at_random, mask, blocks, k, philox.stream(k)),
-            "regrow_largest": both(bench, ops.regrow_largest, mask, dense.float().abs().view(-1), k),
-            "regrow_in_rows": both(bench, ops.regrow_in_rows, mask, mask, blocks, rows, columns, 5),
-        }
-        dropped, grown = pairs["weakest"][1], pairs["regrow_at_random"][1]
-        pairs["remove"] = both(bench, ops.remove, mask, blocks, dropped, mutated=0)
-        pairs["stayed"] = both(bench, ops.stayed, grown, pairs["remove"][1] | grown, blocks, active)
-        closed, reference = both(bench, ops.close_up, values, dropped, mutated=0)
-        pairs["close_up"] = closed[: active - k], reference[: active - k]
-        pairs["spread"] = both(bench, ops.spread, reference, pairs["stayed"][1], mutated=0)
-        for name, (mine, reference) in pairs.items():
-            yield {"what": name, "shape": [rows, columns], "density": density, "equal": torch.equal(mine, reference)}
-        mine, reference = both(
-            bench, ops.adam_step, values, grad, m, v, age, torch.rand(256) * 1e-3, torch.rand(256) + 1, mutated=0,
-            gradient_factor=torch.tensor(0.7), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=philox.stream(1),
-        )  # fmt: skip
-        share = (mine != reference).float().mean().item()
-        yield {
-            "what": "adam_step",
-            "shape": [rows, columns],
-            "density": density,
-            "unequal share": share,
-            "equal": share < 1e-3,
-        }
+        blocks, active = rows * columns, round(density * rows * columns)
+        cases = [
+            partial(conformance.bases, blocks, density),
+            partial(conformance.remove, blocks, density),
+            partial(conformance.stayed, blocks, density),
+            partial(conformance.weakest, active, 1, 0.2, bf16, False),
+            partial(conformance.regrow_at_random, blocks, density, 0.2 * density),
+            partial(conformance.regrow_largest, blocks, density, 0.2 * density),
+            partial(conformance.regrow_in_rows, rows, columns, round(density * columns), False),
+            partial(conformance.expand, (blocks, 1), density, bf16, bf16),
+            partial(conformance.compact_accumulate, (blocks, 1), density, bf16, bf16),
+            partial(conformance.close_up, active, 1, bf16),
+            partial(conformance.spread, active, 1, bf16),
+            partial(conformance.adam_step, active, 1, bf16, bf16, 0),
+        ]
+        for case in cases:
+            yield {"what": case.func.__name__, "shape": [rows, columns], "density": density, **verdict(case, bench)}
 
 
-SECTIONS = {f.__name__: f for f in (kernel_tests, no_waiting, real_shapes, *gpu_speed.SECTIONS)}
+SECTIONS = {f.__name__: f for f in (small_shapes, no_waiting, real_shapes, *gpu_speed.SECTIONS)}
 
 
 def main() -> int:

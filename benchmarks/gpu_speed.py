@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.model import loss
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step
 
@@ -108,7 +108,7 @@ def adam_case(bench: Bench, count: int, value: torch.dtype, moment: torch.dtype)
     age = torch.zeros(count, dtype=torch.uint8, device=bench.device)
     table, one = torch.ones(256, device=bench.device), torch.ones((), device=bench.device)
     settings: Any = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 7}
-    ms = bench.ms(lambda: ops.adam_step(w, g, m, v, age, table, table, one, **settings))
+    ms = bench.ms(lambda: ops.adam_step(w, g, m, v, age, table, table, gradient_factor=one, **settings))
     return ms, 2 * (w.nbytes + m.nbytes + v.nbytes) + g.nbytes + age.nbytes
 
 
@@ -244,19 +244,6 @@ def head_case(
 
 
 # --- whole steps
-
-
-class RandomBatches:
-    """Stands in for `data.order.Batches`: the time of a step does not depend on what the tokens
-    are.
-    """
-
-    def __init__(self, spec: TrialSpec):
-        shape = spec.optimizer.batch_sequences, spec.model.context + 1
-        self.rows = np.random.default_rng(0).integers(0, spec.model.vocab_size, shape)
-
-    def train(self, step: int, start: int, stop: int) -> np.ndarray:
-        return self.rows[start:stop]
 
 
 def whole_steps(bench: Bench) -> Iterator[Row]:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
-from benchmarks.gpu_speed import RandomBatches
-from raysparse.kernels import bitmask, ops, reference, tiles
+from raysparse.kernels import bitmask, ops
+from raysparse.kernels.tile_lists import tile_lists
 from raysparse.sparsity.arena import FROM_THE_START
 from raysparse.sparsity.optimizer import Smet, age_tables
 from raysparse.sparsity.topology import Topology
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import accumulate_gradients, train_step
 
@@ -113,7 +114,7 @@ def storage(rounds: int) -> list[dict[str, Any]]:
         for density in (0.5, 0.25, 0.125, 0.0625):
             mask = bitmask.pack(torch.rand(dense.numel()) < density)
             values = torch.zeros(int(bitmask.unpack(mask, dense.numel()).sum()), dtype=dtype)
-            flat, bases = dense.view(-1, 1), bitmask.bases(mask)
+            flat, bases = dense.view(-1, 1), ops.bases(mask)
             row: dict[str, Any] = {"what": "storage", "dtype": str(dtype)[6:], "density": density}
             for name, operation in (
                 ("expand", lambda v=values, m=mask, b=bases, out=flat: ops.expand(v, m, b, out)),
@@ -174,7 +175,7 @@ def optimizer_steps(rounds: int) -> list[dict[str, Any]]:
         state = w, g, m, v, age, *tables
         separate, ours, ratio = record.alternate(
             lambda state=state, settings=settings: separate_adam(*state, **settings),
-            lambda state=state, settings=settings: reference.adam_step(*state, **settings),
+            lambda state=state, settings=settings: ops.adam_step(*state, **settings),
             rounds=rounds,
         )
         rows.append({
@@ -209,7 +210,8 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
         for side in (16, 32, 64, 128):
             for density in (0.7, 0.5, 0.25, 0.125, 0.0625):
                 count = max(1, round(density * 1024 * 512 / side**2))
-                places = tiles.places_of(torch.randperm(1024 * 512 // side**2)[:count].sort().values, 512 // side)
+                chosen = torch.randperm(1024 * 512 // side**2) < count
+                where = tile_lists(bitmask.pack(chosen), 1024, 512, side, count)
                 values, grad = torch.randn(count, side, side).to(dtype), torch.zeros(count, side, side, dtype=dtype)
 
                 def sparse(
@@ -217,11 +219,11 @@ def tile_products(rounds: int) -> list[dict[str, Any]]:
                     dy: Tensor = gradient,
                     values: Tensor = values,
                     grad: Tensor = grad,
-                    places: Any = places,
+                    where: Any = where,
                 ) -> None:
-                    tiles.product(x, values, places, 1024)
-                    tiles.input_gradient(dy, values, places, 512)
-                    tiles.accumulate_weight_gradient(dy, x, places, grad)
+                    ops.tile_product(x, values, where, 1024)
+                    ops.tile_input_gradient(dy, values, where, 512)
+                    ops.tile_weight_gradient(dy, x, where, grad)
 
                 ratio = record.alternate(dense, sparse, rounds=rounds)[2]
                 rows.append({"dtype": str(dtype)[6:], "tile": side, "density": density, "dense / tiles": ratio})

@@ -1,17 +1,16 @@
-"""What a trial costs before it runs: parameters by kind, FLOPs active and executed, bytes by kind.
-Pure arithmetic, no torch.
+"""What a trial costs before it runs: parameters by kind, FLOPs active and executed. Pure
+arithmetic, no torch.
 
 Every count is kept apart and exact. The papers multiply all non-embedding weights by the density,
 the dense head included, which under-counts active weights up to 4.8 times on small models
 (docs/method.md); here a law or a budget names the count that it uses. `block_counts` is also
 what the layouts are built from, so a count cannot disagree with the model that is trained.
 
-Left out: measured seconds and bytes (`results`), and any choice of kernels.
+Left out: bytes (`memory`), measured seconds (`results`), and any choice of kernels.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -171,81 +170,3 @@ def epochs_for(spec: TrialSpec, budget: float, unit: str = "flops_active") -> fl
     one_step = per_token[0 if unit == "flops_active" else 1] * spec.tokens_per_step
     steps = max(1, round(budget / one_step))
     return steps * spec.optimizer.batch_sequences / spec.unique_sequences
-
-
-@dataclass(frozen=True)
-class MemoryBytes:
-    """Predicted bytes of one worker by kind, at the peak of a training step."""
-
-    weights: int
-    gradients: int
-    moments: int
-    average: int  # of the weights, float32
-    ages: int
-    layout: int
-    scratch: int  # one dense matrix that all share
-    resident: int  # dense weights kept from product to product, if the placement says so
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        return sum(dataclasses.astuple(self))
-
-
-LOGIT_CHUNK_ELEMENTS = 1 << 22
-
-
-def logit_elements(tokens: int, vocabulary: int, hidden: int) -> int:
-    """How many logits exist at a time (model/loss.py): as many numbers as the hidden states have,
-    and at least 4 million, so that products stay large and the head's gradient is not added to more
-    often than needed.
-    """
-    return min(tokens * vocabulary, max(LOGIT_CHUNK_ELEMENTS, tokens * hidden))
-
-
-def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
-    """Whether a dense matrix is ever made: not where weights are dense already, and not for tiles
-    that are multiplied as such.
-    """
-    blocks = block_counts(spec.model, spec.sparsity).values()
-    gathers_gradients = spec.sparsity.regrows_by_gradient and spec.sparsity.changes_topology
-    return gathers_gradients or any(made_dense(spec, b, device) for b in blocks)
-
-
-def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:
-    """Whether products with this matrix need its weights put into dense memory, or cast, first."""
-    if shape.active == shape.total:
-        return spec.precision == "bf16_master"
-    return not uses_tile_products(spec.sparsity, spec.precision, device)
-
-
-def memory(spec: TrialSpec, *, micro_batch: int, device: str = "cpu", resident: bool = False) -> MemoryBytes:
-    """Predicted bytes for `micro_batch` sequences a forward pass. Storage is exact; activations are
-    the tensors that the backward pass keeps (about 14 of hidden width and 4 of MLP width a layer
-    and token, with dropout a byte for each of two more), good to some tens of percent.
-    """
-    model, counts = spec.model, parameters(spec.model, spec.sparsity)
-    blocks = block_counts(model, spec.sparsity)
-    value = 2 if spec.precision == "bf16" else 4
-    compute = 4 if spec.precision == "fp32" else 2
-    moment = 8 if spec.optimizer.moments == "fp32" else 4
-    active_blocks = sum(b.active for b in blocks.values())
-    tokens = micro_batch * model.context
-    dropped = 2 * model.hidden if spec.optimizer.dropout else 0  # a byte for each number of both branches
-    head = model.vocab_size * model.hidden
-    chunk = logit_elements(tokens, model.vocab_size, model.hidden)
-    return MemoryBytes(
-        weights=value * counts.active,
-        gradients=value * counts.active,
-        moments=moment * counts.active,
-        average=4 * counts.active if spec.optimizer.average else 0,
-        ages=active_blocks if spec.sparsity.changes_topology and spec.sparsity.uses_local_age else 0,
-        layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
-        scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
-        resident=compute * sum(b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device))
-        if resident
-        else 0,
-        activations=tokens * model.layers * ((14 * model.hidden + 4 * model.intermediate) * compute + dropped),
-        logits=chunk * (compute + 8) + head * (4 if compute == 4 else 4 + compute) + tokens * model.hidden * compute,
-    )

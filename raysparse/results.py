@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from raysparse import counts
+from raysparse import counts, memory
 from raysparse.record import leaves, require_choice
 from raysparse.run_folder import JOURNAL, TABLE
 from raysparse.spec import Placement, TrialSpec
@@ -65,6 +65,8 @@ class Outcome:
     seconds: float = 0.0  # training steps only, without evaluation, checkpoints and start-up
     seconds_total: float = 0.0
     bytes_measured: dict[str, int] = field(default_factory=dict)  # by kind; "peak" where the device tells
+    micro_batch: int = 0  # sequences in a forward pass of a worker, as chosen; 0 where it did not come to that
+    recompute: str = ""  # what was made again in backward passes, as chosen
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git_commit: str = ""
@@ -103,7 +105,8 @@ MEASURED: dict[str, str] = {
     "average_validation_loss": "float64", "best_average_validation_loss": "float64", "best_average_step": "int64",
     "evaluations": "evaluations",
     "bytes_predicted": "json", "bytes_measured": "json",
-    "workers": "int64", "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
+    "workers": "int64", "micro_batch": "int64", "recompute": "string",
+    "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
     "spec": "json",
 }  # fmt: skip
 IDENTITY = ("trial_id", "replicate_of", "name", "status", "reason")
@@ -151,8 +154,9 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
     """
     params = counts.parameters(spec.model, spec.sparsity)
     per_token = counts.flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=placement.device)
-    micro_batch = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
-    predicted = counts.memory(spec, micro_batch=micro_batch, device=placement.device, resident=placement.resident)
+    used = placement.replace(
+        micro_batch=outcome.micro_batch or placement.micro_batch, recompute=outcome.recompute or placement.recompute
+    )
     found = outcome.to_dict()
     measured: dict[str, Any] = {
         **found,
@@ -164,7 +168,7 @@ def make_row(spec: TrialSpec, placement: Placement, outcome: Outcome) -> dict[st
         "params_active_non_embedding": params.active_non_embedding,
         "flops_active": per_token[0] * outcome.tokens, "flops_executed": per_token[1] * outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else None,
-        "bytes_predicted": dataclasses.asdict(predicted),
+        "bytes_predicted": dataclasses.asdict(memory.predicted(spec, used)),
         "spec": spec.to_dict(),
     }  # fmt: skip
     row = {**_described(spec), "status": outcome.status, "reason": outcome.reason}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from raysparse.files import Folder, checksum
+from raysparse.reading import ReadingSpec
 
 PLAN = "plan.json"
 LEDGER = "ledger.json"
@@ -34,10 +35,13 @@ TENSORBOARD = "tensorboard"
 START = "start.pt"  # the weights that a trial with a parent begins with
 
 
-def store_name(corpus: str, tokenizer: str) -> str:
-    """A folder name for this corpus and tokenizer: readable at the front, unique at the end."""
+def store_name(corpus: str, tokenizer: str, reading: ReadingSpec) -> str:
+    """A folder name for this corpus, tokenizer and way to read: readable at the front, unique at
+    the end.
+    """
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{corpus}-{tokenizer}").strip("-")[-40:]
-    return f"{readable}-{checksum(f'{corpus} {tokenizer}'.encode())[:8]}"
+    said = "".join(f" {name}={value}" for name, value in sorted(reading.identity().items()))
+    return f"{readable}-{checksum(f'{corpus} {tokenizer}{said}'.encode())[:8]}"
 
 
 class RunFolder(Folder):
@@ -66,9 +70,9 @@ class RunFolder(Folder):
         """Where a trial keeps its files."""
         return self.child(TRIALS, trial_id)
 
-    def tokens(self, corpus: str, tokenizer: str) -> Folder:
+    def tokens(self, corpus: str, tokenizer: str, reading: ReadingSpec | None = None) -> Folder:
         """The token store of a corpus; every run of the storage shares it."""
-        return self.storage.child(TOKENS, store_name(corpus, tokenizer))
+        return self.storage.child(TOKENS, store_name(corpus, tokenizer, reading or ReadingSpec()))
 
     @property
     def report(self) -> Folder:

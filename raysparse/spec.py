@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raysparse.reading import ReadingSpec
 from raysparse.record import Record, added, label, require, require_choice
 
 Method = Literal["dense", "static", "set", "rigl", "smet", "smet_grad"]
@@ -29,6 +30,7 @@ Distribution = Literal["uniform", "erk"]
 PruneRule = Literal["magnitude", "soft_magnitude"]
 Moments = Literal["fp32", "bf16_stochastic"]
 DecayPer = Literal["own_rate", "dense_rate", "run"]
+Recompute = Literal["auto", "none", "mlp", "layer"]
 
 # Part of every trial id: raise it when the meaning of a field changes, so that old results are
 # never taken for new ones.
@@ -96,9 +98,7 @@ class SparsitySpec(Record):
     lr_scaling: LearningRateScaling = "rsqrt"
     distribution: Distribution = "uniform"
     prune: PruneRule = "magnitude"
-    balanced: bool = added(
-        default=False
-    )  # tiles only: as many active in every row of tiles, so that no row's product is longer
+    balanced: bool = added(False)  # tiles only: as many active in every row of tiles, so that no product is longer
 
     def __post_init__(self) -> None:
         require_choice("sparsity.method", self.method, Method)
@@ -108,14 +108,12 @@ class SparsitySpec(Record):
         require_choice("sparsity.prune", self.prune, PruneRule)
         require(0.0 < self.density <= 1.0, "sparsity.density", self.density, "a fraction in (0, 1]")
         if self.method == "dense" and self.density != 1.0:
-            raise ValueError(
-                f"sparsity.method is 'dense' but density is {self.density}; use density 1 or a sparse method"
-            )
+            found = f"sparsity.method is 'dense' but density is {self.density}"
+            raise ValueError(f"{found}; use density 1 or a sparse method")
         require(self.block >= 1, "sparsity.block", self.block, "a positive whole number")
         if self.layout == "element" and self.block != 1:
-            raise ValueError(
-                f"sparsity.block is {self.block} but layout 'element' has blocks of 1; use 'run' or 'tile'"
-            )
+            found = f"sparsity.block is {self.block} but layout 'element' has blocks of 1"
+            raise ValueError(f"{found}; use 'run' or 'tile'")
         if self.balanced and self.layout != "tile":
             raise ValueError(
                 f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case"
@@ -183,6 +181,7 @@ class DataSpec(Record):
     unique_tokens: int = 131_072  # U
     epochs: float = 1.0  # passes over the unique tokens; D = U * epochs
     validation_tokens: int = 65_536  # of documents that no training subset contains
+    reading: ReadingSpec = added(ReadingSpec())  # fields, encoding, split (raysparse/reading.py)
 
     def __post_init__(self) -> None:
         require(bool(self.corpus), "data.corpus", self.corpus, "a corpus name, path or glob")
@@ -324,8 +323,9 @@ def _short_hash(identity: dict[str, Any]) -> str:
 class Placement(Record):
     """Where and in what portions a trial runs; it never changes what the trial is.
 
-    micro_batch: sequences in one forward pass of one worker; 0 takes the worker's whole share of
-    the batch.
+    micro_batch: sequences in a forward pass of a worker (the last pass may have fewer); 0: as many
+    as a GPU holds, on a CPU the whole share. recompute: what a backward pass makes again, nothing,
+    the MLPs' inner tensors, or all but the input of a layer; auto: the least that a GPU needs.
     """
 
     workers: int = 1
@@ -335,14 +335,19 @@ class Placement(Record):
     checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
     compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
     resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
+    recompute: Recompute = "auto"
+    device_share: float = 1.0  # of a GPU's memory, for this worker
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
         require(self.micro_batch >= 0, "placement.micro_batch", self.micro_batch, "0 (whole share) or more")
         require(self.threads >= 1, "placement.threads", self.threads, "at least 1")
-        require(
-            self.checkpoint_seconds >= 0,
-            "placement.checkpoint_seconds",
-            self.checkpoint_seconds,
-            "0 (every step) or more",
-        )
+        require(self.checkpoint_seconds >= 0, "placement.checkpoint_seconds", self.checkpoint_seconds,
+                "0 (every step) or more")  # fmt: skip
+        require_choice("placement.recompute", self.recompute, Recompute)
+        require(0.0 < self.device_share <= 1.0, "placement.device_share", self.device_share, "a fraction in (0, 1]")
+        if self.compile and self.recompute in ("mlp", "layer"):
+            raise ValueError(
+                f"placement.recompute is {self.recompute!r} and placement.compile is on: compiled code ends at every "
+                f"sparse product, which recomputation would have to cross; turn one of them off"
+            )

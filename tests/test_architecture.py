@@ -49,7 +49,9 @@ FORBIDDEN_PAIRS = {
 # Where a heavy library, or a part of our own that stands apart, may be imported at all.
 ONLY_IN = {
     "ray": ("raysparse/sweep/ray/",),
-    "datasets": ("raysparse/data/corpus.py",),
+    "datasets": ("raysparse/data/stream.py",),
+    "datasketch": ("raysparse/data/near.py",),
+    "huggingface_hub": ("raysparse/data/hub.py",),
     "optuna": ("raysparse/sweep/",),
     "rich": ("raysparse/console/", "sweeps/"),
     "torch": ("raysparse/kernels/", "raysparse/sparsity/", "raysparse/model/", "raysparse/train/", "raysparse/sweep/",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysparse import counts, ladder, results
+from raysparse import counts, ladder, memory, results
 from raysparse.files import Folder, write_file_atomically
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
@@ -144,7 +144,10 @@ def test_counts_are_those_of_the_model_that_is_built(density, kind, distribution
     assert count.active == dense + state.weights.arena.values.numel()
     assert count.embedding == state.model.embedding.numel()
     assert count.head == state.model.head.numel()
-    predicted, held = dataclasses.asdict(counts.memory(spec, micro_batch=4, resident=True)), state.bytes_by_kind()
+    predicted, held = (
+        dataclasses.asdict(memory.predicted(spec, Placement(micro_batch=4, resident=True))),
+        state.bytes_by_kind(),
+    )
     for what in ("weights", "gradients", "moments", "average", "ages", "layout", "scratch", "resident"):
         assert predicted[what] == held[what], what
 

@@ -10,11 +10,14 @@ stands with the command.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING, Any, get_args
 
 from raysparse import spec
+from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
-from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Moments, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
     from raysparse.sweep.planners.recipe import Recipe
@@ -48,6 +51,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
     group.add_argument(
         "--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)"
     )
+    group.add_argument(
+        "--scheduler", choices=[name for name in get_args(Scheduler) if name], default="",
+        help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
+    )  # fmt: skip
     group.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
 
 
@@ -57,6 +64,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--method", default="smet", help="dense, static, set, rigl, smet, smet_grad (%(default)s)")
     group.add_argument("--corpus", default="python", help="a name, path, glob, or hf:NAME (%(default)s)")
     group.add_argument("--tokenizer", default="bytes", help="bytes, bpe:VOCABULARY, or hf:NAME (%(default)s)")
+    add_reading_arguments(group)
     group.add_argument("--validation-tokens", type=int, default=32_768, help="held out (%(default)s)")
     group.add_argument("--context", type=int, default=128, help="tokens a sequence (%(default)s)")
     group.add_argument("--batch-sequences", type=int, default=4, help="sequences a step (%(default)s)")
@@ -65,6 +73,27 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--update-every", type=int, default=20, help="steps between updates of the topology (%(default)s)"
     )
     add_set_argument(group)
+
+
+def add_reading_arguments(group: Any) -> None:
+    """How a corpus is read and what of it is held out (raysparse/reading.py)."""
+    group.add_argument("--text-field", default="text", help="field with the text, dotted into records (%(default)s)")
+    group.add_argument("--group-field", default="", help="documents of one value are never on both sides of the split")
+    group.add_argument("--encoding", default="", help="of text, JSON and CSV (default: a byte order mark's, or UTF-8)")
+    group.add_argument("--replace-bad-bytes", action="store_true", help="read what is not of the encoding as U+FFFD")
+    group.add_argument("--separator-token", default="", help="special token that ends a document (its tokenizer's own)")
+    group.add_argument("--validation", default="", metavar="PATH", help="hold out this, not a share of the corpus")
+    group.add_argument(
+        "--validation-share", type=float, default=VALIDATION_SHARE, help="of the characters, held out (%(default)s)"
+    )
+    group.add_argument(
+        "--near-duplicates", choices=get_args(NearDuplicates), default="auto",
+        help="keep them on one side; auto: of files to 16 Mi characters where datasketch is installed",
+    )  # fmt: skip
+
+
+def reading_from(args: argparse.Namespace) -> ReadingSpec:
+    return ReadingSpec(**{f.name: getattr(args, f.name) for f in dataclasses.fields(ReadingSpec)})
 
 
 def add_set_argument(group: Any) -> None:
@@ -76,16 +105,20 @@ def add_set_argument(group: Any) -> None:
 
 
 def add_engine_arguments(
-    parser: argparse.ArgumentParser, *, precision: Precision = "fp32", moments: Moments = "fp32"
+    parser: argparse.ArgumentParser, *, precision: Precision | None = None, moments: Moments = "fp32"
 ) -> None:
-    """How weights are stored and multiplied."""
+    """How weights are stored and multiplied, and what is made again; without a precision of the
+    command's own, the device decides it.
+    """
     group = parser.add_argument_group("how weights are stored")
+    by_device = "(fp32 on a CPU, bf16_master on a GPU)"
     for flag, choices, default in (
         ("--precision", spec.Precision, precision),
         ("--moments", spec.Moments, moments),
         ("--layout", spec.LayoutKind, "element"),
     ):
-        group.add_argument(flag, choices=get_args(choices), default=default, help="(%(default)s)")
+        said = "(%(default)s)" if default else by_device
+        group.add_argument(flag, choices=get_args(choices), default=default, help=said)
     group.add_argument(
         "--block", type=int, default=1, help="weights along a block: of a run, or of a tile's side (%(default)s)"
     )
@@ -93,6 +126,47 @@ def add_engine_arguments(
     group.add_argument(
         "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
     )
+    group.add_argument(
+        "--recompute", choices=get_args(spec.Recompute), default="auto",
+        help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",
+    )  # fmt: skip
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a trial trains, and in what portions; nothing here is part of a trial."""
+    group = parser.add_argument_group("the device")
+    group.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER (cuda with --gpus, else cpu)")
+    group.add_argument(
+        "--micro-batch", type=int, default=0, metavar="SEQUENCES",
+        help="in a forward pass (as many as fit on a GPU; on a CPU a worker's whole share)",
+    )  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="torch.compile what lies between the products")
+    group.add_argument(
+        "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
+    )
+
+
+def placement_from(args: argparse.Namespace) -> Placement:
+    """Where trials train. Raises ValueError when --device and --gpus contradict each other, or when
+    a card is named that Ray would have to choose.
+    """
+    device = args.device or ("cuda" if args.gpus else "cpu")
+    if args.gpus and device == "cpu":
+        raise ValueError(f"--device is 'cpu' but --gpus is {args.gpus:g}; leave one of them out")
+    if args.executor == "ray" and ":" in device:
+        raise ValueError(f"--device is {device!r}, but Ray gives every worker a card; say --device cuda")
+    return Placement(
+        workers=args.workers, device=device, micro_batch=args.micro_batch, compile=args.compile,
+        checkpoint_seconds=args.checkpoint_seconds, resident=args.resident, recompute=args.recompute,
+        device_share=args.gpus or 1.0,
+    )  # fmt: skip
+
+
+def precision_from(args: argparse.Namespace) -> Precision:
+    """What was said, or what the device is fast at."""
+    is_gpu = bool(args.gpus) or args.device.startswith("cuda")
+    precision: Precision = args.precision or ("bf16_master" if is_gpu else "fp32")
+    return precision
 
 
 def engine_from(args: argparse.Namespace) -> tuple[SparsitySpec, OptimizerSpec]:
@@ -110,13 +184,18 @@ def recipe_from(args: argparse.Namespace) -> Recipe:
 
     sparsity, optimizer = engine_from(args)
     return Recipe(
-        vocab_size=vocab_size(args.tokenizer),
+        vocab_size=vocab_size(args.tokenizer, args.separator_token),
         context=args.context,
         method=args.method,
-        data=DataSpec(corpus=args.corpus, tokenizer=args.tokenizer, validation_tokens=args.validation_tokens),
+        data=DataSpec(
+            corpus=args.corpus,
+            tokenizer=args.tokenizer,
+            validation_tokens=args.validation_tokens,
+            reading=reading_from(args),
+        ),
         sparsity=sparsity,
         optimizer=optimizer,
-        precision=args.precision,
+        precision=precision_from(args),
         evaluations=args.evaluations,
     )
 

@@ -31,7 +31,9 @@ def command_plan(args: argparse.Namespace) -> int:
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    summary = script.run_plan(script.load_plan(args.plan), args)
+    plan = script.load_plan(args.plan)
+    args.device = plan.placement.device
+    summary = script.run_plan(plan, args)
     return 1 if summary.unfinished else 0
 
 
@@ -46,9 +48,6 @@ def command_status(args: argparse.Namespace) -> int:
 
 
 def command_train(args: argparse.Namespace) -> int:
-    from raysparse.spec import Placement
-    from raysparse.sweep.plan import Plan
-
     args.executor = "inline"
     if args.source:
         return _train_from(args)
@@ -58,7 +57,7 @@ def command_train(args: argparse.Namespace) -> int:
     density, unique, epochs = said_or_default(args)
     spec = recipe.spec(args.size, density, unique, epochs, seed=args.seed or 0, settings=fixed)
     args.name = args.name or f"train-{spec.trial_id}"
-    return _train_one(Plan(specs=(spec,), placement=Placement(resident=args.resident)), args)
+    return _train_one(script.plan_of(args, [spec]), args)
 
 
 def said_or_default(args: argparse.Namespace) -> tuple[float, int, float]:
@@ -79,7 +78,6 @@ def _train_from(args: argparse.Namespace) -> int:
     """What a run folder recommends, one of its rows again, or a model further."""
     from raysparse.console.training import check_unused, train_continued, train_recommended
     from raysparse.run_folder import RunFolder
-    from raysparse.sweep.budget import Budget
     from raysparse.sweep.plan import load
 
     if (args.epochs or "").startswith("+"):
@@ -97,7 +95,7 @@ def _train_from(args: argparse.Namespace) -> int:
     for path, value in arguments.fixed_from(args).items():
         spec = spec.with_field(path, value)
     args.name, args.storage = args.name or f"train-{spec.trial_id}", folder.storage.uri
-    return _train_one(plan.replace(specs=(spec,), planner=None, stopping=None, budget=Budget()), args)
+    return _train_one(script.plan_of(args, [spec]), args)
 
 
 def command_fields(args: argparse.Namespace) -> int:
@@ -108,6 +106,18 @@ def command_fields(args: argparse.Namespace) -> int:
     for path, kind in leaves(TrialSpec):
         choices = get_args(kind)
         print(f"{path:32} {' | '.join(map(str, choices)) if choices else kind.__name__}")
+    return 0
+
+
+def command_data(args: argparse.Namespace) -> int:
+    from raysparse.data import describe
+    from raysparse.data.corpus import FiniteCorpus, open_corpus
+
+    found = open_corpus(args.corpus, arguments.reading_from(args))
+    if not isinstance(found, FiniteCorpus):
+        raise ValueError(f"corpus {args.corpus!r} is a stream, whose length nobody knows; describe a local one")
+    for line in describe.lines(found, args.tokenizer):
+        print(line)
     return 0
 
 
@@ -126,16 +136,15 @@ def command_memory(args: argparse.Namespace) -> int:
         optimizer=optimizer,
         precision=args.precision,
     )
+    placement = Placement(device=args.device, resident=args.resident, recompute=args.recompute)
     measured = None
     if args.measure:
+        from raysparse.train import device
         from raysparse.train.state import TrainState
 
-        measured = TrainState(spec, Placement(device=args.device, resident=args.resident)).bytes_by_kind()
-    Console(highlight=False, soft_wrap=True).print(
-        memory_table(
-            spec, micro_batch=args.batch_sequences, device=args.device, resident=args.resident, measured=measured
-        )
-    )
+        device.found(args.device)
+        measured = TrainState(spec, placement).bytes_by_kind()
+    Console(highlight=False, soft_wrap=True).print(memory_table(spec, placement, measured=measured))
     return 0
 
 
@@ -169,6 +178,12 @@ def parser() -> argparse.ArgumentParser:
 
     _add_memory(verbs)
 
+    data = verbs.add_parser("data", help="say what a corpus holds, and how many unique tokens a sweep can ask for")
+    data.add_argument("corpus", metavar="CORPUS", help="a name, file, folder or glob")
+    data.add_argument("--tokenizer", nargs="+", default=["bytes"], help="count tokens by these (%(default)s)")
+    arguments.add_reading_arguments(data)
+    data.set_defaults(command=command_data)
+
     fields = verbs.add_parser("fields", help="the fields of a trial that --set takes, with their types")
     fields.set_defaults(command=command_fields)
 
@@ -199,8 +214,10 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
     arguments.add_data_arguments(train)
     arguments.add_engine_arguments(train)
+    arguments.add_device_arguments(train)
     train.set_defaults(
-        command=command_train, address="", slots=0, gpus=0.0, batch_sequences=16, validation_tokens=65_536,
+        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None, scheduler="",
+        halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip
 

@@ -62,23 +62,44 @@ def parser(about: str, *, name: str) -> argparse.ArgumentParser:
     )
     arguments.add_data_arguments(made)
     arguments.add_engine_arguments(made)
+    arguments.add_device_arguments(made)
     arguments.add_run_arguments(made, name=name)
     return made
 
 
 def plan_of(args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None) -> Plan:
     """A plan of trials, or of a planner, that runs as the arguments say."""
-    from raysparse.spec import Placement
     from raysparse.sweep.budget import Budget
     from raysparse.sweep.halving import Halving
     from raysparse.sweep.plan import Plan
 
-    placement = Placement(workers=args.workers, device="cuda" if args.gpus else "cpu", resident=args.resident)
+    placement = arguments.placement_from(args)
     budget = Budget(total=args.max_flops)
-    return Plan(
+    plan = Plan(
         specs=tuple(specs), placement=placement, budget=budget, planner=planner,
         stopping=Halving() if args.halving else None,
     )  # fmt: skip
+    return plan if placement.device == "cpu" else measured_plan(plan)
+
+
+def measured_plan(plan: Plan) -> Plan:
+    """A plan for a GPU with what its card holds and how fast it trains, if there is one here: a few
+    seconds of training tell.
+    """
+    import torch
+
+    from raysparse.sweep.plan import ELSEWHERE, Throughput
+    from raysparse.train import device, speed
+
+    if not torch.cuda.is_available():
+        return plan.replace(throughput=ELSEWHERE)
+    card = device.found(plan.placement.device)
+    plan = plan.replace(device_bytes=device.memory_bytes(card), throughput=ELSEWHERE)
+    if not plan.specs:
+        return plan
+    rate, besides, what = speed.measured(plan.specs, plan.placement)
+    source = f"measured here on {torch.cuda.get_device_name(card)}, {what}"
+    return plan.replace(throughput=Throughput(flops_per_second=rate, seconds_per_step=besides, source=source))
 
 
 def run(plan: Plan, args: argparse.Namespace) -> Summary | None:
@@ -95,7 +116,8 @@ def settings_from(args: argparse.Namespace) -> Settings:
     from raysparse.sweep.settings import Settings
 
     address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=args.gpus)
+    gpus = args.gpus or float(args.executor == "ray" and args.device.startswith("cuda"))
+    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler)
 
 
 def run_folder(args: argparse.Namespace) -> RunFolder:

@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raysparse import counts, ladder
+from raysparse import counts, ladder, memory
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import RunFolder
-from raysparse.spec import TrialSpec
+from raysparse.spec import Placement, TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
 from raysparse.sweep.snapshot import best_losses
@@ -75,6 +75,7 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
     speed = f"{si(plan.throughput.flops_per_second, 'FLOP/s')} and {plan.throughput.seconds_per_step * 1e3:g} ms a step"
     wall = total.device_seconds / plan.placement.workers / slots
     notes = [
+        *_passes(plan),
         f"About {duration(wall)} with {slots} at a time, at {speed} ({plan.throughput.source}).",
         "weights, active, executed: active weights, FLOPs of the active weights, FLOPs really computed. Time is "
         "device time.",
@@ -95,16 +96,13 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
     return notes
 
 
-def memory_table(
-    spec: TrialSpec, *, micro_batch: int, device: str, resident: bool = False, measured: dict[str, int] | None = None
-) -> RenderableType:
+def memory_table(spec: TrialSpec, placement: Placement, measured: dict[str, int] | None = None) -> RenderableType:
     """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training
-    of the same model beside it.
+    of the same model, placed alike, beside it. The batch is one forward pass.
     """
     method = spec.sparsity.replace(method="dense", density=1.0)
     predicted, dense = (
-        dataclasses.asdict(counts.memory(s, micro_batch=micro_batch, device=device, resident=resident))
-        for s in (spec, spec.replace(sparsity=method))
+        dataclasses.asdict(memory.predicted(s, placement)) for s in (spec, spec.replace(sparsity=method))
     )
     table = Table(box=None, padding=(0, 2, 0, 0))
     columns = ["bytes", "predicted", *(["measured"] if measured else []), "dense"]
@@ -120,7 +118,30 @@ def memory_table(
     table.add_row("all", count(sum(predicted.values())), *([""] if measured else []), count(sum(dense.values())))
     params = counts.parameters(spec.model, spec.sparsity)
     active = f"{count(params.active)} of {count(params.total)} weights are active"
-    return Group(table, "", f"{active}; {micro_batch} sequences of {spec.model.context} tokens.")
+    sequences = f"{spec.optimizer.batch_sequences} sequences of {spec.model.context} tokens"
+    return Group(table, "", f"{active}; {sequences} in a forward pass{_made_again(placement)}.")
+
+
+def _made_again(placement: Placement) -> str:
+    """What a backward pass makes again, in words."""
+    return {"mlp": ", MLPs made again", "layer": ", layers made again"}.get(placement.recompute, "")
+
+
+def _passes(plan: Plan) -> list[str]:
+    """How batches are cut where that was said or is a GPU's, a line for each size."""
+    place = plan.placement
+    if place.device == "cpu" and not place.micro_batch and place.recompute == "auto":
+        return []
+    found: dict[str, dict[str, None]] = {}
+    for spec in plan.specs:
+        fitted, whole = plan.fitted(spec), memory.worker_share(spec, place)
+        said = f"{min(fitted.micro_batch or whole, whole)} of {whole} sequences{_made_again(fitted)}"
+        if place.device != "cpu" and not plan.device_bytes and not place.micro_batch:
+            said = "as many sequences as the worker's card holds"
+        elif plan.device_bytes and not memory.fits(spec, fitted, plan.device_bytes):
+            said += f": does not fit {si(plan.device_bytes * place.device_share, 'B')}"
+        found.setdefault(said, {})[spec.model.name] = None
+    return [f"Micro-batch of {', '.join(names)}: {said}." for said, names in found.items()]
 
 
 def status_table(folder: RunFolder) -> RenderableType:

@@ -45,10 +45,13 @@ def train_recommended(
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     args.name = f"{folder.name}{MODEL_SUFFIX}"
     args.storage = folder.storage.uri
+    args.scheduler = ""  # which would stop one of the two that are to be compared
+    placement = arguments.placement_from(args)
     chosen = plan.replace(
-        specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None)
-    )
-    if not script.settings_from(args).address and not args.gpus and plan.placement.workers == 1:
+        specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None),
+        placement=placement.replace(threads=plan.placement.threads),
+    )  # fmt: skip
+    if not script.settings_from(args).address and placement.device == "cpu" and placement.workers == 1:
         args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
     summary = script.run_plan(chosen, args)
     measured = {row["trial_id"]: row["validation_loss"] for row in Results(summary.folder).rows()}
@@ -85,8 +88,6 @@ def train_continued(args: argparse.Namespace) -> int:
     from raysparse.release.continued import continued_spec, save_start
     from raysparse.release.opened import open_model, run_folder_of
     from raysparse.run_folder import RunFolder
-    from raysparse.spec import Placement
-    from raysparse.sweep.plan import Plan
 
     if args.row or args.budget is not None:
         raise ValueError(
@@ -101,7 +102,7 @@ def train_continued(args: argparse.Namespace) -> int:
         spec = spec.with_field(path, value)
     args.name = args.name or f"train-{spec.trial_id}"
     args.storage = args.storage if parent.exported else run_folder_of(parent.where).storage.uri
-    plan = Plan(specs=(spec,), placement=Placement(resident=args.resident))
+    plan = script.plan_of(args, [spec])
     folder = RunFolder.named(Folder(args.storage), args.name)
     plan.check(folder)
     save_start(parent, spec, folder.trial(spec.trial_id))

@@ -10,10 +10,15 @@ Left out: the shards themselves and what is in them (`store`).
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from raysparse.data.passage import Policy
+from raysparse.data.places import NAMES
+from raysparse.data.split import REACH
+from raysparse.data.tally import lines_of
 from raysparse.files import Folder
+from raysparse.reading import ReadingSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -46,8 +51,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where the tokens came from, and which shards hold them; `corpus_facts` as
-    `corpus.Corpus.facts`.
+    """Where the tokens came from, and which shards hold them.
+
+    corpus_facts: as `passage.Corpus.facts`. left_out: the first few places of each kind of what was
+    not trained on. reading: how the corpus was read, as JSON of a `ReadingSpec`; split_rule and
+    near_duplicates: how it was split (`passage.Policy`). Stores from before these fields were read
+    plainly and split by the first rule.
     """
 
     corpus: str
@@ -59,6 +68,10 @@ class Manifest:
     separator: int
     train: Split
     validation: Split
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
+    split_rule: int = REACH
+    near_duplicates: bool = False
 
     def write(self, folder: Folder) -> None:
         folder.write_json(MANIFEST, {"format": FORMAT_VERSION, **dataclasses.asdict(self)})
@@ -89,11 +102,24 @@ class Manifest:
     def shard_names(self) -> set[str]:
         return {shard.name for split in (self.train, self.validation) for shard in split.shards}
 
-    def check_source(self, corpus: str, tokenizer: str, where: str) -> None:
-        """Raise ValueError when the store in `where` was made from another corpus or with another
-        tokenizer.
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.split_rule, self.near_duplicates)
+
+    def lines(self) -> list[str]:
+        """What was left out of the corpus and what is there twice, for people; a line each."""
+        return said_of(self.corpus_facts, {} if self.corpus in NAMES else self.left_out)
+
+    def check_source(self, corpus: str, tokenizer: str, reading: ReadingSpec, where: str) -> None:
+        """Raise ValueError when the store in `where` was made from another corpus, with another
+        tokenizer, or read in another way.
         """
-        for what, stored, asked in (("corpus", self.corpus, corpus), ("tokenizer", self.tokenizer, tokenizer)):
+        stored_reading = ReadingSpec.from_dict(self.reading)
+        for what, stored, asked in (
+            ("corpus", self.corpus, corpus),
+            ("tokenizer", self.tokenizer, tokenizer),
+            ("reading", stored_reading.identity(), reading.identity()),
+        ):
             if stored != asked:
                 raise ValueError(
                     f"the token store in {where} holds {what} {stored!r}, not {asked!r}; use another folder"
@@ -117,3 +143,16 @@ class Manifest:
                 f"{what} {tokens} {limit}: {self.corpus!r} with tokenizer {self.tokenizer!r} {does} "
                 f"{split.tokens} tokens in {split.passages} passages; {remedy}"
             )
+
+
+def said_of(facts: dict[str, int], first: dict[str, list[str]]) -> list[str]:
+    """What was left out of a corpus (`first`: where) and what is there twice; a line each."""
+    said = lines_of(facts, first)
+    for kind, what in (
+        ("duplicates", "documents are there already"),
+        ("near_duplicates", "documents are nearly another, and stand on its side of the split"),
+        ("withheld", "documents are, or belong to, what --validation holds out"),
+    ):
+        if facts.get(kind):
+            said.append(f"{facts[kind]} {what}")
+    return said

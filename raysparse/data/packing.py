@@ -19,8 +19,8 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from raysparse.data.corpus import Corpus, Passage
 from raysparse.data.manifest import SPLITS, Manifest, Shard, Split
+from raysparse.data.passage import Corpus, Passage
 from raysparse.data.tokenizer import Tokenizer, token_dtype
 from raysparse.files import Folder, checksum
 
@@ -145,6 +145,7 @@ def write_shards(
     return Manifest(
         corpus=source.name,
         corpus_fingerprint=source.fingerprint,
+        reading=source.reading.identity(),
         corpus_facts=source.facts,
         tokenizer=name,
         tokenizer_fingerprint=tokenizer.fingerprint,
@@ -152,6 +153,9 @@ def write_shards(
         separator=tokenizer.separator,
         train=train.finish(),
         validation=validation.finish(),
+        left_out=source.tally.first,
+        split_rule=source.policy.rule,
+        near_duplicates=source.policy.near,
     )
 
 

@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raysparse.data.corpus import Corpus, open_corpus
+from raysparse.data.corpus import open_corpus
 from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
+from raysparse.data.passage import Corpus
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.files import Folder, checksum, write_file_atomically
+from raysparse.reading import ReadingSpec
 from raysparse.record import require
 from raysparse.spec import DataSpec
 
@@ -41,23 +43,29 @@ def prepare(
     *,
     train_tokens: int,
     validation_tokens: int,
+    reading: ReadingSpec | None = None,
+    known: str = "",
     cache: Path | None = None,
     shard_tokens: int = SHARD_TOKENS,
 ) -> TokenStore:
     """The token store in `folder`, made or extended so that it holds this many tokens; reused when
     it does already.
 
+    known: the fingerprint of the corpus that earlier results were trained on, where there are any.
     Safe to call from several processes at once, and again after it was killed. Raises ValueError
     when the corpus or tokenizer is unknown, differs from the stored one, or is too small;
     ConnectionError when a dataset cannot be reached.
     """
     require(train_tokens >= 1, "train_tokens", train_tokens, "at least 1")
     require(validation_tokens >= 1, "validation_tokens", validation_tokens, "at least 1")
-    source = open_corpus(corpus)
     stored = Manifest.read(folder)
+    reading = reading or ReadingSpec()
+    source = open_corpus(corpus, reading, stored.policy if stored is not None else None)
     targets = (train_tokens, validation_tokens)
+    if known and source.finite and source.fingerprint != known:
+        raise _changed(source, known, "the results in the run folder were trained")
     if stored is not None:
-        stored.check_source(corpus, tokenizer, folder.uri)
+        stored.check_source(corpus, tokenizer, reading, folder.uri)
         enough = stored.holds(*targets)
         if source.finite or not enough:  # a stream that has enough is not asked: it may be out of reach
             _check_unchanged(source, stored, folder)
@@ -79,11 +87,14 @@ def prepare(
 
 def _check_unchanged(source: Corpus, stored: Manifest, folder: Folder) -> None:
     if source.fingerprint != stored.corpus_fingerprint:
-        raise ValueError(
-            f"corpus {source.name!r} has changed since the token store in {folder.uri} was made, and results of "
-            f"both would not "
-            f"compare; use another folder, or delete this one to begin anew"
-        )
+        raise _changed(source, stored.corpus_fingerprint, f"the token store in {folder.uri} was made")
+
+
+def _changed(source: Corpus, before: str, what: str) -> ValueError:
+    return ValueError(
+        f"corpus {source.name!r} has changed since {what} (fingerprint {before[:8]} then, {source.fingerprint[:8]} "
+        f"now), and results of both would not compare; use another --storage for the new one, or put the old one back"
+    )
 
 
 def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
@@ -104,7 +115,8 @@ def _tokenizer_for(folder: Folder, stored: Manifest | None, source: Corpus, name
     """The tokenizer that the store was begun with, or a new one."""
     if stored is not None:
         return _stored_tokenizer(folder, stored)
-    return make_tokenizer(name, (passage.text for passage in source.passages() if not passage.held_out))
+    texts = (passage.text for passage in source.passages() if not passage.held_out)
+    return make_tokenizer(name, texts, source.reading.separator_token)
 
 
 def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
@@ -115,7 +127,7 @@ def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
         raise ValueError(
             f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
         )
-    return load_tokenizer(stored.tokenizer, data.decode())
+    return load_tokenizer(stored.tokenizer, data.decode(), stored.separator)
 
 
 def _check_prefix(old: TokenStore, new: TokenStore) -> None:
@@ -224,7 +236,7 @@ class TokenStore:
         """Raise ValueError when this is not the data of `spec`, holds too few tokens, or has
         another vocabulary than the model.
         """
-        self.manifest.check_source(spec.corpus, spec.tokenizer, self.folder.uri)
+        self.manifest.check_source(spec.corpus, spec.tokenizer, spec.reading, self.folder.uri)
         if vocab_size != self.vocab_size:
             raise ValueError(
                 f"model.vocab_size is {vocab_size}, but the token store in {self.folder.uri} was made with tokenizer "

@@ -1,7 +1,10 @@
-"""The operations on compact storage. `reference` holds them in plain torch; a Triton twin of each
-goes behind the same name.
+"""The operations on compact storage, twice: `torch` is the definition and the CPU's way, `triton`
+its twin, and `ops` the door to both.
 
 Nothing here knows what a layer or a trial is: tensors and numbers in, tensors out. Everything is
 deterministic, and every random choice comes from `philox`, so that one seed makes the same topology
 on every rank and on every device.
+
+Another backend is a third folder with the same files and signatures, a name in `ops.using`, and a
+pass through `tests/kernels/conformance.py`, which has cases for every operation.
 """

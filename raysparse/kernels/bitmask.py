@@ -49,14 +49,3 @@ def positions(mask: Tensor, blocks: int, active: int) -> Tensor:
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(bits.numpy()))
     return torch.nonzero_static(bits, size=active).view(-1)  # no wait for the device: the count is known
-
-
-def bases(mask: Tensor) -> Tensor:
-    """Active blocks before every group of 1,024, int32 (groups,)."""
-    groups = []
-    for start in range(0, mask.numel(), GROUP):  # 32 groups at a time, whose bits become bytes
-        part = mask[start : start + GROUP]
-        part = torch.nn.functional.pad(part, (0, -part.numel() % (GROUP // WORD)))
-        groups.append(unpack(part, part.numel() * WORD).view(-1, GROUP).sum(dim=1))
-    counts = torch.cat(groups)
-    return (counts.cumsum(0) - counts).to(torch.int32)

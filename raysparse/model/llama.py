@@ -11,9 +11,13 @@ of its own through attention alone; everything else is as in training. Left out:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raysparse.kernels import philox
 from raysparse.model.cache import Cache
@@ -22,7 +26,7 @@ from raysparse.model.loss import head_loss
 from raysparse.model.sparse_linear import SparseLinear
 from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
 from raysparse.sparsity.storage import INIT_STD, SparseWeights
-from raysparse.spec import ModelSpec, TrialSpec
+from raysparse.spec import ModelSpec, Recompute, TrialSpec
 
 NORM_EPS = 1e-6
 ROTARY_BASE = 10_000.0
@@ -55,12 +59,24 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
+def again(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """part(*inputs), of which the backward pass keeps the inputs alone and makes the rest again.
+
+    The same operations on the same numbers, so the same bits: what is dropped is a function of its
+    place (`dropout`), and a sparse product's gradient is written once, by the first pass's node.
+    """
+    if not torch.is_grad_enabled():
+        return part(*inputs)
+    made: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+    return made
+
+
 class Layer(nn.Module):
     """One block: attention and MLP, each behind a norm, each added to the residual stream."""
 
-    def __init__(self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype):
+    def __init__(self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype, recompute: Recompute):
         super().__init__()
-        self.number, self.heads = number, model.heads
+        self.number, self.heads, self.recompute = number, model.heads, recompute
         self.attention_norm = Norm(model.hidden, dtype)
         self.mlp_norm = Norm(model.hidden, dtype)
 
@@ -76,6 +92,10 @@ class Layer(nn.Module):
     ) -> Tensor:
         attended = self.attend(self.attention_norm(x), cosine, sine, cache)
         x = x + (attended if dropout is None else dropout(attended, self.number, ATTENTION))
+        return again(self.mix, x, dropout) if self.recompute == "mlp" else self.mix(x, dropout)
+
+    def mix(self, x: Tensor, dropout: Dropout | None) -> Tensor:
+        """The layer's second half: x plus the MLP of it."""
         z = self.mlp_norm(x)
         mixed: Tensor = self.down(F.silu(self.gate(z)) * self.up(z))
         return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
@@ -96,13 +116,14 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model of a trial, over `weights`."""
+    """The model of a trial, over `weights`; `recompute` as in `Placement`."""
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, spec: TrialSpec, weights: SparseWeights):
+    def __init__(self, spec: TrialSpec, weights: SparseWeights, recompute: Recompute = "none"):
         super().__init__()
+        self.recompute = recompute
         model, dtype = spec.model, STORAGE_DTYPE[spec.precision]
         self.compute_dtype = COMPUTE_DTYPE[spec.precision]
         generator = torch.Generator().manual_seed(philox.stream(spec.seed, DENSE_VALUES) >> 1)
@@ -112,7 +133,7 @@ class Llama(nn.Module):
             return nn.Parameter(initial.to(dtype))
 
         self.embedding, self.head = table(), table()
-        self.layers = nn.ModuleList(Layer(n, model, weights, dtype) for n in range(model.layers))
+        self.layers = nn.ModuleList(Layer(n, model, weights, dtype, recompute) for n in range(model.layers))
         self.norm = Norm(model.hidden, dtype)
         cosine, sine = rotary_tables(model)
         self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)
@@ -133,7 +154,8 @@ class Llama(nn.Module):
         x = F.embedding(tokens, self.embedding).to(self.compute_dtype)
         here = slice(0, tokens.shape[1]) if cache is None else cache.places(tokens.shape[1])
         for layer in self.layers:
-            x = layer(x, self.cosine[here], self.sine[here], dropout, cache)
+            inputs = x, self.cosine[here], self.sine[here], dropout, cache
+            x = again(layer, *inputs) if self.recompute == "layer" else layer(*inputs)
         if cache is not None:
             cache.length = here.stop
         normed: Tensor = self.norm(x)

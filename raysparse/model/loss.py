@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from raysparse import counts
+from raysparse import memory
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _fused(hidden: Tensor) -> Callable[..., Tensor] | None:
 
 
 def _portions(tokens: int, head: Tensor) -> list[slice]:
-    size = max(1, counts.logit_elements(tokens, *head.shape) // len(head))
+    size = max(1, memory.logit_elements(tokens, *head.shape) // len(head))
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 

@@ -1,38 +1,38 @@
 """Texts to evaluate on: the documents of any corpus, whole, and the held-out passages of a store.
 
-Training cuts documents into passages; an evaluation wants them as they are. Where files hold
-several documents each, the file is their group. Left out: near-duplicates of what was trained on.
+Training cuts documents into passages; an evaluation wants them as they are. Their group is that of
+the group field, else, where files hold several documents each, the file. Left out: near-duplicates
+of what was trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from raysparse.data.corpus import corpus_files, open_corpus, read_documents
+from raysparse.data import places
+from raysparse.data.corpus import open_corpus
+from raysparse.data.forms import documents_of as documents_of_file
+from raysparse.data.reader import Document
 from raysparse.data.store import TokenStore
+from raysparse.data.tally import Tally
+from raysparse.reading import ReadingSpec
 
 
-class Document(NamedTuple):
-    """A text and the group it belongs to, "" where there is none."""
-
-    text: str
-    group: str = ""
-
-
-def documents_of(name: str, most: int = 0) -> list[Document]:
+def documents_of(
+    name: str, most: int = 0, reading: ReadingSpec | None = None, tally: Tally | None = None
+) -> list[Document]:
     """The documents of a corpus that are not blank, each text once, in the order of their hashes
-    (of a stream: as they come); the first `most` of them, or all for 0.
+    (of a stream: as they come); the first `most` of them, or all for 0. What is left out is counted
+    in `tally`.
 
     Raises ValueError when there is no such corpus or no document in it.
     """
     found: dict[str, Document] = {}
-    for document in _read(name):
-        if document.text.strip():
-            found.setdefault(document.text, document)
+    for document in _read(name, reading or ReadingSpec(), tally or Tally()):
+        found.setdefault(document.text, document)
         if name.startswith("hf:") and len(found) == most > 0:
             break
     if not found:
@@ -45,17 +45,13 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _read(name: str) -> Iterator[Document]:
+def _read(name: str, reading: ReadingSpec, tally: Tally) -> Iterator[Document]:
     if name.startswith("hf:"):
-        yield from (Document(passage.text) for passage in open_corpus(name).passages())
+        yield from (Document(passage.text) for passage in open_corpus(name, reading).passages())
         return
-    for path in corpus_files(name):
-        try:
-            texts = list(read_documents(path))
-        except (UnicodeDecodeError, SyntaxError):  # not text: left out, as in training
-            continue
-        group = str(path) if path.suffix in (".jsonl", ".parquet") else ""
-        yield from (Document(text, group) for text in texts)
+    for path in places.files_of(name, tally):
+        file = str(path) if places.form_of(path) in places.TABLES else ""
+        yield from (found._replace(group=found.group or file) for found in documents_of_file(path, reading, tally))
 
 
 def held_out_passages(store: TokenStore, tokens: int) -> list[Document]:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from raysparse import counts
+from raysparse import memory
 from raysparse.model.llama import Llama
 
 SEQUENCES_AT_ONCE = 32
@@ -95,7 +95,7 @@ def token_scores(model: Llama, inputs: Tensor, targets: Tensor) -> tuple[Tensor,
     hidden = model.hidden(inputs).flatten(0, 1)
     head, flat = model.head.to(hidden.dtype), targets.flatten()
     nats, right = torch.empty(len(flat), device=flat.device), torch.empty_like(flat, dtype=torch.bool)
-    size = max(1, counts.logit_elements(len(flat), *head.shape) // len(head))
+    size = max(1, memory.logit_elements(len(flat), *head.shape) // len(head))
     for start in range(0, len(flat), size):
         part = slice(start, start + size)
         logits = (hidden[part] @ head.t()).float()

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from raysparse.counts import Blocks
 from raysparse.kernels import bitmask, ops, philox
-from raysparse.kernels.selection import pairwise_sums
 from raysparse.kernels.tile_lists import TileLists, tile_lists
+from raysparse.kernels.torch.selection import pairwise_sums
 from raysparse.spec import LayoutKind
 
 INITIAL_MASK = 1  # what a Philox stream is for; topology.py holds the others
@@ -97,7 +97,7 @@ class Layout:
         assert self.mask is not None
         rows = self.shape.rows // self.block
         per_row = self.shape.active // rows
-        return ops.regrow_in_rows(self.mask, survivors, self.shape.total, rows, per_row, key, scores)  # type: ignore[no-any-return]
+        return ops.regrow_in_rows(self.mask, survivors, self.shape.total, rows, per_row, key, scores)
 
     def positions(self) -> Tensor:
         """Numbers of the active blocks, ascending, int64 (active,)."""
@@ -118,7 +118,7 @@ class Layout:
         """Fill the dense matrix `out` (rows, columns) with the active `values` and zeros elsewhere;
         returns it.
         """
-        if self.mask is None:
+        if self.mask is None or self.bases is None:
             out.view(-1).copy_(values)
         else:
             ops.expand(values, self.mask, self.bases, self._dense_view(out), self._tile)
@@ -126,7 +126,7 @@ class Layout:
 
     def compact_accumulate(self, dense: Tensor, grad: Tensor) -> None:
         """grad += the active weights' entries of the dense matrix (rows, columns)."""
-        if self.mask is None:
+        if self.mask is None or self.bases is None:
             grad.add_(dense.view(-1))
         else:
             ops.compact_accumulate(self._dense_view(dense), self.mask, self.bases, grad, self._tile)

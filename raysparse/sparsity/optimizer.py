@@ -44,7 +44,7 @@ def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
 
 
 def age_tables(optimizer: OptimizerSpec, sparsity: SparsitySpec, *, rate: float, step: int) -> tuple[Tensor, Tensor]:
-    """(step size, correction) of `kernels.reference.adam_step` for every stored age 0..255,
+    """(step size, correction) of `kernels.ops.adam_step` for every stored age 0..255,
     float32, worked out in float64.
 
     A block regrown k topology updates ago has taken t = k * update_every + (steps since the last
@@ -118,7 +118,7 @@ class Smet:
             ops.adam_step(
                 arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
                 tables[0].to(arena.values.device), tables[1].to(arena.values.device),
-                gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
+                gradient_factor=gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
                 decay=spec.decay(rate, group.factor, self.spec.steps) if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip

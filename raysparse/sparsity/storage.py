@@ -16,8 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from raysparse.counts import Blocks, block_counts, made_dense, needs_scratch, uses_tile_products
+from raysparse.counts import Blocks, block_counts, uses_tile_products
 from raysparse.kernels import ops, philox
+from raysparse.memory import made_dense, needs_scratch
 from raysparse.sparsity.arena import COMPUTE_DTYPE, MOMENT_DTYPE, STORAGE_DTYPE, Arena
 from raysparse.sparsity.layout import Layout
 from raysparse.spec import TrialSpec
@@ -204,7 +205,7 @@ class SparseWeights:
         return total % (1 << 62)
 
     def bytes_by_kind(self) -> dict[str, int]:
-        """Bytes really held, by the kinds of `counts.MemoryBytes`."""
+        """Bytes really held, by the kinds of `memory.MemoryBytes`."""
         layout = sum(m.layout.nbytes for m in self.matrices.values())
         return {
             **self.arena.bytes_by_kind(),

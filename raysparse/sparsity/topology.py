@@ -99,7 +99,7 @@ class Topology:
         """The active blocks to take out, bool (active,)."""
         is_soft = self.spec.sparsity.prune == "soft_magnitude"
         noise = philox.stream(self.spec.seed, matrix.number, number, PRUNE) if is_soft else None
-        return ops.weakest(matrix.values, matrix.layout.shape.size, count, noise=noise, exponent=SOFT_EXPONENT)  # type: ignore[no-any-return]
+        return ops.weakest(matrix.values, matrix.layout.shape.size, count, noise=noise, exponent=SOFT_EXPONENT)
 
     def _regrown(
         self, matrix: SparseMatrix, mask: Tensor, count: int, number: int, survivors: Tensor | None = None

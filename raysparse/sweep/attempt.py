@@ -18,7 +18,7 @@ from raysparse.data.store import TokenStore
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import FAILURE
 from raysparse.sweep.broker import Lease, Report
-from raysparse.train import trial
+from raysparse.train import device, trial
 from raysparse.train.hooks import Progress, StopTrial
 
 
@@ -34,13 +34,16 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
         if reason:
             raise StopTrial(reason)
 
+    placement = lease.placement
     try:
+        placement = device.fitted(lease.spec, placement)
         store = TokenStore.open(lease.token_folder)
-        return trial.run(lease.spec, store, lease.folder, placement=lease.placement, hooks=[Progress(relay)])
+        return trial.run(lease.spec, store, lease.folder, placement=placement, hooks=[Progress(relay)])
     except Exception as error:
         status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
         lease.folder.write(FAILURE, traceback.format_exc().encode())
-        return Outcome(status=status, reason=f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500])
+        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
+        return Outcome(status=status, reason=reason, micro_batch=placement.micro_batch, recompute=placement.recompute)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

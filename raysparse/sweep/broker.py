@@ -7,8 +7,8 @@ it ended. A slot that asks for work while the broker believes it is busy has die
 its lease is served again and the trial continues from its own checkpoint. The broker is the only
 writer of the journal: a trial is finished when its row is there, exactly once.
 
-How a trial can end: it completed, was pruned or diverged: final. Out of memory: once more with half
-the micro-batch, then `out_of_memory`. An exception: `failed`, with the traceback in
+How a trial can end: it completed, was pruned or diverged: final. Out of memory: again with half the
+micro-batch until it is 1, then `out_of_memory`. An exception: `failed`, with the traceback in
 `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the last time with half the
 micro-batch: `failed`. Its machine went away: `preempted` if none comes back, and not held against
 it. Not affordable: no row, it waits for a larger budget.
@@ -28,6 +28,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from raysparse.files import Folder
+from raysparse.memory import worker_share
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
 from raysparse.spec import Placement, TrialSpec
@@ -139,7 +140,9 @@ class Broker:
         """Queue a trial."""
         if spec.trial_id in self.entries:
             raise RuntimeError(f"trial {spec.trial_id} was submitted already")
-        entry = Entry(spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer))
+        entry = Entry(
+            spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer, spec.data.reading)
+        )
         entry.work = self._before.get(spec.trial_id, Work())
         self.entries[spec.trial_id] = entry
         self._queue.append(spec.trial_id)
@@ -235,8 +238,8 @@ class Broker:
         return entry.stop
 
     def finish(self, slot: str, trial_id: str, outcome: Outcome) -> None:
-        """A trial ended in its worker: settle, then record it or, after the first out-of-memory,
-        queue it again.
+        """A trial ended in its worker: settle, then record it or, where it had too little memory
+        and a smaller micro-batch is left to try, queue it again.
 
         Ignored when the slot does not hold the trial: when several ranks of a group fail, the first
         one tells the cause.
@@ -246,8 +249,8 @@ class Broker:
         entry = self.entries[trial_id]
         entry.step = max(entry.step, outcome.steps)
         self._settle(trial_id)
-        smaller = half_micro_batch(entry.spec, entry.placement)
-        if outcome.status == "out_of_memory" and smaller and entry.placement == self.plan.placement:
+        smaller = half_micro_batch(entry.spec, entry.placement, outcome.micro_batch)
+        if outcome.status == "out_of_memory" and smaller:
             entry.placement, entry.state = smaller, State.WAITING
             self._queue.appendleft(trial_id)
         else:
@@ -272,7 +275,7 @@ class Broker:
             if (
                 entry.deaths == MAX_DEATHS - 1
             ):  # the system kills for memory without a word, so the last try takes less of it
-                entry.placement = half_micro_batch(entry.spec, self.plan.placement) or entry.placement
+                entry.placement = half_micro_batch(entry.spec, entry.placement) or entry.placement
             entry.state = State.WAITING
             self._queue.appendleft(trial_id)
         else:
@@ -322,9 +325,9 @@ def known_of(spec: TrialSpec, row: dict[str, Any]) -> Known:
     return Known(spec, row["status"], loss, row)
 
 
-def half_micro_batch(spec: TrialSpec, placement: Placement) -> Placement | None:
+def half_micro_batch(spec: TrialSpec, placement: Placement, used: int = 0) -> Placement | None:
     """The same placement with half the sequences in a forward pass, hence the same result from less
-    memory; None at one.
+    memory; None at one. `used`: how many the worker chose, where it did.
     """
-    whole = placement.micro_batch or -(-spec.optimizer.batch_sequences // placement.workers)
+    whole = min(used or placement.micro_batch or spec.optimizer.batch_sequences, worker_share(spec, placement))
     return placement.replace(micro_batch=whole // 2) if whole > 1 else None

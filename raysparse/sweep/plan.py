@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raysparse import counts
+from raysparse import counts, memory
 from raysparse.files import Folder
 from raysparse.record import Record, require
 from raysparse.run_folder import PLAN
@@ -48,6 +48,13 @@ class Throughput(Record):
         per_token = counts.flops(spec)[1] / spec.tokens
         executed = per_token * (spec.tokens + spec.evaluations * spec.data.validation_tokens / 3)
         return self.seconds_per_trial + spec.steps * self.seconds_per_step + executed / self.flops_per_second
+
+
+# Of a plan for GPUs that is made where there is none: what an H100 does with a model of 130 million
+# weights, estimated (instructions and bytes counted, not run).
+ELSEWHERE = Throughput(
+    flops_per_second=2e14, seconds_per_step=0.05, source="an estimate for an H100: no GPU here to measure"
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Plan(Record):
     throughput: Throughput = Throughput()
     planner: Planner | None = None
     stopping: Halving | None = None  # of trials that fall behind others of the same budget
+    device_bytes: int = 0  # memory of the device that a worker trains on; 0: not known, each worker asks its own
 
     def __post_init__(self) -> None:
         require(len(self.specs) >= 1 or self.planner is not None, "plan.specs", self.specs, "at least one trial")
@@ -121,11 +129,13 @@ class Plan(Record):
         return tuple(spec.trial_id for spec in self.specs)
 
     def cost(self, spec: TrialSpec) -> Cost:
-        micro_batch = self.placement.micro_batch or -(-spec.optimizer.batch_sequences // self.placement.workers)
-        device, resident = self.placement.device, self.placement.resident
-        active, executed = counts.flops(spec, device=device)
-        peak = counts.memory(spec, micro_batch=micro_batch, device=device, resident=resident).total
+        active, executed = counts.flops(spec, device=self.placement.device)
+        peak = memory.predicted(spec, self.fitted(spec)).total
         return Cost(1, spec.tokens, active, executed, self.throughput.seconds(spec) * self.placement.workers, peak)
+
+    def fitted(self, spec: TrialSpec) -> Placement:
+        """The placement with the micro-batch and the recomputation that the trial will have."""
+        return memory.fitted(spec, self.placement, self.device_bytes)
 
     def total(self, specs: Sequence[TrialSpec] | None = None) -> Cost:
         """The cost of all trials, or of some of them."""

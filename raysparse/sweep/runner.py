@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
@@ -60,6 +61,10 @@ def run(
     if storage.is_local:
         storage = Folder(storage.local_path)  # workers do not share this process's directory
     folder = RunFolder.named(storage, name)
+    if plan.placement.device != "cpu" and not settings.address:
+        from raysparse.train import device
+
+        device.found(plan.placement.device)
     plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)
@@ -71,7 +76,7 @@ def run(
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
-            prepare_tokens(plan, folder, view)
+            prepare_tokens(plan, folder, view, results)
             plan.save(folder)
             try:
                 view.begin(plan, before)
@@ -147,23 +152,29 @@ def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Su
     return Summary(folder, len(plan.specs), ran, finished, unaffordable, unfinished)
 
 
-def prepare_tokens(plan: Plan, folder: RunFolder, view: View) -> None:
+def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) -> None:
     """Make or check the token stores of a plan. Raises ValueError when a corpus cannot give what
-    the plan asks for.
+    the plan asks for, or is not the one that the folder's results were trained on.
     """
+    rows = {row["trial_id"]: row["corpus_fingerprint"] for row in results.rows()}
+    trained = {spec.data: rows[spec.trial_id] for spec in plan.specs if rows.get(spec.trial_id)}
     wanted = [spec.data for spec in plan.specs] + list(plan.planner.data() if plan.planner is not None else ())
-    groups: dict[tuple[str, str], list[DataSpec]] = {}
+    groups: dict[tuple[str, str, ReadingSpec], list[DataSpec]] = {}
     for data in wanted:
-        groups.setdefault((data.corpus, data.tokenizer), []).append(data)
-    for (corpus, tokenizer), sets in groups.items():
+        groups.setdefault((data.corpus, data.tokenizer, data.reading), []).append(data)
+    for (corpus, tokenizer, reading), sets in groups.items():
         with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
             store = prepare(
-                folder.tokens(corpus, tokenizer),
+                folder.tokens(corpus, tokenizer, reading),
                 corpus,
                 tokenizer,
                 train_tokens=max(data.unique_tokens for data in sets),
                 validation_tokens=max(data.validation_tokens for data in sets),
+                reading=reading,
+                known=next((trained[data] for data in sets if data in trained), ""),
             )
+        for line in store.manifest.lines():
+            view.say(f"corpus {corpus!r}: {line}")
         for spec in plan.specs:
-            if (spec.data.corpus, spec.data.tokenizer) == (corpus, tokenizer):
+            if (spec.data.corpus, spec.data.tokenizer, spec.data.reading) == (corpus, tokenizer, reading):
                 store.check(spec.data, spec.model.vocab_size)

@@ -10,24 +10,28 @@ from typing import Literal
 from raysparse.record import Record, require, require_choice
 
 Executor = Literal["ray", "inline"]
+Scheduler = Literal["", "asha", "median"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Record):
-    """Where and how a sweep runs: nothing here changes a result.
+    """Where and how a sweep runs: nothing here changes the result of a trial that is completed.
 
     address: of a Ray cluster to join ("auto", "ray://...", "host:port"); empty starts one on this
     machine. slots: trials at once; 0 takes as many as the cluster's CPUs (or GPUs) hold. gpus: of
-    each worker, in (0, 1] for small models that share one; 0 trains on CPUs.
+    each worker, in (0, 1] for small models that share one; 0 trains on CPUs. scheduler: of Ray
+    Tune, which may stop trials; empty for none.
     """
 
     executor: Executor = "ray"
     address: str = ""
     slots: int = 0
     gpus: float = 0.0
+    scheduler: Scheduler = ""
 
     def __post_init__(self) -> None:
         require_choice("executor", self.executor, Executor)
+        require_choice("scheduler", self.scheduler, Scheduler)
         require(self.slots >= 0, "slots", self.slots, "0 (as many as fit) or more")
         require(
             0.0 <= self.gpus <= 1.0, "gpus", self.gpus, "0 (train on CPUs) or a share of one GPU per worker, at most 1"
@@ -35,4 +39,9 @@ class Settings(Record):
         if self.executor == "inline" and self.address:
             raise ValueError(
                 f"--address is {self.address!r} but the inline executor uses no cluster; leave one of them out"
+            )
+        if self.executor == "inline" and self.scheduler:
+            raise ValueError(
+                f"--scheduler is {self.scheduler!r} but Ray Tune's schedulers need Ray and the inline executor "
+                f"starts none; leave one of them out, or use --halving, which works with both"
             )

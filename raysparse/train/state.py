@@ -34,7 +34,7 @@ class TrainState:
         self.spec, self.placement = spec, placement
         self.device = torch.device(placement.device)
         self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
-        self.model = Llama(spec, self.weights).to(self.device)
+        self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
         if placement.compile:
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]

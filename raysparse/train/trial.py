@@ -27,10 +27,11 @@ import raysparse
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
+from raysparse.memory import worker_share
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import SPEC
 from raysparse.spec import Placement, TrialSpec
-from raysparse.train import checkpoint, ranks
+from raysparse.train import checkpoint, device, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
 from raysparse.train.state import TrainState
 from raysparse.train.step import Diverged, steps
@@ -48,15 +49,14 @@ def run(
     tensorboard/ in `folder`.
 
     Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises
-    ValueError for a spec that does not fit the store or a damaged checkpoint; everything else that
+    ValueError for a device that is not there, a spec that does not fit the store or a damaged
+    checkpoint; everything else that
     goes wrong is raised as it is.
     """
     started = time.perf_counter()
-    placement = placement or Placement()
+    placement = device.fitted(spec, placement or Placement())
     torch.set_num_threads(placement.threads)
-    device = torch.device(placement.device)
-    if device.type == "cuda" and device.index is not None:  # "cuda" is the current device: a Ray worker's own
-        torch.cuda.set_device(device)  # kernels launch on the current device
+    device.begin(torch.device(placement.device))
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
     if not checkpoint.load(folder, state) and spec.parent:
@@ -79,6 +79,8 @@ def run(
         seconds=state.seconds,
         seconds_total=time.perf_counter() - started,
         bytes_measured=state.bytes_by_kind(),
+        micro_batch=placement.micro_batch or worker_share(spec, placement),
+        recompute=placement.recompute,
         device=device_name(state.device),
         versions=versions(),
         git_commit=git_commit(),

@@ -16,12 +16,11 @@ import numpy as np
 import pyarrow.fs
 import pytest
 from corpora import prose, write_jsonl
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from raysparse.data.corpus import cut, digest, held_out_documents, is_held_out
+from raysparse.data.split import digest, is_held_out, normal
 from raysparse.data.store import TokenStore, prepare
 from raysparse.files import Folder
+from raysparse.reading import ReadingSpec
 from raysparse.run_folder import store_name
 
 SEPARATOR = 256
@@ -48,27 +47,6 @@ def make(
     return prepare(
         Folder(path), corpus, tokenizer, train_tokens=tokens, validation_tokens=validation, shard_tokens=3_000
     )
-
-
-# Whatever the corpus and the budgets: what is packed is text of the corpus, and nothing of a
-# held-out document is trained on.
-@given(
-    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=300), min_size=3, max_size=80, unique=True),
-    repeat=st.sampled_from([1, 30]),
-    tokens=st.integers(1, 20_000),
-)
-@settings(max_examples=40, deadline=None)
-def test_no_validation_document_in_training(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], repeat: int, tokens: int
-) -> None:
-    folder = tmp_path_factory.mktemp("split")
-    texts = [text * repeat for text in texts if text.strip()] + [f"line {n}\n" * 1500 for n in range(5)]
-    by_digest = {digest(text): text for text in texts}
-    held_out = {by_digest[document] for document in held_out_documents(by_digest)}
-    store = make(folder / "store", str(write_jsonl(folder / "a.jsonl", texts)), tokens, validation=1)
-    assert store.train_tokens >= tokens
-    assert not set(documents(store, "train")) & {piece for text in held_out for piece in cut(text)}
-    assert set(documents(store, "validation")) <= {piece for text in held_out for piece in cut(text)}
 
 
 def test_manifest_counts_are_exact(store: TokenStore) -> None:
@@ -172,8 +150,8 @@ def test_a_stream_that_changed_under_its_name(tmp_path: Path, monkeypatch: pytes
     path = write_jsonl(tmp_path / "a.jsonl", prose(200))
     make(tmp_path / "store", f"hf:json:{path}", tokens=5_000)
     before = names(tmp_path / "store")
-    training = [text for text in prose(200) if not is_held_out(digest(text))]
-    held_out = [text for text in prose(200) if is_held_out(digest(text))]
+    training = [text for text in prose(200) if not is_held_out(digest(normal(text)), 0.05)]
+    held_out = [text for text in prose(200) if is_held_out(digest(normal(text)), 0.05)]
     write_jsonl(path, prose(200, seed=1) if change == "other documents" else [*training, held_out[0]])
     with pytest.raises(ValueError, match="no longer begins with the tokens stored in"):
         make(tmp_path / "store", f"hf:json:{path}", tokens=20_000, validation=1)
@@ -347,10 +325,25 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(
 
 def test_store_names_are_readable_and_distinct() -> None:
     found = {
-        store_name(corpus, tokenizer)
+        store_name(corpus, tokenizer, reading)
+        for reading in (ReadingSpec(), ReadingSpec(text_field="content"))
         for corpus in ("python", "hf:a/b:en", "hf:a:b/en")
         for tokenizer in ("bytes", "bpe:300")
     }
-    assert len(found) == 6
+    assert len(found) == 12
     assert all(name.replace("-", "").isalnum() for name in found)
-    assert store_name("python", "bytes").startswith("python-bytes-")
+    assert store_name("python", "bytes", ReadingSpec()) == "python-bytes-f977863a"
+
+
+def test_a_corpus_that_results_were_not_trained_on_is_refused(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", prose(50))
+    with pytest.raises(ValueError, match=r"has changed since the results .* \(fingerprint 01234567 then, .* now\)"):
+        prepare(Folder(tmp_path / "s"), str(path), "bytes", train_tokens=9, validation_tokens=9, known="0123456789")
+    assert names(tmp_path / "s") == []
+
+
+def test_a_store_of_another_reading_is_refused(corpus: str, tmp_path: Path) -> None:
+    make(tmp_path, corpus)
+    with pytest.raises(ValueError, match=r"holds reading \{\}, not \{'validation_share': 0.1\}"):
+        prepare(Folder(tmp_path), corpus, "bytes", train_tokens=9, validation_tokens=9,
+                reading=ReadingSpec(validation_share=0.1))  # fmt: skip

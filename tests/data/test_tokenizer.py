@@ -50,7 +50,7 @@ def test_bpe_survives_storage() -> None:
     made = MADE["bpe:300"]
     text = made.to_json()
     assert text is not None
-    again = load_tokenizer("bpe:300", text)
+    again = load_tokenizer("bpe:300", text, made.separator)
     assert (again.vocab_size, again.separator, again.fingerprint) == (made.vocab_size, made.separator, made.fingerprint)
     assert np.array_equal(again.encode_batch(TRAINING[:1])[0], made.encode_batch(TRAINING[:1])[0])
     assert hashlib.sha256(text.encode()).hexdigest() == made.fingerprint
@@ -86,7 +86,10 @@ def test_a_tokenizer_without_a_separator_is_refused(tmp_path: Path) -> None:
     from tokenizers import models
 
     HuggingFaceTokenizer(models.BPE({"a": 0, "b": 1}, [])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="has no token that ends a document; expected one of"):
+    with pytest.raises(
+        ValueError,
+        match=r"has no token that ends a document; expected a special token called one of.*; it declares none",
+    ):
         make_tokenizer(f"hf:{tmp_path / 'tokenizer.json'}", [])
 
 
@@ -107,3 +110,84 @@ def test_a_damaged_tokenizer_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "dtype"), [(257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
 def test_tokens_are_stored_in_the_smallest_type(size: int, dtype: type) -> None:
     assert token_dtype(size) is dtype
+
+
+class TestSeparators:
+    """C-sep: only a token that is declared as special separates, and no text makes it."""
+
+    def file(self, folder: Path, model: object, special: list[str]) -> str:
+        from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+        made = HuggingFaceTokenizer(model)
+        made.add_special_tokens(special)
+        made.save(str(folder / "tokenizer.json"))
+        return f"hf:{folder / 'tokenizer.json'}"
+
+    def test_no_text_makes_the_separator(self, tmp_path: Path) -> None:
+        """A unigram model has its special tokens among its pieces and finds them in text."""
+        from tokenizers import models
+
+        pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "ab</s>"), ("ab", -1.0)]
+        name = self.file(tmp_path, models.Unigram(pieces, unk_id=0), ["</s>"])
+        made = make_tokenizer(name, [])
+        texts = ["ab</s>ab", "</s>", "</s></s>a", "a<", "/s>"]
+        for text, tokens in zip(texts, made.encode_batch(texts), strict=True):
+            assert made.separator not in tokens
+            assert made.decode(tokens).replace(" ", "") == text
+
+    def test_a_text_of_one_character_that_is_the_separator_is_refused(self, tmp_path: Path) -> None:
+        from tokenizers import models
+
+        name = self.file(tmp_path, models.Unigram([("<unk>", 0.0), ("§", -1.0)], unk_id=0), ["§"])
+        with pytest.raises(ValueError, match="the text '§' is the token that ends a document; name another"):
+            make_tokenizer(name, [], "§").encode_batch(["a§b"])
+
+    def test_an_ordinary_token_of_that_name_is_not_taken(self, tmp_path: Path) -> None:
+        from tokenizers import models
+
+        name = self.file(tmp_path, models.BPE({"</s>": 0, "a": 1}, []), ["<|user|>"])
+        with pytest.raises(ValueError, match=r"has no token that ends a document.*it declares <\|user\|>"):
+            make_tokenizer(name, [])
+        with pytest.raises(ValueError, match="no special token '</s>', which is an ordinary token of it"):
+            make_tokenizer(name, [], "</s>")
+        assert make_tokenizer(name, [], "<|user|>").separator == 2
+        assert vocab_size(name, "<|user|>") == 3
+
+    def test_a_folder_says_what_ends_a_text(self, tmp_path: Path) -> None:
+        from tokenizers import models
+
+        self.file(tmp_path, models.BPE({"a": 0}, []), ["<|endoftext|>", "<stop>"])
+        assert make_tokenizer(f"hf:{tmp_path}", []).separator == 1
+        (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "<stop>"}}')
+        assert make_tokenizer(f"hf:{tmp_path}", []).separator == 2
+
+    @pytest.mark.parametrize("name", ["bytes", "bpe:300"])
+    def test_our_own_have_one_already(self, name: str) -> None:
+        with pytest.raises(ValueError, match=r"is for 'hf:' tokenizers; .* has its own"):
+            make_tokenizer(name, TRAINING, "</s>")
+
+
+def test_without_a_network_the_answer_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is made when the hub does not take a connection."""
+    from raysparse.data import hub
+
+    monkeypatch.setattr(hub, "answers", lambda url: False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("a request was made"))
+    with pytest.raises(ValueError, match=r"cannot be loaded: there is no local copy .* does not answer"):
+        make_tokenizer("hf:nobody/nothing", [])
+
+
+def test_the_hub_is_asked_for_a_connection_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from raysparse.data import hub
+
+    asked = []
+
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        asked.append(address)
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    for proxies, address in (({}, ("a.hub", 443)), ({"https": "http://proxy:3128"}, ("proxy", 3128))):
+        monkeypatch.setattr("urllib.request.getproxies", lambda proxies=proxies: proxies)
+        assert not hub.answers("https://a.hub")
+        assert asked.pop() == address

@@ -7,15 +7,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from raysparse.kernels import bitmask, philox, selection
+from raysparse.kernels import bitmask, philox
+from raysparse.kernels.torch import bits, selection, storage
 
 flags = st.lists(st.booleans(), min_size=1, max_size=3000).map(torch.tensor)
 
 
-@pytest.fixture(autouse=True, params=[selection.PORTION, bitmask.GROUP], ids=["one portion", "several"])
+@pytest.fixture(autouse=True, params=[bits.PORTION, bitmask.GROUP], ids=["one portion", "several"])
 def portion(request, monkeypatch):
     """The answer must not depend on how the work is cut up."""
-    monkeypatch.setattr(selection, "PORTION", request.param)
+    monkeypatch.setattr(bits, "PORTION", request.param)
     monkeypatch.setattr(selection, "WORDS", request.param)
 
 
@@ -36,7 +37,7 @@ def test_masks_hold_what_was_packed(active):
 @given(flags)
 def test_bases_count_the_active_blocks_before_each_group(active):
     expected = [int(active[: group * 1024].sum()) for group in range(-(-active.numel() // 1024))]
-    assert bitmask.bases(bitmask.pack(active)).tolist() == expected
+    assert bits.bases(bitmask.pack(active)).tolist() == expected
 
 
 @given(keys=st.lists(st.integers(0, 5) | st.integers(2**32 - 4, 2**32 - 1), min_size=1, max_size=2500), data=st.data())
@@ -164,8 +165,8 @@ def test_moving_in_place_equals_moving_through_dense_memory(size, blocks, densit
     dense[active] = state.view(-1, size)
     dense[active.nonzero().view(-1)[dropped]] = 0.0
     new = mask.clone()
-    selection.remove(new, blocks, dropped)
+    bits.remove(new, blocks, dropped)
     new |= regrown
-    selection.close_up(state, dropped)
-    selection.spread(state, selection.stayed(regrown, new, blocks, count))
+    storage.close_up(state, dropped)
+    storage.spread(state, bits.stayed(regrown, new, blocks, count))
     assert torch.equal(state.view(-1, size), dense[bitmask.unpack(new, blocks)])

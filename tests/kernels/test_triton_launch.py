@@ -20,20 +20,13 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import torch
 
-from raysparse.kernels import (
-    bitmask,
-    ops,
-    philox,
-    triton_adam,
-    triton_bits,
-    triton_selection,
-    triton_storage,
-    triton_tiles,
-)
+from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
+from raysparse.kernels.torch.bits import bases
+from raysparse.kernels.triton import adam, bits, selection, storage, tiles
 from tests import stub_gpu
 
-MODULES = [triton_adam, triton_bits, triton_selection, triton_storage, triton_tiles]
+MODULES = [adam, bits, selection, storage, tiles]
 BF16, FP32 = torch.bfloat16, torch.float32
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01, "noise": philox.stream(1)}
 # (blocks, size) of single weights and runs, (rows, columns, tile) of tiles.
@@ -63,7 +56,7 @@ def half_of(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, int]:
     blocks = shape[0] * shape[1] // shape[2] ** 2 if len(shape) == 3 else shape[0]
     active = torch.arange(blocks) % 2 == 0
     mask = bitmask.pack(active)
-    return mask, bitmask.bases(mask), int(active.sum()) * (shape[2] ** 2 if len(shape) == 3 else shape[1])
+    return mask, bases(mask), int(active.sum()) * (shape[2] ** 2 if len(shape) == 3 else shape[1])
 
 
 def store_and_read(shape: tuple[int, ...], stored: torch.dtype, dense_dtype: torch.dtype, *, first: int = 0) -> None:
@@ -104,7 +97,7 @@ def adam_step(total: int, size: int | None, values: torch.dtype, moments: torch.
     m, v = (torch.empty(total, dtype=moments, device=device) for _ in range(2))
     age = None if size is None else torch.empty(total // size, dtype=torch.uint8, device=device)
     tables = torch.ones(2, 256, device=device)
-    ops.adam_step(w, g, m, v, age, tables[0], tables[1], tables[0, 0], **ADAM)
+    ops.adam_step(w, g, m, v, age, tables[0], tables[1], gradient_factor=tables[0, 0], **ADAM)
 
 
 @pytest.mark.parametrize("size", [None, 1, 3, 256], ids=lambda size: f"ages of {size}")
@@ -140,7 +133,7 @@ def test_choosing_blocks(rule, blocks, launches):
 @pytest.mark.parametrize("size", [3, 16, 64, 300, 128**2])
 @pytest.mark.parametrize("blocks", [1, 5, 16])
 def test_scores_of_blocks(blocks, size, launches):
-    triton_selection.block_scores(torch.zeros(blocks * size, dtype=BF16), size)
+    selection.block_scores(torch.zeros(blocks * size, dtype=BF16), size)
     assert names(launches) == {"_sum_pairs"}
 
 
@@ -163,7 +156,7 @@ def test_replacing_blocks(shape, launches):
 def tile_products(side: int, tokens: int, dtype: torch.dtype) -> None:
     """The three products with 6 of 3 x 4 tiles."""
     mask = bitmask.pack(torch.arange(12) % 2 == 0)
-    where = list(tile_lists(mask, 3 * side, 4 * side, side, 6))
+    where = tile_lists(mask, 3 * side, 4 * side, side, 6)
     x, dy = torch.zeros(tokens, 4 * side, dtype=dtype), torch.zeros(tokens, 3 * side, dtype=dtype)
     tiles = torch.zeros(6, side, side, dtype=dtype)
     ops.tile_product(x, tiles, where, 3 * side)
@@ -200,7 +193,7 @@ def test_no_kernel_is_left_out(launches):
     adam_step(768 * 3, None, FP32, FP32)
     mask, _, _ = half_of((2500, 1))
     ops.regrow_at_random(mask, 2500, 1, 1)
-    triton_selection.block_scores(torch.zeros(48), 3)
+    selection.block_scores(torch.zeros(48), 3)
     ops.remove(mask, 2500, torch.zeros(1250, dtype=torch.bool))
     stayed = ops.stayed(torch.zeros_like(mask), mask, 2500, 1250)
     ops.spread(torch.zeros(1250), stayed)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from raysparse import counts
+from raysparse import counts, memory
 from raysparse.model.dropout import Dropout
 from raysparse.model.loss import head_loss
 from raysparse.spec import ModelSpec, Placement
@@ -176,7 +176,7 @@ def test_the_loss_in_portions_equals_the_loss_at_once(monkeypatch):
     hidden = torch.randn(37, 8, generator=generator, requires_grad=True)
     head = torch.randn(11, 8, generator=generator, requires_grad=True)
     targets = torch.randint(0, 11, (37,), generator=generator)
-    monkeypatch.setattr(counts, "logit_elements", lambda *_: 44)  # four tokens at a time
+    monkeypatch.setattr(memory, "logit_elements", lambda *_: 44)  # four tokens at a time
     ours = head_loss(hidden, head, targets) * 0.5
     gradients = torch.autograd.grad(ours, (hidden, head))
     theirs = F.cross_entropy(hidden @ head.T, targets, reduction="sum") * 0.5
@@ -195,7 +195,7 @@ def test_the_heads_gradient_is_added_up_in_float32(monkeypatch):
     hidden = torch.randn(2048, 16, generator=generator).bfloat16()
     head = torch.randn(50, 16, generator=generator, requires_grad=True)
     targets = torch.randint(0, 50, (2048,), generator=generator)
-    monkeypatch.setattr(counts, "logit_elements", lambda *_: 32 * 50)
+    monkeypatch.setattr(memory, "logit_elements", lambda *_: 32 * 50)
     (got,) = torch.autograd.grad(head_loss(hidden, head, targets), head)
     exact = F.cross_entropy(hidden.double() @ head.bfloat16().double().T, targets, reduction="sum")
     (want,) = torch.autograd.grad(exact, head)

@@ -95,17 +95,26 @@ def test_a_machine_that_went_away_is_not_held_against_the_trial(tmp_path):
     assert rows(broker) == {}
 
 
-def test_out_of_memory_halves_the_micro_batch_once(tmp_path):
+def test_out_of_memory_halves_the_micro_batch_until_it_is_one(tmp_path):
+    broker = broker_for(tmp_path)
+    first = broker.take("slot")
+    lease, tried = first, []
+    while lease.spec == first.spec:  # the same trial, hence the same global batch
+        tried.append(lease.placement.micro_batch)
+        broker.finish("slot", lease.spec.trial_id, Outcome(status="out_of_memory", reason="no memory"))
+        lease = broker.take("slot")
+    assert tried == [0, 2, 1], "of a batch of four"
+    assert rows(broker)[first.spec.trial_id]["status"] == "out_of_memory"
+    assert lease.placement.micro_batch == 0, "the next trial starts with its own"
+
+
+def test_halving_starts_from_what_the_worker_chose(tmp_path):
+    """A worker that chose its micro-batch by its card says which it was."""
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
-    broken = Outcome(status="out_of_memory", reason="no memory")
+    broken = Outcome(status="out_of_memory", reason="no memory", micro_batch=2, recompute="layer")
     broker.finish("slot", lease.spec.trial_id, broken)
-    smaller = broker.take("slot")
-    assert smaller.spec == lease.spec, "the same trial, hence the same global batch"
-    assert smaller.placement.micro_batch == lease.spec.optimizer.batch_sequences // 2
-    broker.finish("slot", smaller.spec.trial_id, broken)
-    assert rows(broker)[lease.spec.trial_id]["status"] == "out_of_memory"
-    assert broker.take("slot").placement.micro_batch == 0, "the next trial starts with its own"
+    assert broker.take("slot").placement.micro_batch == 1
 
 
 def test_a_micro_batch_of_one_cannot_be_halved(tmp_path):

@@ -61,6 +61,13 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
         (["train", "laptop-xs", "--balanced"], "sparsity.balanced is for layout 'tile', not 'element'"),
         (["memory", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
         (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
+        (["train", "laptop-xs", "--device", "cuda:9"], "placement.device is 'cuda:9', but torch finds"),
+        (["train", "laptop-xs", "--device", "gpu"], "placement.device is 'gpu', expected cpu, cuda, or cuda:NUMBER"),
+        (["train", "laptop-xs", "--micro-batch", "-1"], "placement.micro_batch is -1, expected 0"),
+        (
+            ["train", "laptop-xs", "--compile", "--recompute", "mlp"],
+            "placement.recompute is 'mlp' and placement.compile is on",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -138,6 +145,30 @@ def test_the_grid_script_prints_its_plan_without_running(tmp_path):
     assert len(axes["size"]["choices"]) == 3
     assert axes["epochs"]["high"] == 18
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_gpu_can_be_said(capsys, monkeypatch):
+    """--gpus means the device, its precision and a worker's part of a card; what contradicts that
+    is refused.
+    """
+    from sweeps import grid
+
+    def plan(*arguments: str):
+        return grid.make_plan(grid.make_parser().parse_args(["--sizes", "dc-20m", *arguments]))
+
+    shared = plan("--gpus", "0.25", "--micro-batch", "8", "--checkpoint-seconds", "5")
+    place = shared.placement
+    assert (place.device, place.device_share, place.micro_batch, place.checkpoint_seconds) == ("cuda", 0.25, 8, 5.0)
+    assert {spec.precision for spec in shared.specs} == {"bf16_master"}
+    assert {spec.precision for spec in plan("--device", "cuda", "--precision", "bf16").specs} == {"bf16"}
+    assert {spec.precision for spec in plan().specs} == {"fp32"}
+    assert "H100" in shared.throughput.source or "measured" in shared.throughput.source
+    for wrong, message in (
+        (["--gpus", "1", "--device", "cpu"], "--gpus is 1"),
+        (["--device", "cuda:1"], "--device cuda"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(*wrong)
 
 
 def test_the_grid_script_refuses_in_one_line(tmp_path):

@@ -107,7 +107,7 @@ def test_a_trial_that_raises_is_a_row_with_its_reason_and_the_rest_runs(corpus, 
     assert (summary.ran, summary.finished, summary.unfinished) == (1, 4, {})
 
 
-def test_out_of_memory_is_tried_once_more_with_half_the_micro_batch(corpus, finished, tmp_path, monkeypatch):
+def test_out_of_memory_is_tried_again_with_half_the_micro_batch(corpus, finished, tmp_path, monkeypatch):
     real, seen = trial.run, []
 
     def needs_small_batches(spec, *args, placement, **kwargs):
@@ -173,6 +173,8 @@ def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
         ({"slots": -1}, "slots is -1"),
         ({"gpus": 2.0}, r"gpus is 2\.0"),
         ({"executor": "inline", "address": "auto"}, "uses no cluster"),
+        ({"scheduler": "pbt"}, "scheduler is 'pbt', expected one of"),
+        ({"executor": "inline", "scheduler": "asha"}, "the inline executor starts none"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(values, message):

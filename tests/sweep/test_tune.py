@@ -101,3 +101,20 @@ def test_halving_stops_trials_under_ray_and_their_rows_say_by_whom(corpus, tmp_p
     assert pruned, "a rate a thousand times too small is stopped"
     assert all(row["reason"].startswith("halving at ") for row in pruned)
     assert all(row["tokens"] < json.loads(row["spec"])["data"]["epochs"] * 4_097 for row in pruned)
+
+
+def test_a_scheduler_of_tune_stops_trials_and_their_rows_say_so(corpus, tmp_path):
+    recipe, axes = recipe_for(corpus).replace(evaluations=8), {"sizes": ["laptop-xs"], "densities": [1.0]}
+    rates = {48: [4e-3, 3e-3, 2e-3], 47: [1e-7]}  # the costliest run first, so the bad one is the last
+    specs = [
+        spec
+        for epochs, values in rates.items()
+        for spec in grid(recipe, **axes, unique_tokens=[4_097], epochs=[epochs], settings={"optimizer.lr": values})
+    ]
+    runs.finish(Plan(specs=tuple(specs)), tmp_path, "--slots", "1", "--scheduler", "median")
+    rows = {row["lr"]: row for row in Results(RunFolder.named(Folder(tmp_path), "run")).rows()}
+    assert len(rows) == 4
+    assert [rows[lr]["status"] for lr in (4e-3, 3e-3, 2e-3)] == ["completed"] * 3
+    worst = rows[1e-7]
+    assert (worst["status"], worst["reason"]) == ("pruned", "stopped by Ray Tune's scheduler 'median'")
+    assert 0.25 * specs[-1].steps <= worst["steps"] < specs[-1].steps

@@ -1,5 +1,5 @@
 """A whole trial on "cuda" where there is none: torch's device calls are stubbed, and every
-operation goes through Triton's launch path before the reference answers for it.
+operation goes through Triton's launch path before torch answers for it.
 
 So all that a trial does around its kernels is run as on a GPU, every kernel is compiled as a launch
 would, and the losses must be those of the CPU to the bit, which says that nothing else depends on
@@ -14,9 +14,12 @@ pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
 
+from types import SimpleNamespace
+
 import torch
 from torch.overrides import TorchFunctionMode
 
+from raysparse import memory
 from raysparse.files import Folder
 from raysparse.kernels import ops
 from raysparse.spec import Placement
@@ -47,11 +50,11 @@ def on_cpu(argument):
 
 
 def launched_first(operation):
-    """The operation launched on copies of its arguments, then answered by the reference."""
+    """The operation launched on copies of its arguments, then answered by torch."""
 
     def call(*args, **named):
         operation(*(a.clone() if isinstance(a, torch.Tensor) else a for a in args), **named)
-        with ops.using("reference"):
+        with ops.using("torch"):
             return operation(*args, **named)
 
     return call
@@ -63,8 +66,14 @@ def gpu(monkeypatch):
     chosen = []
     # Behind torch.cuda.set_device, which checks its argument itself, as it does on a GPU.
     monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: NAME)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: PEAK)
+    card = SimpleNamespace(total_memory=80 << 30, name=NAME)
+    calls = {
+        "is_available": lambda: True, "device_count": lambda: 2, "get_device_name": lambda device: NAME,
+        "get_device_properties": lambda device: card, "max_memory_allocated": lambda device: PEAK,
+        "empty_cache": lambda: None, "reset_peak_memory_stats": lambda device: None,
+    }  # fmt: skip
+    for name, call in calls.items():
+        monkeypatch.setattr(torch.cuda, name, call)
     for name in OPERATIONS:
         monkeypatch.setattr(ops, name, launched_first(getattr(ops, name)))
     with stub_gpu.pretended() as launches, Pretend():
@@ -115,6 +124,19 @@ def test_a_trial_on_cuda_runs_to_its_end(case, expected, store, tmp_path, gpu):
 def test_a_device_with_a_number_becomes_the_current_one(store, tmp_path, gpu):
     trial.run(short("static"), store, Folder(tmp_path), placement=Placement(device="cuda:1"))
     assert gpu[1] == [1]
+
+
+def test_a_small_card_takes_smaller_passes_and_makes_layers_again(store, tmp_path, gpu, monkeypatch):
+    """The same losses but for the order of sums, since the batch stays what it was."""
+    spec = short("static")
+    room = memory.predicted(spec, Placement(device="cuda", micro_batch=2, recompute="layer")).total
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=room / 0.9 + 1)
+    )
+    outcome = trial.run(spec, store, Folder(tmp_path / "small"), placement=Placement(device="cuda"))
+    assert (outcome.micro_batch, outcome.recompute) == (2, "layer")
+    whole = trial.run(spec, store, Folder(tmp_path / "whole"))
+    assert outcome.validation_loss == pytest.approx(whole.validation_loss, rel=1e-5)
 
 
 class StopAfter(Hook):

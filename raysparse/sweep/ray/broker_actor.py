@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparse.sweep.broker import Broker, Job, Lease, NoLease
 from raysparse.sweep.snapshot import Snapshot, snapshot
@@ -36,6 +37,10 @@ def living_nodes() -> set[str]:
 
 
 def start_broker(job: Job) -> ActorHandle[Any]:
-    """The broker of a job, in a process of its own."""
-    handle: ActorHandle[Any] = ray.remote(num_cpus=0)(BrokerActor).remote(job)  # type: ignore[assignment]
+    """The broker of a job, in a process of its own on the driver's machine: one that goes away with
+    another machine would end the sweep, and one that is cut off would go on writing.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0)(BrokerActor)
+    handle: ActorHandle[Any] = actor.options(scheduling_strategy=here).remote(job)
     return handle

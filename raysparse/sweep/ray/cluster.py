@@ -33,13 +33,6 @@ class Place:
     links: tuple[str, ...]
 
 
-def worker_cpus(placement: Placement) -> float:
-    """CPUs that Ray sets aside for one worker: a little less than its threads, which leaves room
-    for the drivers of Tune.
-    """
-    return 0.95 * placement.threads
-
-
 @contextlib.contextmanager
 def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
     """A connection to a cluster; one that was started here ends with it.
@@ -100,7 +93,7 @@ def _slots(settings: Settings, placement: Placement) -> int:
     if settings.address and settings.slots:
         return settings.slots  # an autoscaling cluster grows to what it is asked for
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = int(has.get("CPU", 0) // (placement.workers * worker_cpus(placement)))
+    fits = int(has.get("CPU", 0) // (placement.workers * placement.threads))
     if settings.gpus:
         fits = min(fits, int(has.get("GPU", 0) / settings.gpus // placement.workers))
     if fits < 1:

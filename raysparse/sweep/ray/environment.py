@@ -15,6 +15,7 @@ EVERYWHERE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report between evaluations has no validation loss
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
 }
 # Only for a cluster that is started on this machine.

@@ -3,9 +3,9 @@ between them.
 
 A *fleet* of slots, each one resident Ray Train run of W workers that serves trial after trial
 (`worker`), instead of a Train run per trial, whose start costs more than a small trial
-(docs/experiments.md has the numbers). A Tune trial is a driver of 0.01 CPU that submits its spec to
-the broker and relays the reports, so Tune's searchers and schedulers and Ray's dashboard see every
-trial, and a scheduler that stops one stops it in its worker.
+(docs/experiments.md has the numbers). A Tune trial is a driver without a CPU that submits its spec
+to the broker and relays the reports, so Tune's searchers and schedulers and Ray's dashboard see
+every trial, and a scheduler that stops one stops it in its worker.
 
 Ray is transport: nothing here is needed to continue. When the driver dies, its local cluster dies
 with it (the kernel ends Ray's processes with their parent), and the next run reads the run folder.
@@ -47,7 +47,7 @@ def run(job: Job, settings: Settings, view: View) -> None:
         for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
             view.say(line)
         slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
-        tuner = Background("tune", lambda: run_tune(broker, job, len(slots)))
+        tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
         with view:
             while not tuner.ended:
                 now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
@@ -112,7 +112,7 @@ class Slot(Background):
     def _fit(self) -> None:
         placement = self.job.plan.placement
         resources = {
-            "CPU": cluster.worker_cpus(placement),
+            "CPU": placement.threads,
             **({"GPU": self.settings.gpus} if self.settings.gpus else {}),
         }
         TorchTrainer(

@@ -2,9 +2,11 @@
 relays what a worker reports, so that Tune sees every trial as its own.
 
 The searcher submits a trial to the broker before Tune hears of it; a Tune trial that is lost with
-its machine loses nothing. The trial's process is tiny (0.01 CPU, no torch) and serves one after
-another. When a scheduler of Tune stops a trial, the broker is told and the worker stops at its next
-evaluation. Left out: the rules (`broker`) and what is proposed (`planners`).
+its machine loses nothing. The trial's process is tiny (no CPU of its own, no torch) and serves one
+after another. When a scheduler of Tune stops a trial, the broker is told and the worker stops at
+its next evaluation. Schedulers compare trials of any budget at the same share of their runs, which
+flatters short ones whose rate has fallen already; `halving` compares only equal budgets. Left out:
+the rules (`broker`) and what is proposed (`planners`).
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
 from raysparse.spec import TrialSpec
 from raysparse.sweep.broker import Job, NoLease
+from raysparse.sweep.settings import Settings
 from raysparse.sweep.supply import Standing, Supply
 
 POLL = 0.5  # seconds
-DRIVER_CPUS = 0.01
+DRIVER_SHARE = 0.001  # of a resource that only the driver's machine has
+SHARE = "percent"  # of its steps that a trial has taken: the time of a scheduler
+GRACE = 25  # percent, before which none is stopped
 SPARE = 1  # Tune trials more than slots, so that a slot finds its next one waiting
 
 
@@ -77,8 +83,28 @@ def named(trial: Any) -> str:
     return str(trial.config["trial"]["id"])
 
 
-def drive(config: dict[str, Any], *, broker: ActorHandle[Any]) -> None:
-    """The function that Tune runs for a suggestion: it relays the reports until the trial ends."""
+def scheduler(name: str) -> TrialScheduler | None:
+    """The scheduler of Ray Tune that `Settings` names, on validation loss over the share of a run.
+
+    asha: of those that came to 25 and 75 % of their runs the best third goes on. median: who has
+    done worse by then than the median of the others' running means stops.
+    """
+    what: dict[str, Any] = {"time_attr": SHARE, "metric": "validation_loss", "mode": "min", "grace_period": GRACE}
+    if name == "asha":
+        return AsyncHyperBandScheduler(max_t=100, reduction_factor=3, **what)
+    return MedianStoppingRule(min_samples_required=3, **what) if name == "median" else None
+
+
+def shown(report: dict[str, Any]) -> dict[str, Any]:
+    """A worker's report as Tune sees it."""
+    values = {key: value for key, value in report.items() if value is not None}
+    return values | {SHARE: 100 * report["step"] / report["steps"]}
+
+
+def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Settings) -> None:
+    """The function that Tune runs for a suggestion: it relays the reports until the trial ends, or
+    until a scheduler ends it.
+    """
     trial_id = config["trial"]["id"]
     seen, ended = 0, False
     try:
@@ -86,23 +112,35 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any]) -> None:
             reports: list[dict[str, Any]]
             reports, ended = ray.get(broker.reports.remote(trial_id, seen))
             for report in reports:
-                tune.report({key: value for key, value in report.items() if value is not None})
+                tune.report(shown(report))
             seen += len(reports)
             if not ended:
                 time.sleep(POLL)
     finally:
-        broker.stop.remote(trial_id, "stopped by a Tune scheduler")
+        broker.stop.remote(trial_id, f"stopped by Ray Tune's scheduler {settings.scheduler!r}")
 
 
-def run_tune(broker: ActorHandle[Any], job: Job, slots: int) -> None:
+def beside_the_driver() -> tune.PlacementGroupFactory:
+    """A place for a Tune trial on the driver's machine, whatever CPUs that has: on another one it
+    could be lost with its machine before it was submitted.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = next(node["Resources"] for node in nodes if node["NodeID"] == here)
+    own = next(name for name in resources if name.startswith("node:") and not name.startswith("node:__"))
+    return tune.PlacementGroupFactory([{"CPU": 0, own: DRIVER_SHARE}])
+
+
+def run_tune(broker: ActorHandle[Any], job: Job, slots: int, settings: Settings) -> None:
     """Let Tune run what the supply gives, `slots` at once. With a planner none waits beside those,
     since it should know how the trials before it ended.
     """
     spare = SPARE if job.plan.planner is None else 0
     tune.Tuner(
-        tune.with_resources(tune.with_parameters(drive, broker=broker), {"cpu": DRIVER_CPUS}),
+        tune.with_resources(tune.with_parameters(drive, broker=broker, settings=settings), beside_the_driver()),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(Supply(job), broker),
+            scheduler=scheduler(settings.scheduler),
             num_samples=-1,
             max_concurrent_trials=slots + spare,
             reuse_actors=True,

@@ -1,8 +1,8 @@
 """Products with a matrix kept as tiles: only active tiles are multiplied, forward and in both
 gradients. The CPU path.
 
-Legend: t tokens, B the side of a tile; `tiles` (active, B, B) are the values; `places` gives each
-tile's (row, column) among tiles.
+Legend: t tokens, B the side of a tile; `tiles` (active, B, B) are the values, `where` says where
+each of them is among the tiles of the matrix.
 
 One in-place `addmm_` per tile on strided views of x and y. On a CPU it beats batched products with
 index_add, gathered rows and MKL's block format by 2-8 times, because nothing is copied. Sums over
@@ -13,43 +13,39 @@ caller takes that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-Places = Sequence[tuple[int, int]]
+from raysparse.kernels.tile_lists import TileLists
 
 
-def places_of(numbers: Tensor, tiles_per_row: int) -> list[tuple[int, int]]:
-    """(tile row, tile column) of each active tile; `numbers` are theirs, row by row."""
-    return [divmod(number, tiles_per_row) for number in numbers.tolist()]
+def _places(where: TileLists) -> list[tuple[int, int]]:
+    return list(zip(where.rows.tolist(), where.columns.tolist(), strict=True))
 
 
 def _columns(x: Tensor, tile: int, side: int) -> Tensor:
     return x[:, tile * side : (tile + 1) * side]
 
 
-def product(x: Tensor, tiles: Tensor, places: Places, rows: int) -> Tensor:
+def product(x: Tensor, tiles: Tensor, where: TileLists, rows: int) -> Tensor:
     """y = x W^T: x (t, columns) -> (t, rows)."""
-    y = torch.zeros(len(x), rows, dtype=x.dtype)
+    y = x.new_zeros(len(x), rows)
     side = tiles.shape[1]
-    for tile, (row, column) in zip(tiles, places, strict=True):
+    for tile, (row, column) in zip(tiles, _places(where), strict=True):
         _columns(y, row, side).addmm_(_columns(x, column, side), tile.t())
     return y
 
 
-def input_gradient(gradient: Tensor, tiles: Tensor, places: Places, columns: int) -> Tensor:
+def input_gradient(gradient: Tensor, tiles: Tensor, where: TileLists, columns: int) -> Tensor:
     """dx = dy W: dy (t, rows) -> (t, columns)."""
-    dx = torch.zeros(len(gradient), columns, dtype=gradient.dtype)
+    dx = gradient.new_zeros(len(gradient), columns)
     side = tiles.shape[1]
-    for tile, (row, column) in zip(tiles, places, strict=True):
+    for tile, (row, column) in zip(tiles, _places(where), strict=True):
         _columns(dx, column, side).addmm_(_columns(gradient, row, side), tile)
     return dx
 
 
-def accumulate_weight_gradient(gradient: Tensor, x: Tensor, places: Places, out: Tensor) -> None:
+def accumulate_weight_gradient(gradient: Tensor, x: Tensor, where: TileLists, out: Tensor) -> None:
     """out += the active tiles of dy^T x; out (active, B, B)."""
     side = out.shape[1]
-    for tile, (row, column) in zip(out, places, strict=True):
+    for tile, (row, column) in zip(out, _places(where), strict=True):
         tile.addmm_(_columns(gradient, row, side).t(), _columns(x, column, side))

@@ -11,7 +11,7 @@ The kernel waits for nothing. Clip factor and tables are read from device memory
 may run ahead of the device by a whole step.
 
 Hazards. bfloat16 moments do not decay under nearest rounding (v * 0.999 is v again), so bfloat16
-storage is rounded stochastically, with the words that `reference` takes: lanes 0, 1, 2 of Philox
+storage is rounded stochastically, with the words that its twin takes: lanes 0, 1, 2 of Philox
 counter i for value and moments of weight i. Square root and division are the hardware's (2 units in
 the last place of float32): the IEEE ones cost 35 of 187 instructions a weight (sm_90), and what
 they differ in moves one bfloat16 in some 2^15. Philox is 80 of the 152 that remain; bandwidth
@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raysparse.kernels.triton_bits import cast
+from raysparse.kernels.triton.bits import cast
 
 PORTION = 1024  # weights a program
 
@@ -97,7 +97,9 @@ def adam_step(
     decay: float,
     noise: int,
 ) -> None:
-    """`reference.adam_step`, in place over flat tensors, without waiting for the device."""
+    """One step in place over flat tensors, without waiting for the device. The arguments are those
+    of `raysparse/kernels/torch/adam.py`.
+    """
     total = values.numel()
     _adam_step[(triton.cdiv(total, PORTION),)](
         values, grad, exp_avg, exp_avg_sq, age, step_size, correction, gradient_factor, total,

@@ -119,7 +119,7 @@ def before(counts: Tensor) -> Tensor:
 
 
 def bases(mask: Tensor) -> Tensor:
-    """`bitmask.bases` on the device."""
+    """Active blocks before every group of 1,024, int32 (groups,)."""
     counts = mask.new_empty(triton.cdiv(mask.numel(), GROUP // 32))
     grid = (triton.cdiv(counts.numel(), GROUPS_AT_ONCE),)
     _count_groups[grid](mask, counts, mask.numel(), GROUPS_AT_ONCE)
@@ -136,15 +136,15 @@ def pack(flags: Tensor, *, inverted: bool = False) -> Tensor:
 
 
 def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """`selection.remove`: take the active blocks at the compact positions where `dropped`, bool
+    """Take the active blocks at the compact positions where `dropped`, bool
     (active,), out of the mask.
     """
     _remove[(groups(total),)](mask, bases(mask), dropped.view(torch.uint8), total)
 
 
 def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """`selection.stayed`, bool (active,). The count is an argument: asking the device for it would
-    mean waiting for it.
+    """Which of the `active` blocks of the new mask are none of the regrown, bool (active,). The
+    count is an argument: asking the device for it would mean waiting for it.
     """
     out = torch.empty(active, dtype=torch.uint8, device=mask.device)
     _stayed[(groups(total),)](regrown, mask, bases(mask), out, total)

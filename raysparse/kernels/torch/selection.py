@@ -1,11 +1,9 @@
-"""Choosing blocks: the weakest active ones, the inactive ones to regrow, and moving compact states
-to their new places.
+"""Choosing blocks in plain torch: the weakest active ones, and the inactive ones to regrow.
 
-Nothing here makes a tensor as long as the dense matrix, or a copy of a state. Keys (magnitudes,
-random words) are made a portion at a time, as often as they are needed; the k-th smallest is found
-by counting 11-bit digits (radix selection: exact, and the counts do not depend on the order of
-work); states move inside their own memory. Equal keys are taken in ascending order of their block,
-so the choice is unique and the same on every device.
+Nothing here makes a tensor as long as the dense matrix. Keys (magnitudes, random words) are made a
+portion at a time, as often as they are needed; the k-th smallest is found by counting 11-bit digits
+(radix selection: exact, and the counts do not depend on the order of work). Equal keys are taken in
+ascending order of their block, so the choice is unique and the same on every device.
 """
 
 from __future__ import annotations
@@ -17,23 +15,17 @@ import torch
 from torch import Tensor
 
 from raysparse.kernels import philox
-from raysparse.kernels.bitmask import GROUP, WORD, pack, unpack
+from raysparse.kernels.bitmask import GROUP, WORD, pack
+from raysparse.kernels.torch import bits
+from raysparse.kernels.torch.bits import bits_of, portions, put_bits
 
-PORTION = 8 * GROUP  # blocks looked at together
-WORDS = 32 * GROUP  # and when random words are made, which are slower in smaller portions
+WORDS = 32 * GROUP  # blocks looked at together when random words are made, slower in smaller portions
 _DIGIT = 11
 _NEVER = 1 << 32  # the key of a block that may not be chosen
 
 Keys = Callable[
     [int, int], Tensor
 ]  # (start, stop) -> int64 keys in [0, 2**32], _NEVER for blocks that may not be chosen
-
-
-def portions(total: int, size: int | None = None) -> Iterator[tuple[int, int]]:
-    """[start, stop) of every portion; a matrix of no blocks has one, empty."""
-    size = size or PORTION
-    for start in range(0, max(total, 1), size):
-        yield start, min(start + size, total)
 
 
 def order_bits(scores: Tensor) -> Tensor:
@@ -43,7 +35,7 @@ def order_bits(scores: Tensor) -> Tensor:
 
 def smallest(keys: Keys, total: int, k: int) -> Iterator[Tensor]:
     """For each portion of the blocks in turn, which belong to the k smallest keys, bool."""
-    if total <= PORTION:  # one portion: make its keys once
+    if total <= bits.PORTION:  # one portion: make its keys once
         all_keys = keys(0, total)
 
         def keys(start: int, stop: int) -> Tensor:
@@ -122,14 +114,14 @@ def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
     be expected, give or take 8 standard deviations. What lies below is chosen at once, and only
     what lies within that window is kept and chosen from.
     """
-    inactive = max(1, total - sum(int(_bits(mask, start, stop).sum()) for start, stop in portions(total)))
+    inactive = max(1, total - sum(int(bits_of(mask, start, stop).sum()) for start, stop in portions(total)))
     share, slack = k / inactive, (8 * math.sqrt(k * (1 - k / inactive)) + 64) / inactive
     low, high = (max(0, min(round(bound * _NEVER), _NEVER)) for bound in (share - slack, share + slack))
     found, taken = torch.empty_like(mask), 0
     block, word = [], []
     for start, stop in portions(total, WORDS):
         words = _inactive_words(key, mask, start, stop)
-        _put(found, start, below := words < low)
+        put_bits(found, start, below := words < low)
         taken += int(below.sum())
         near = ((words >= low) & (words < high)).nonzero().view(-1)
         block.append(near + start)
@@ -145,7 +137,7 @@ def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
 
 
 def _inactive_words(key: int, mask: Tensor, start: int, stop: int) -> Tensor:
-    return philox.words(key, start, stop, device=mask.device).masked_fill_(_bits(mask, start, stop), _NEVER)
+    return philox.words(key, start, stop, device=mask.device).masked_fill_(bits_of(mask, start, stop), _NEVER)
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -154,7 +146,7 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
     """
 
     def keys(start: int, stop: int) -> Tensor:
-        return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(_bits(mask, start, stop), _NEVER)
+        return (0x7FFFFFFF - order_bits(scores[start:stop])).masked_fill_(bits_of(mask, start, stop), _NEVER)
 
     return _smallest_as_mask(keys, len(scores), k)
 
@@ -175,71 +167,9 @@ def regrow_in_rows(
     of which there are few.
     """
     keys = philox.words(key, 0, total, device=mask.device) if scores is None else 0x7FFFFFFF - order_bits(scores)
-    kept = _bits(survivors, 0, total)
-    keys = (keys + _bits(mask, 0, total) * _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
+    kept = bits_of(survivors, 0, total)
+    keys = (keys + bits_of(mask, 0, total) * _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
     order = keys.argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=mask.device).expand_as(order))
     missing = per_row - kept.view(rows, -1).sum(dim=1, keepdim=True)
     return pack((rank < missing).flatten())
-
-
-def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the
-    mask, in place.
-    """
-    seen = 0
-    for start, stop in portions(total):
-        bits = _bits(mask, start, stop)
-        count = int(bits.sum())
-        _put(mask, start, bits.masked_scatter(bits, ~dropped[seen : seen + count]))
-        seen += count
-
-
-def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """For every one of the `active` blocks of the new `mask`, in order, whether it is none of the
-    `regrown`, bool (active,).
-    """
-    found = torch.empty(active, dtype=torch.bool, device=mask.device)
-    seen = 0
-    for start, stop in portions(total):
-        part = _bits(regrown, start, stop)[_bits(mask, start, stop)]
-        torch.logical_not(part, out=found[seen : seen + len(part)])
-        seen += len(part)
-    return found
-
-
-def close_up(state: Tensor, dropped: Tensor) -> None:
-    """Move the blocks of a state that are not `dropped` to its front, in order and in place; what
-    is behind them is undefined.
-    """
-    blocks = state.view(len(dropped), -1)
-    end = 0
-    for start, stop in portions(len(blocks)):  # from the left: a portion is read before anything is written over it
-        kept = blocks[start:stop][~dropped[start:stop]]
-        blocks[end : end + len(kept)] = kept
-        end += len(kept)
-
-
-def spread(state: Tensor, stayed: Tensor) -> None:
-    """Move the blocks at the front of a state to where `stayed`, in order and in place; the others
-    become 0.
-    """
-    blocks = state.view(len(stayed), -1)
-    end = sum(int(stayed[start:stop].sum()) for start, stop in portions(len(blocks)))
-    for start, stop in reversed(list(portions(len(blocks)))):  # from the right, for the same reason
-        here = stayed[start:stop]
-        count = int(here.sum())
-        kept = blocks[end - count : end].clone()
-        blocks[start:stop] = 0
-        blocks[start:stop][here] = kept
-        end -= count
-
-
-def _bits(mask: Tensor, start: int, stop: int) -> Tensor:
-    return unpack(mask[start // WORD : -(-stop // WORD)], stop - start)
-
-
-def _put(mask: Tensor, start: int, active: Tensor) -> None:
-    """Overwrite the mask from block `start` on, a multiple of 32."""
-    words = pack(active)
-    mask[start // WORD : start // WORD + len(words)] = words

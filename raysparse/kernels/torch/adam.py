@@ -1,14 +1,9 @@
-"""The operations on compact storage in plain torch: the definition that every faster kernel must
-equal, and the CPU path.
-
-Legend: n active weights of a matrix in blocks of `size`; `mask` the bitmask of its active blocks
-(`bitmask`). `values`, `grad` and the moments are flat tensors of n, blocks in ascending order.
+"""The SMET-Adam step in plain torch, over flat tensors of n active weights in blocks of `size`.
 
 Whatever depends on a weight's age takes one of 256 values (ages are kept as a count of topology
 updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and
 the step is one sequence of multiply-adds over a portion of flat memory that stays in the cache.
-Portions also keep temporaries at a few hundred KB, however large the model. Choosing blocks is in
-`selection`.
+Portions also keep temporaries at a few hundred KB, however large the model.
 """
 
 from __future__ import annotations
@@ -17,31 +12,10 @@ import torch
 from torch import Tensor
 
 from raysparse.kernels import philox
-from raysparse.kernels.bitmask import positions
 
 # The optimizer step works on this many weights at a time, and on a quarter where it rounds: 2 MB of
 # temporaries.
 STEP_PORTION = 1 << 17
-
-
-def expand(values: Tensor, mask: Tensor, out: Tensor) -> Tensor:
-    """Write single weights or runs into dense memory: `out` (blocks, size) is zeroed, then its
-    active blocks get the values.
-    """
-    blocks, size = out.shape
-    index = positions(mask, blocks, values.numel() // size)
-    out.zero_()
-    if size == 1:
-        out.view(-1).scatter_(0, index, values.to(out.dtype))
-    else:
-        out.index_copy_(0, index, values.view(-1, size).to(out.dtype))
-    return out
-
-
-def compact_accumulate(dense: Tensor, mask: Tensor, grad: Tensor) -> None:
-    """grad += the active blocks of `dense` (blocks, size)."""
-    blocks, size = dense.shape
-    grad.view(-1, size).add_(dense.index_select(0, positions(mask, blocks, grad.numel() // size)))
 
 
 def adam_step(

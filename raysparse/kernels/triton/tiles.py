@@ -33,7 +33,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from raysparse.kernels.tile_lists import TileLists
-from raysparse.kernels.triton_bits import cast
+from raysparse.kernels.triton.bits import cast
 
 ENOUGH_PROGRAMS = 264  # two for each of a Hopper's 132 multiprocessors
 

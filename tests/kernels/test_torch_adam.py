@@ -1,4 +1,4 @@
-"""Operations on compact storage against the plainest way to write them."""
+"""Adam in plain torch: the paper's formula at every age, and stochastic rounding."""
 
 import math
 
@@ -7,42 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysparse.kernels import bitmask, philox, reference
-
-shapes = st.tuples(st.integers(1, 40), st.integers(1, 5))
-
-
-def compact_case(blocks: int, size: int, seed: int, dtype=torch.float32):
-    """A dense matrix of blocks, the sorted numbers of its active ones (possibly none or all), and
-    their values.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    dense = torch.randn(blocks, size, generator=generator).to(dtype)
-    active = int(torch.randint(0, blocks + 1, (), generator=generator))
-    index = torch.randperm(blocks, generator=generator)[:active].sort().values
-    return dense, index, dense[index].flatten()
-
-
-def mask_of(index: torch.Tensor, blocks: int) -> torch.Tensor:
-    return bitmask.pack(torch.zeros(blocks, dtype=torch.bool).index_fill_(0, index, True))
-
-
-@given(shape=shapes, seed=st.integers(0, 2**20), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
-def test_expand_places_active_blocks_and_zeros_the_rest(shape, seed, dtype):
-    dense, index, values = compact_case(*shape, seed, dtype)
-    out = reference.expand(values, mask_of(index, shape[0]), torch.full_like(dense, math.nan))
-    expected = torch.zeros_like(dense)
-    for position, block in enumerate(index.tolist()):
-        expected[block] = values.view(-1, shape[1])[position]
-    assert torch.equal(out, expected)
-
-
-@given(shape=shapes, seed=st.integers(0, 2**20), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
-def test_compact_accumulate_is_the_transpose_of_expand(shape, seed, dtype):
-    dense, index, values = compact_case(*shape, seed, dtype)
-    grad = torch.ones_like(values)
-    reference.compact_accumulate(dense, mask_of(index, shape[0]), grad)
-    assert torch.equal(grad, torch.ones_like(values) + values)
+from raysparse.kernels import philox
+from raysparse.kernels.torch import adam
 
 
 def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
@@ -50,7 +16,7 @@ def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
     decays.
     """
     x = torch.full((200_000,), 1.0 + 2.0**-10)
-    rounded = reference.round_stochastically(x, philox.words(5, 0, len(x))).float()
+    rounded = adam.round_stochastically(x, philox.words(5, 0, len(x))).float()
     assert set(rounded.unique().tolist()) == {1.0, 1.0078125}
     assert abs(rounded.mean().item() - x[0].item()) < 5e-5
     assert x.bfloat16().float().mean() == 1.0
@@ -58,8 +24,8 @@ def test_stochastic_rounding_keeps_the_mean_that_nearest_rounding_loses():
 
 def test_stochastic_rounding_leaves_what_bf16_can_hold():
     x = torch.tensor([0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, 2.0**-130])
-    assert torch.equal(reference.round_stochastically(x, philox.words(1, 0, len(x))), x.bfloat16())
-    assert reference.round_stochastically(torch.tensor([math.nan]), torch.tensor([2**32 - 1])).isnan().all()
+    assert torch.equal(adam.round_stochastically(x, philox.words(1, 0, len(x))), x.bfloat16())
+    assert adam.round_stochastically(torch.tensor([math.nan]), torch.tensor([2**32 - 1])).isnan().all()
 
 
 def plain_smet_adam(w, g, m, v, t, warmup, *, lr, beta1, beta2, eps):
@@ -71,9 +37,9 @@ def plain_smet_adam(w, g, m, v, t, warmup, *, lr, beta1, beta2, eps):
 
 
 @pytest.mark.parametrize("size", [1, 4])
-@pytest.mark.parametrize("portion", [reference.STEP_PORTION, 8])
+@pytest.mark.parametrize("portion", [adam.STEP_PORTION, 8])
 def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
-    monkeypatch.setattr(reference, "STEP_PORTION", portion)
+    monkeypatch.setattr(adam, "STEP_PORTION", portion)
     blocks, settings_ = 23, {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     generator = torch.Generator().manual_seed(0)
     w, g, m = (torch.randn(blocks * size, generator=generator) for _ in range(3))
@@ -91,7 +57,7 @@ def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
         )
         for i in range(blocks * size)
     ]
-    reference.adam_step(
+    adam.adam_step(
         w, g, m, v, age, step_size.float(), correction.float(),
         gradient_factor=torch.tensor(1.0), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=0,
     )  # fmt: skip
@@ -109,7 +75,7 @@ def test_adam_step_in_bf16_agrees_with_float32_up_to_one_rounding(seed):
     exact = [t.float() for t in stored]
     g = torch.randn(50, generator=generator)
     for w, m, v in (stored, exact):
-        reference.adam_step(
+        adam.adam_step(
             w, g.to(w.dtype), m, v, None, torch.tensor([0.1]), torch.tensor([1.0]), gradient_factor=torch.tensor(0.5),
             beta1=0.9, beta2=0.999, eps=1e-8, decay=0.01, noise=philox.stream(seed, 1),
         )  # fmt: skip

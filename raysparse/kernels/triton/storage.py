@@ -24,9 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raysparse.kernels import triton_bits
 from raysparse.kernels.bitmask import GROUP, WORD
-from raysparse.kernels.triton_bits import cast, ranks
+from raysparse.kernels.triton import bits as bit_masks
+from raysparse.kernels.triton.bits import cast, ranks
 
 PORTIONS = 4  # a state is moved in so many portions; one of them is all the memory this takes
 
@@ -96,7 +96,7 @@ def _geometry(dense: Tensor, tile: int) -> tuple[int, int, int, int, tuple[int, 
 
 
 def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int = 0) -> None:
-    """`reference.expand`: fill `out`, (blocks, size) or with a `tile` (rows, columns), with the
+    """Fill `out`, (blocks, size) or with a `tile` (rows, columns), with the
     active values and zeros.
     """
     blocks, size, count, width, grid = _geometry(out, tile)
@@ -104,19 +104,19 @@ def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int =
 
 
 def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor, tile: int = 0) -> None:
-    """`reference.compact_accumulate`: grad += the active blocks of `dense`, added in float32."""
+    """grad += the active blocks of `dense`, added in float32."""
     blocks, size, count, width, grid = _geometry(dense, tile)
     _compact[grid](dense, mask, bases, grad, blocks, dense.shape[1], size, tile, True, count, width)
 
 
 def close_up(state: Tensor, dropped: Tensor) -> None:
-    """`selection.close_up`: blocks that are not `dropped` go to the front, in place.
+    """Blocks that are not `dropped` go to the front, in place.
 
     From the left: a portion is copied out before anything is written over it. Memory: a quarter of
     the state and a bit a block.
     """
-    kept = triton_bits.pack(dropped, inverted=True)
-    bases = triton_bits.bases(kept)
+    kept = bit_masks.pack(dropped, inverted=True)
+    bases = bit_masks.bases(kept)
     blocks, buffer, starts = _portions(state, len(dropped))
     for start in starts:
         source = buffer[: len(blocks) - start].copy_(blocks[start : start + len(buffer)])
@@ -126,11 +126,11 @@ def close_up(state: Tensor, dropped: Tensor) -> None:
 
 
 def spread(state: Tensor, stayed: Tensor) -> None:
-    """`selection.spread`: blocks at the front go to where `stayed`, the others become 0, in place
+    """Blocks at the front go to where `stayed`, the others become 0, in place
     and from the right.
     """
-    places = triton_bits.pack(stayed)
-    bases = triton_bits.bases(places)
+    places = bit_masks.pack(stayed)
+    bases = bit_masks.bases(places)
     blocks, buffer, starts = _portions(state, len(stayed))
     for start in reversed(starts):
         part = blocks[start : start + len(buffer)]

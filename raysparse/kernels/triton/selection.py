@@ -13,7 +13,7 @@ beside its answer.
 
 Determinism: counts are integers, so the order of atomics does not matter. Scores of blocks of
 several weights are float32 sums of |w| over neighbouring pairs, then pairs of pairs, and so on,
-with zeros up to a power of two: `selection.pairwise_sums` says the same in torch. The soft rule
+with zeros up to a power of two: `pairwise_sums` of the twin says the same in torch. The soft rule
 takes the logarithm in float64 and rounds it, so that devices disagree on one key in some 2^28 only.
 """
 
@@ -26,10 +26,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raysparse.kernels import triton_bits
 from raysparse.kernels.bitmask import words
-from raysparse.kernels.triton_adam import signed
-from raysparse.kernels.triton_bits import bits_of, store_bits
+from raysparse.kernels.torch.selection import regrow_in_rows  # noqa: F401  (few tiles: one code for all devices)
+from raysparse.kernels.triton import bits as bit_masks
+from raysparse.kernels.triton.adam import signed
+from raysparse.kernels.triton.bits import bits_of, store_bits
 
 COUNTED = 4096  # keys that a program counts
 SUMMED = 2048  # weights that a program sums
@@ -159,11 +160,11 @@ def _smallest(
             source, mask, key, total, state, counts, shift, rule, power, COUNTED
         )
         _narrow[(1,)](state, counts)
-    grid = (triton_bits.groups(total),)
+    grid = (bit_masks.groups(total),)
     ties = torch.empty(grid[0], dtype=torch.int32, device=device)
     _count_ties[grid](source, mask, key, total, state, ties, rule, power)
     out = torch.empty(words(total) if packed else total, dtype=torch.int32 if packed else torch.uint8, device=device)
-    _choose[grid](source, mask, key, total, state, triton_bits.before(ties), out, rule, power, packed)
+    _choose[grid](source, mask, key, total, state, bit_masks.before(ties), out, rule, power, packed)
     return out if packed else out.view(torch.bool)
 
 
@@ -187,7 +188,7 @@ def cut_of(size: int) -> tuple[int, int, int]:
 
 
 def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, exponent: float = 1.0) -> Tensor:
-    """`selection.weakest`: the k active blocks with the smallest sum of |w|, bool (active,). The
+    """The k active blocks with the smallest sum of |w|, bool (active,). The
     exponent must be whole.
     """
     power = 0 if noise is None else int(exponent)
@@ -200,14 +201,14 @@ def weakest(values: Tensor, size: int, k: int, *, noise: int | None = None, expo
 
 
 def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
-    """`selection.regrow_at_random`: k of the inactive blocks, those with the smallest random words,
+    """k of the inactive blocks, those with the smallest random words,
     as a mask.
     """
     return _smallest(None, mask, total, k, "random", device=mask.device, noise=key, packed=True)
 
 
 def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
-    """`selection.regrow_largest`: the k inactive blocks with the largest scores, float32 (total,),
+    """The k inactive blocks with the largest scores, float32 (total,),
     as a mask.
     """
     return _smallest(scores, mask, scores.numel(), k, "largest", device=mask.device, packed=True)
