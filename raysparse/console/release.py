@@ -50,13 +50,19 @@ def _add_evaluate(verbs: Any) -> None:
         "--corpus", default="", help="other text than what was held out (a name, path, glob, hf:NAME)"
     )
     evaluate.add_argument("--documents", type=int, default=0, help="with --corpus: this many of them (all)")
+    evaluate.add_argument("--text-field", default="text", help="with --corpus: field with the text (%(default)s)")
+    evaluate.add_argument("--group-field", default="", help="with --corpus: documents of one value are a group")
+    evaluate.add_argument("--encoding", default="", help="with --corpus: of its text (what files say, or UTF-8)")
+    evaluate.add_argument("--replace-bad-bytes", action="store_true", help="with --corpus: read them as U+FFFD")
     evaluate.add_argument("--json", default="", metavar="FILE", help="write all of it, every document too")
     evaluate.add_argument("--task", default="", metavar="FOLDER", help="write the held-out text as a task of lm-eval")
     evaluate.set_defaults(command=command_evaluate)
 
 
 def command_evaluate(args: argparse.Namespace) -> int:
+    from raysparse.data.tally import Tally
     from raysparse.files import write_file_atomically
+    from raysparse.reading import ReadingSpec
     from raysparse.release import evaluate
     from raysparse.release.opened import open_model
     from raysparse.release.task_file import TASK, write_task
@@ -71,8 +77,10 @@ def command_evaluate(args: argparse.Namespace) -> int:
     if args.corpus:
         if args.corpus == opened.spec.data.corpus:
             print("this is the corpus that it was trained on: its trained documents are in these numbers")
-        apart = evaluate.on_corpus(opened, args.corpus, args.documents)
-        print("\n".join(said(apart, "documents")))
+        fields = ("text_field", "group_field", "encoding", "replace_bad_bytes")
+        reading, tally = ReadingSpec(**{name: getattr(args, name) for name in fields}), Tally()
+        apart = evaluate.on_corpus(opened, args.corpus, args.documents, reading, tally)
+        print("\n".join([*said(apart, "documents"), *tally.lines()]))
         found |= {"by_document": as_json(apart)}
     else:
         held, remembered = evaluate.own_text(opened)

@@ -88,8 +88,6 @@ def train_continued(args: argparse.Namespace) -> int:
     from raysparse.release.continued import continued_spec, save_start
     from raysparse.release.opened import open_model, run_folder_of
     from raysparse.run_folder import RunFolder
-    from raysparse.spec import Placement
-    from raysparse.sweep.plan import Plan
 
     if args.row or args.budget is not None:
         raise ValueError(
@@ -104,7 +102,7 @@ def train_continued(args: argparse.Namespace) -> int:
         spec = spec.with_field(path, value)
     args.name = args.name or f"train-{spec.trial_id}"
     args.storage = args.storage if parent.exported else run_folder_of(parent.where).storage.uri
-    plan = Plan(specs=(spec,), placement=Placement(resident=args.resident))
+    plan = script.plan_of(args, [spec])
     folder = RunFolder.named(Folder(args.storage), args.name)
     plan.check(folder)
     save_start(parent, spec, folder.trial(spec.trial_id))

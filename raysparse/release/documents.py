@@ -1,8 +1,8 @@
 """Texts to evaluate on: the documents of any corpus, whole, and the held-out passages of a store.
 
-Training cuts documents into passages; an evaluation wants them as they are. Where files hold
-several documents each and no field says another group, the file is their group. Left out:
-near-duplicates of what was trained on.
+Training cuts documents into passages; an evaluation wants them as they are. Their group is that of
+the group field, else, where files hold several documents each, the file. Left out: near-duplicates
+of what was trained on.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from raysparse.data import forms, places
+from raysparse.data import places
 from raysparse.data.corpus import open_corpus
+from raysparse.data.forms import documents_of as documents_of_file
 from raysparse.data.reader import Document
 from raysparse.data.store import TokenStore
 from raysparse.data.tally import Tally
 from raysparse.reading import ReadingSpec
 
 
-def documents_of(name: str, most: int = 0, reading: ReadingSpec | None = None) -> list[Document]:
+def documents_of(
+    name: str, most: int = 0, reading: ReadingSpec | None = None, tally: Tally | None = None
+) -> list[Document]:
     """The documents of a corpus that are not blank, each text once, in the order of their hashes
-    (of a stream: as they come); the first `most` of them, or all for 0. reading: which fields and
-    which encoding.
+    (of a stream: as they come); the first `most` of them, or all for 0. What is left out is counted
+    in `tally`.
 
     Raises ValueError when there is no such corpus or no document in it.
     """
     found: dict[str, Document] = {}
-    for document in _read(name, reading or ReadingSpec()):
+    for document in _read(name, reading or ReadingSpec(), tally or Tally()):
         found.setdefault(document.text, document)
         if name.startswith("hf:") and len(found) == most > 0:
             break
@@ -42,15 +45,13 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _read(name: str, reading: ReadingSpec) -> Iterator[Document]:
+def _read(name: str, reading: ReadingSpec, tally: Tally) -> Iterator[Document]:
     if name.startswith("hf:"):
         yield from (Document(passage.text) for passage in open_corpus(name, reading).passages())
         return
-    tally = Tally()
     for path in places.files_of(name, tally):
-        found = list(forms.documents_of(path, reading, tally))
-        group = str(path) if len(found) > 1 else ""
-        yield from (Document(text, own or group) for text, own in found)
+        file = str(path) if places.form_of(path) in places.TABLES else ""
+        yield from (found._replace(group=found.group or file) for found in documents_of_file(path, reading, tally))
 
 
 def held_out_passages(store: TokenStore, tokens: int) -> list[Document]:

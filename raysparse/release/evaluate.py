@@ -22,6 +22,8 @@ import torch
 
 from raysparse.data.order import Batches
 from raysparse.data.reader import Document
+from raysparse.data.tally import Tally
+from raysparse.reading import ReadingSpec
 from raysparse.record import require
 from raysparse.release.documents import documents_of, held_out_passages, passages
 from raysparse.release.opened import OpenedModel
@@ -100,12 +102,12 @@ def held_out_by_document(opened: OpenedModel) -> Measured:
     return by_document(opened, found, f"{opened.spec.data.corpus}, held out")
 
 
-def on_corpus(opened: OpenedModel, corpus: str, most: int = 0) -> Measured:
-    """The documents of any corpus, the first `most` or all for 0. Raises ValueError when there are
-    none.
-    """
+def on_corpus(
+    opened: OpenedModel, corpus: str, most: int = 0, reading: ReadingSpec | None = None, tally: Tally | None = None
+) -> Measured:
+    """The documents of any corpus, as `documents.documents_of` reads them."""
     require(most >= 0, "--documents", most, "0 (all) or more")
-    return by_document(opened, documents_of(corpus, most, opened.spec.data.reading), corpus)
+    return by_document(opened, documents_of(corpus, most, reading, tally), corpus)
 
 
 def own_text(opened: OpenedModel) -> tuple[Measured, Memorised]:

@@ -95,5 +95,5 @@ def tokenizer(folder: Folder, spec: TrialSpec) -> Tokenizer:
     """
     if not folder.exists(TOKENIZER):
         raise ValueError(f"{folder.uri} lacks {TOKENIZER}; export the model again")
-    separator = int(folder.read_json(ABOUT)["separator"])
+    separator = folder.read_json(ABOUT)["separator"]
     return load_tokenizer(spec.data.tokenizer, folder.read(TOKENIZER).decode(), separator)

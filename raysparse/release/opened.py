@@ -27,6 +27,7 @@ from raysparse.sparsity.storage import SparseWeights
 from raysparse.spec import TrialSpec
 from raysparse.sweep.plan import load as load_plan
 from raysparse.train import checkpoint
+from raysparse.train.device import found as found_device
 from raysparse.train.weights import load_weights
 
 EXPECTED = (
@@ -68,7 +69,7 @@ class OpenedModel:
         if self.exported:
             raise ValueError(f"{self.where.uri} is an export and has no tokens of its own; name a --corpus")
         run = run_folder_of(self.where)
-        found = TokenStore.open(run.tokens(data.corpus, data.tokenizer))
+        found = TokenStore.open(run.tokens(data.corpus, data.tokenizer, data.reading))
         found.check(data, self.spec.model.vocab_size)
         return found
 
@@ -91,9 +92,7 @@ class OpenedModel:
         )
 
 
-def open_model(
-    place: str, *, average: bool = False, resident: bool = False, device: torch.device | str = "cpu"
-) -> OpenedModel:
+def open_model(place: str, *, average: bool = False, resident: bool = False, device: str = "cpu") -> OpenedModel:
     """The model at `place`, for evaluation; `average` takes the moving average of its weights.
 
     resident: keep dense weights, which is faster where one token is read at a time. Raises
@@ -112,7 +111,7 @@ def open_model(
     return OpenedModel(spec, model, weights, folder, int(state["step"]), found, average)
 
 
-def _open_exported(folder: Folder, average: bool, resident: bool, device: torch.device | str) -> OpenedModel:
+def _open_exported(folder: Folder, average: bool, resident: bool, device: str) -> OpenedModel:
     about = folder.read_json(exported.ABOUT)
     spec = TrialSpec.from_dict(about["spec"])
     if average and not about["average"]:
@@ -122,9 +121,10 @@ def _open_exported(folder: Folder, average: bool, resident: bool, device: torch.
     return OpenedModel(spec, model, weights, folder, about["step"], about["row"], about["average"], exported=True)
 
 
-def _empty(spec: TrialSpec, resident: bool, device: torch.device | str) -> tuple[Llama, SparseWeights]:
-    weights = SparseWeights(spec, device=device, resident=resident)
-    return Llama(spec, weights).to(device).requires_grad_(False), weights
+def _empty(spec: TrialSpec, resident: bool, device: str) -> tuple[Llama, SparseWeights]:
+    place = found_device(device)
+    weights = SparseWeights(spec, device=place, resident=resident)
+    return Llama(spec, weights).to(place).requires_grad_(False), weights
 
 
 def located(place: str) -> Folder:

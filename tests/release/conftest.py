@@ -15,7 +15,7 @@ from tests.release.models import trained
 WORDS = ["the", "tree", "of", "a", "small", "house", "holds", "water", "light", "for", "every", "ä", "木", "{}", "()"]
 
 
-def write_corpus(folder: Path, documents: int = 60, seed: int = 0) -> str:
+def write_corpus(folder: Path, documents: int = 100, seed: int = 0) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     numbers = random.Random(seed)
     for n in range(documents):

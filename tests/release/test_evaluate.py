@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from raysparse.console import cli
 from raysparse.data.order import Batches
+from raysparse.data.reader import Document
 from raysparse.release import evaluate
-from raysparse.release.documents import Document
 from raysparse.release.opened import open_model
 from raysparse.release.scores import Scores, score_documents, windows
 from raysparse.results import Results
@@ -195,6 +195,16 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert {document["group"] for document in found["documents"]} == {str(tmp_path / f"{n}.jsonl") for n in "abc"}
     tokens = sum(document["tokens"] for document in found["documents"])
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
+
+
+def test_documents_are_grouped_by_a_field_and_what_is_left_out_is_said(run, tmp_path, capsys):
+    rows = [{"text": f"the tree {n}", "author": "ab"[n % 2]} for n in range(6)] + [{"text": " ", "author": "a"}]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(["evaluate", run.uri, "--corpus", str(tmp_path / "all.jsonl"), "--group-field", "author"]) == 0
+    said = capsys.readouterr().out
+    assert "6 documents" in said
+    assert "\n  a: " in said
+    assert "blank" in said
 
 
 def test_evaluate_prints_the_row_and_what_is_remembered(run, spec, capsys):

@@ -143,6 +143,7 @@ def test_the_command_prints_the_prompt_and_what_follows(run, spec, capsys):
         (["--prompt", "a\udcff"], "--prompt holds '\\udcff' at character 1, which is no UTF-8"),
         (["--temperature", "-1"], "--temperature is -1.0, expected 0"),
         (["--top-p", "0"], "--top-p is 0.0, expected a probability"),
+        (["--device", "tpu"], "is 'tpu', expected cpu, cuda"),
         (["--most", "0"], "--most is 0, expected at least 1 token"),
     ],
 )
