@@ -31,17 +31,18 @@ def command_plan(args: argparse.Namespace) -> int:
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    summary = script.run_plan(script.load_plan(args.plan), args)
+    plan = script.load_plan(args.plan)
+    args.device = plan.placement.device
+    summary = script.run_plan(plan, args)
     return 1 if summary.unfinished else 0
 
 
 def command_status(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse.console.tables import status_table
+    from raysparse.console.terminal import console
     from raysparse.run_folder import RunFolder
 
-    Console(highlight=False, soft_wrap=True).print(status_table(RunFolder(args.folder)))
+    console().print(status_table(RunFolder(args.folder)))
     return 0
 
 
@@ -109,10 +110,9 @@ def command_data(args: argparse.Namespace) -> int:
 
 
 def command_memory(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse import ladder
     from raysparse.console.tables import memory_table
+    from raysparse.console.terminal import console
     from raysparse.spec import DataSpec, Placement, TrialSpec
 
     sparsity, optimizer = arguments.engine_from(args)
@@ -131,7 +131,7 @@ def command_memory(args: argparse.Namespace) -> int:
 
         device.found(args.device)
         measured = TrainState(spec, placement).bytes_by_kind()
-    Console(highlight=False, soft_wrap=True).print(memory_table(spec, placement, measured=measured))
+    console().print(memory_table(spec, placement, measured=measured))
     return 0
 
 
@@ -200,7 +200,7 @@ def _add_train(verbs: Any) -> None:
     arguments.add_engine_arguments(train)
     arguments.add_device_arguments(train)
     train.set_defaults(
-        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None,
+        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None, scheduler="",
         halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip

@@ -45,6 +45,7 @@ def train_recommended(
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     args.name = f"{folder.name}{SUFFIX}"
     args.storage = folder.storage.uri
+    args.scheduler = ""  # which would stop one of the two that are to be compared
     placement = arguments.placement_from(args)
     chosen = plan.replace(
         specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None),

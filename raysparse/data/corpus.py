@@ -101,7 +101,7 @@ class FiniteCorpus:
         if (policy is not None and policy.near) or asked == "on":
             if not near.installed():
                 raise ValueError(
-                    f"near-duplicates of corpus {self.name!r} cannot be looked for: pip install 'raysparse[near]', or "
+                    f"near-duplicates of corpus {self.name!r} cannot be looked for: pip install datasketch, or "
                     f"--near-duplicates off (another store)"
                 )
             return True

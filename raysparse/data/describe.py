@@ -35,7 +35,7 @@ def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     for line in said_of(found.facts, found.tally.first):
         yield f"  {line}"
     if not found.policy.near:
-        yield "  near-duplicates were not looked for (--near-duplicates on; pip install 'raysparse[near]')"
+        yield "  near-duplicates were not looked for (--near-duplicates on; pip install datasketch)"
     yield f"  scripts: {', '.join(f'{name} {share:.0%}' for name, share in scripts(documents.values()))}"
     largest = sorted(documents.values(), key=len, reverse=True)[:LARGEST]
     yield f"  largest documents: {', '.join(f'{len(text):,}' for text in largest)} characters"

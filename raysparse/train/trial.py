@@ -85,6 +85,7 @@ def run(
         device=device_name(state.device),
         versions=versions(),
         git_commit=git_commit(),
+        host=platform.node(),
         corpus_fingerprint=store.corpus_fingerprint,
     )
 

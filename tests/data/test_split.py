@@ -245,7 +245,7 @@ class TestFirstRule:
         assert again.corpus_fingerprint == by_first.fingerprint
 
 
-needs_datasketch = pytest.mark.skipif(not near.installed(), reason="pip install 'raysparse[near]'")
+needs_datasketch = pytest.mark.skipif(not near.installed(), reason="pip install datasketch")
 
 
 class TestNear:
@@ -284,5 +284,5 @@ class TestNear:
         monkeypatch.setattr(near, "installed", lambda: False)
         path = str(write_jsonl(tmp_path / "a.jsonl", prose(5)))
         assert not open_corpus(path).policy.near
-        with pytest.raises(ValueError, match=r"cannot be looked for: pip install 'raysparse\[near\]'"):
+        with pytest.raises(ValueError, match=r"cannot be looked for: pip install datasketch"):
             open_corpus(path, ReadingSpec(near_duplicates="on"))
