@@ -57,10 +57,8 @@ class ModelSpec(Record):
             require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "a positive whole number")
         require(self.vocab_size >= 2, "model.vocab_size", self.vocab_size, "at least 2")
         if self.hidden % self.heads:
-            raise ValueError(
-                f"model.hidden is {self.hidden}, which {self.heads} heads do not divide; choose heads from the "
-                f"divisors of hidden"
-            )
+            found = f"model.hidden is {self.hidden}, which {self.heads} heads do not divide"
+            raise ValueError(f"{found}; choose heads from the divisors of hidden")
         require(self.hidden // self.heads % 2 == 0, "model.hidden / model.heads", self.hidden // self.heads,
                 "an even number (rotary embedding turns pairs)")  # fmt: skip
 
@@ -138,8 +136,7 @@ class SparsitySpec(Record):
             if any(side % self.block for side in sides):
                 raise ValueError(
                     f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x "
-                    f"{columns}; "
-                    f"choose a block that divides {math.gcd(*sides)}, or change the model's shape"
+                    f"{columns}; choose a block that divides {math.gcd(*sides)}, or change the model's shape"
                 )
             total, where = rows * columns // self.block_size, f"{name} of {rows} x {columns}"
             if self.balanced:
@@ -263,9 +260,8 @@ class TrialSpec(Record):
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         if self.unique_sequences < 1:
             raise ValueError(
-                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of "
-                f"{self.model.context} tokens "
-                f"and its last target; raise unique_tokens or shorten model.context"
+                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of {self.model.context} "
+                f"tokens and its last target; raise unique_tokens or shorten model.context"
             )
         if self.steps < 1:
             raise ValueError(
