@@ -60,7 +60,9 @@ def _packages() -> Iterator[Finding]:
         found = importlib.util.find_spec(name) is not None
         yield (
             name,
-            importlib.metadata.version(name) if found else "absent: only a GPU needs it, pip install '.[gpu]' in the clone",
+            importlib.metadata.version(name)
+            if found
+            else "absent: only a GPU needs it, pip install '.[gpu]' in the clone",
             "",
         )
 
