@@ -31,6 +31,7 @@ PruneRule = Literal["magnitude", "soft_magnitude"]
 Moments = Literal["fp32", "bf16_stochastic"]
 DecayPer = Literal["own_rate", "dense_rate", "run"]
 Recompute = Literal["auto", "none", "mlp", "layer"]
+Keep = Literal["weights", "state", "nothing"]
 
 # Part of every trial id: raise it when the meaning of a field changes, so that old results are
 # never taken for new ones.
@@ -113,9 +114,8 @@ class SparsitySpec(Record):
             found = f"sparsity.block is {self.block} but layout 'element' has blocks of 1"
             raise ValueError(f"{found}; use 'run' or 'tile'")
         if self.balanced and self.layout != "tile":
-            raise ValueError(
-                f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case"
-            )
+            found = f"sparsity.balanced is for layout 'tile', not {self.layout!r}"
+            raise ValueError(f"{found}, whose products are dense in any case")
         require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
         require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
         require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
@@ -334,6 +334,7 @@ class Placement(Record):
     resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
     recompute: Recompute = "auto"
     device_share: float = 1.0  # of a GPU's memory, for this worker
+    keep: Keep = "weights"  # of a trial that has ended, in its checkpoint
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
@@ -342,9 +343,8 @@ class Placement(Record):
         require(self.checkpoint_seconds >= 0, "placement.checkpoint_seconds", self.checkpoint_seconds,
                 "0 (every step) or more")  # fmt: skip
         require_choice("placement.recompute", self.recompute, Recompute)
+        require_choice("placement.keep", self.keep, Keep)
         require(0.0 < self.device_share <= 1.0, "placement.device_share", self.device_share, "a fraction in (0, 1]")
         if self.compile and self.recompute in ("mlp", "layer"):
-            raise ValueError(
-                f"placement.recompute is {self.recompute!r} and placement.compile is on: compiled code ends at every "
-                f"sparse product, which recomputation would have to cross; turn one of them off"
-            )
+            found = f"placement.recompute is {self.recompute!r} and placement.compile is on"
+            raise ValueError(f"{found}: compiled code ends at every sparse product; turn one of them off")

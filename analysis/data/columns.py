@@ -121,6 +121,7 @@ MEASURED = frozenset(
     (
         *(column for role in ("id", "seconds", "flops_active", "flops_executed") for column in DEFAULTS[role]),
         *("seconds_total", "tokens_per_second", "workers", "device", "versions", "git_commit", "bytes_measured"),
+        *("host", "micro_batch", "recompute"),
     )
 )
 

@@ -144,6 +144,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
     )
+    group.add_argument(
+        "--keep", choices=get_args(spec.Keep), default="weights",
+        help="of a trial that has ended, in its checkpoint; state: with moments (%(default)s)",
+    )  # fmt: skip
 
 
 def placement_from(args: argparse.Namespace) -> Placement:
@@ -158,7 +162,7 @@ def placement_from(args: argparse.Namespace) -> Placement:
     return Placement(
         workers=args.workers, device=device, micro_batch=args.micro_batch, compile=args.compile,
         checkpoint_seconds=args.checkpoint_seconds, resident=args.resident, recompute=args.recompute,
-        device_share=args.gpus or 1.0,
+        device_share=args.gpus or 1.0, keep=args.keep,
     )  # fmt: skip
 
 

@@ -31,7 +31,9 @@ def command_plan(args: argparse.Namespace) -> int:
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    summary = script.run_plan(script.load_plan(args.plan), args)
+    plan = script.load_plan(args.plan)
+    args.device = plan.placement.device
+    summary = script.run_plan(plan, args)
     return 1 if summary.unfinished else 0
 
 

@@ -59,12 +59,14 @@ def run(
     device.begin(torch.device(placement.device))
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
-    checkpoint.load(folder, state)
+    checkpoint.load(folder, state, resume=True)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())
         everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds)]
     status, reason = _train(state, batches, everyone)
+    if ranks.rank() == 0:
+        checkpoint.retire(folder, state)
     loss = state.evaluations[-1].loss if state.evaluations else None
     return Outcome(
         status=status,
@@ -83,6 +85,7 @@ def run(
         device=device_name(state.device),
         versions=versions(),
         git_commit=git_commit(),
+        host=platform.node(),
         corpus_fingerprint=store.corpus_fingerprint,
     )
 
