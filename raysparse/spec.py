@@ -251,6 +251,7 @@ class TrialSpec(Record):
     precision: Precision = "fp32"
     seed: int = 0
     evaluations: int = 8  # equally spaced over the run, the last one at its end
+    parent: str = added("")  # the trial whose weights it begins with (release/continued.py); "" begins anew
     name: str = label()
 
     def __post_init__(self) -> None:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 STORAGE = "runs"
 
-# Fields that are axes of every sweep, and the arguments that say them.
+# Fields with an argument of their own: the axes of every sweep, names, what a trial goes on from.
 AXES = {
     "sparsity.density": "--densities", "data.unique_tokens": "--unique-tokens", "data.epochs": "--epochs",
     "seed": "--seeds", "data.corpus": "--corpus", "data.tokenizer": "--tokenizer", "model.vocab_size": "--tokenizer",
-    "model.name": "--sizes", "name": "--name",
+    "model.name": "--sizes", "name": "--name", "parent": "--from",
 }  # fmt: skip
 
 
@@ -219,11 +219,19 @@ def fields_from(args: argparse.Namespace) -> dict[str, list[Any]]:
         if path not in known:
             raise ValueError(f"--set {path!r}: there is no such field{nearest(path, known)}; see `raysparse fields`")
         if path in AXES:
-            raise ValueError(f"--set {path!r} is said by {AXES[path]}, which is an axis of every sweep")
+            raise ValueError(f"--set {path!r} is said by {AXES[path]}, an argument of its own")
         if path in found:
             raise ValueError(f"--set {path!r} is said twice; give its values once, with commas between")
         found[path] = [from_text(known[path], value.strip(), path) for value in values.split(",")]
     return found
+
+
+def epochs_from(text: str) -> float:
+    """What --epochs of one trial says, its sign aside. Raises ValueError for what is no number."""
+    try:
+        return float(text.removeprefix("+"))
+    except ValueError as error:
+        raise ValueError(f"--epochs is {text!r}, expected a number, or +N with --from MODEL") from error
 
 
 def fixed_from(args: argparse.Namespace) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class TrainState:
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
         averages = spec.optimizer.average > 0
-        tables = adopt([self.model.embedding, self.model.head], moments=moments, averages=averages)
-        norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments, averages=averages)
+        tables = adopt(self.model.tables(), moments=moments, averages=averages)
+        norms = adopt(self.model.norms(), moments=moments, averages=averages)
         self.groups = {
             "sparse": Group(self.weights.arena, factor=spec.sparsity.learning_rate_factor),
             "tables": Group(tables),

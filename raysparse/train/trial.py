@@ -59,7 +59,8 @@ def run(
     device.begin(torch.device(placement.device))
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
-    checkpoint.load(folder, state, resume=True)
+    if not checkpoint.load(folder, state, resume=True) and spec.parent:
+        checkpoint.begin(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())

@@ -81,8 +81,8 @@ def test_storage_of_every_layout_keeps_everything_in_registers(shape, dtypes, la
 
 
 def test_single_weights_cost_few_instructions(launches, tmp_path):
-    """Bandwidth leaves an H100 time for some 25 a weight; with scans for ranks it was 54 and 64. The
-    code has no loops, so what a thread runs is what there is.
+    """Bandwidth leaves an H100 time for some 25 a weight; with scans for ranks it was 54 and 64.
+    The code has no loops, so what a thread runs is what there is.
     """
     store_and_read(SHAPES[0], BF16, BF16)
     found = {one.kernel: stub_gpu.instructions(one.binary, tmp_path) / WEIGHTS_A_THREAD for one in launches}
