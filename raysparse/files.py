@@ -39,7 +39,8 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names none by itself
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk names none by itself
         raise
     finally:
         temporary.unlink(missing_ok=True)

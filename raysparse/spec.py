@@ -40,9 +40,7 @@ IDENTITY_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Record):
-    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied
-    head.
-    """
+    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied head."""
 
     hidden: int
     intermediate: int

@@ -11,12 +11,12 @@ Left out: deciding anything.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -52,8 +52,10 @@ class Display:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def busy(self, what: str) -> Status:
-        return self.console.status(Text(what))
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[Callable[[str], None]]:
+        with self.console.status(Text(what)) as status:
+            yield lambda line: status.update(Text(f"{what}: {line}"))
 
     def __enter__(self) -> Display:
         if self._live:

@@ -215,5 +215,5 @@ def _left_out(folder: RunFolder) -> list[str]:
     from raysparse.sweep.plan import load
 
     sets = dict.fromkeys((spec.data.corpus, spec.data.tokenizer, spec.data.reading) for spec in load(folder).specs)
-    manifests = [(one[0], Manifest.read(folder.tokens(*one))) for one in sets]
-    return [f"corpus {corpus}: {line}" for corpus, found in manifests if found is not None for line in found.lines()]
+    found = [Manifest.read(folder.tokens(corpus, tokenizer, reading)) for corpus, tokenizer, reading in sets]
+    return [f"corpus {each.corpus}: {line}" for each in found if each is not None for line in each.lines()]

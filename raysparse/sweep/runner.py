@@ -183,7 +183,7 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) 
     for data in wanted:
         groups.setdefault((data.corpus, data.tokenizer, data.reading), []).append(data)
     for (corpus, tokenizer, reading), sets in groups.items():
-        with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
+        with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}") as told:
             store = prepare(
                 folder.tokens(corpus, tokenizer, reading),
                 corpus,
@@ -191,6 +191,7 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) 
                 train_tokens=max(data.unique_tokens for data in sets),
                 validation_tokens=max(data.validation_tokens for data in sets),
                 reading=reading,
+                told=told,
                 known=next((trained[data] for data in sets if data in trained), ""),
             )
         for line in store.manifest.lines():

@@ -115,9 +115,7 @@ def test_an_address_without_a_port_is_refused(address):
 def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 60)))
     with (
-        pytest.raises(
-            ValueError, match=r"too long for the sockets of Ray .*set RAY_TMPDIR=/tmp, or use --executor inline"
-        ),
+        pytest.raises(ValueError, match=r"too long for the sockets of Ray .*set RAY_TMPDIR=/tmp, or use"),
         cluster.joined(Settings(), Placement()),
     ):
         pass
@@ -174,10 +172,15 @@ def test_a_changed_corpus_under_a_sweep_is_refused_before_a_trial(tmp_path):
     corpus = write_corpus(tmp_path / "corpus")
     assert runner.run(small_plan(corpus, epochs=(1,)), Folder(tmp_path / "runs"), "run", INLINE).is_complete
     (tmp_path / "corpus" / "another.py").write_text("a = 1\n" * 100)
-    before = {path: path.stat().st_mtime_ns for path in everything(tmp_path / "runs") if path.is_file()}
+
+    def states() -> dict[Path, int]:
+        files = {path for path in everything(tmp_path / "runs") if path.is_file()}
+        return {path: path.stat().st_mtime_ns for path in files if path.name != "driver.lock"}
+
+    before = states()
     with pytest.raises(ValueError, match=r"has changed since the results .* \(fingerprint \w{8} then, \w{8} now\)"):
         runner.run(small_plan(corpus, epochs=(1, 2)), Folder(tmp_path / "runs"), "run", INLINE)
-    assert {path: path.stat().st_mtime_ns for path in everything(tmp_path / "runs") if path.is_file()} == before
+    assert states() == before
 
 
 def test_a_missing_package_is_one_line_with_the_extra(monkeypatch, capsys):
