@@ -115,9 +115,7 @@ class SparsitySpec(Record):
             found = f"sparsity.block is {self.block} but layout 'element' has blocks of 1"
             raise ValueError(f"{found}; use 'run' or 'tile'")
         if self.balanced and self.layout != "tile":
-            raise ValueError(
-                f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense in any case"
-            )
+            raise ValueError(f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense")
         require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
         require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
         require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
@@ -138,8 +136,7 @@ class SparsitySpec(Record):
             if any(side % self.block for side in sides):
                 raise ValueError(
                     f"sparsity.block {self.block} (layout {self.layout!r}) does not divide {name} of {rows} x "
-                    f"{columns}; "
-                    f"choose a block that divides {math.gcd(*sides)}, or change the model's shape"
+                    f"{columns}; choose a block that divides {math.gcd(*sides)}, or change the model's shape"
                 )
             total, where = rows * columns // self.block_size, f"{name} of {rows} x {columns}"
             if self.balanced:
@@ -263,9 +260,8 @@ class TrialSpec(Record):
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         if self.unique_sequences < 1:
             raise ValueError(
-                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of "
-                f"{self.model.context} tokens "
-                f"and its last target; raise unique_tokens or shorten model.context"
+                f"data.unique_tokens is {self.data.unique_tokens}, less than one sequence of {self.model.context} "
+                f"tokens and its last target; raise unique_tokens or shorten model.context"
             )
         if self.steps < 1:
             raise ValueError(
