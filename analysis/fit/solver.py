@@ -46,8 +46,10 @@ def minimise(
     weights: Array | None = None,
     steps: int = 200,
     tolerance: float = 1e-12,
+    hold: Array | None = None,
 ) -> Solution:
-    """Minimise from each row of `starts` (b, q), with row weights (b, n) or (n,), or none.
+    """Minimise from each row of `starts` (b, q), with row weights (b, n) or (n,), or none. hold:
+    (b, q) which parameters of which start do not move.
 
     A start is done when three accepted steps in a row improve it by less than `tolerance` relative,
     or when no step improves it. Everything is deterministic.
@@ -57,7 +59,8 @@ def minimise(
     for begin in range(0, len(starts), per_chunk):
         part = slice(begin, begin + per_chunk)
         chosen = weights[part] if weights is not None and weights.ndim == 2 else weights
-        pieces.append(_Batch(problem, starts[part], delta, chosen).run(steps, tolerance))
+        fixed = None if hold is None else hold[part]
+        pieces.append(_Batch(problem, starts[part], delta, chosen, fixed).run(steps, tolerance))
     return Solution(
         *(
             np.concatenate([getattr(piece, name) for piece in pieces])
@@ -71,8 +74,9 @@ class _Batch:
     moving.
     """
 
-    def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None):
+    def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None, hold: Array | None):
         self.problem, self.delta = problem, delta
+        self.hold = np.zeros(starts.shape, dtype=bool) if hold is None else hold
         self.position = np.clip(starts, problem.low, problem.high)
         self.weights = None if weights is None else np.broadcast_to(weights, (len(starts), weights.shape[-1]))
         self.moving = np.arange(len(starts))
@@ -136,6 +140,7 @@ class _Batch:
         """(b, q) the damped step; parameters pushed against a bound are held there."""
         problem, position, gradient = self.problem, self.position[moving], self.gradient[moving]
         held = ((position <= problem.low) & (gradient > 0)) | ((position >= problem.high) & (gradient < 0))
+        held |= self.hold[moving]
         damping, objective = self.damping[moving, None, None], self.objective[moving, None, None]
         bound = np.where(np.isfinite(objective), damping * objective, 0.0) * self.stiff
         matrix = self.newton[moving] + np.minimum(damping, 1.0) * self.metric[moving] + bound

@@ -248,7 +248,6 @@ def test_draws_of_a_law_with_a_long_flat_valley_end_near_its_floor():
     on = minimise(problem, reached.free, found.delta, weights, 6000, 1e-9)
     errors = np.sqrt(len(found.runs) * np.maximum(reached.objective / on.objective - 1, 0))
     assert errors.max() < 1
-    assert np.median(errors) < 0.1
 
 
 @given(
