@@ -24,8 +24,9 @@ from benchmarks.gpu_bench import Bench, Row, Task, ratio
 from raysparse import counts, ladder
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.sparsity import storage
-from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.train import step as steps
 from raysparse.train import trial
 from raysparse.train.speed import RandomBatches

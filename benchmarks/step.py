@@ -18,10 +18,11 @@ from torch import Tensor
 from benchmarks import plain_llama, record
 from raysparse.kernels import bitmask, ops
 from raysparse.kernels.tile_lists import tile_lists
+from raysparse.placement import Placement
 from raysparse.sparsity.arena import FROM_THE_START
 from raysparse.sparsity.optimizer import Smet, age_tables
 from raysparse.sparsity.topology import Topology
-from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import accumulate_gradients, train_step

@@ -14,9 +14,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, get_args
 
 from raysparse import spec
+from raysparse.placement import Keep, Placement, Recompute
 from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
-from raysparse.spec import DataSpec, Moments, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def add_engine_arguments(
         "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
     )
     group.add_argument(
-        "--recompute", choices=get_args(spec.Recompute), default="auto",
+        "--recompute", choices=get_args(Recompute), default="auto",
         help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",
     )  # fmt: skip
 
@@ -145,7 +146,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
     )
     group.add_argument(
-        "--keep", choices=get_args(spec.Keep), default="weights",
+        "--keep", choices=get_args(Keep), default="weights",
         help="of a trial that has ended, in its checkpoint; state: with moments (%(default)s)",
     )  # fmt: skip
 

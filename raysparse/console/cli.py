@@ -124,7 +124,8 @@ def command_memory(args: argparse.Namespace) -> int:
     from raysparse import ladder
     from raysparse.console.tables import memory_table
     from raysparse.console.terminal import console
-    from raysparse.spec import DataSpec, Placement, TrialSpec
+    from raysparse.placement import Placement
+    from raysparse.spec import DataSpec, TrialSpec
 
     sparsity, optimizer = arguments.engine_from(args)
     spec = TrialSpec(

@@ -31,9 +31,10 @@ from typing import Any
 
 from raysparse.files import Folder
 from raysparse.memory import worker_share
+from raysparse.placement import Placement
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
 from raysparse.sweep.halving import Rungs
 from raysparse.sweep.plan import Plan

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from raysparse.model.llama import Llama
+from raysparse.placement import Placement
 from raysparse.results import Evaluation
 from raysparse.sparsity.arena import MOMENT_DTYPE, adopt
 from raysparse.sparsity.optimizer import Group, Smet
 from raysparse.sparsity.storage import SparseWeights
 from raysparse.sparsity.topology import Change, Topology
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train.reduce import GradientReducer
 
 

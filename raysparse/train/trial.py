@@ -28,9 +28,10 @@ from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.memory import worker_share
+from raysparse.placement import Placement
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import SPEC
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train import checkpoint, device, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
 from raysparse.train.state import TrainState

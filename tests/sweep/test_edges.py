@@ -20,8 +20,8 @@ from rich.console import Console
 from raysparse.console import cli, script, terminal
 from raysparse.console.progress import Display
 from raysparse.files import Folder, write_file_atomically
+from raysparse.placement import Placement
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement
 from raysparse.sweep import runner
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.ray import cluster

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from raysparse import memory
 from raysparse.files import Folder
 from raysparse.kernels import ops
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import trial
 from raysparse.train.hooks import Hook
 from tests import stub_gpu

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import ray
 
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.sweep.settings import Settings
 
 CONNECT_TIMEOUT = 10.0  # seconds
