@@ -165,9 +165,7 @@ class SparsitySpec(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(Record):
-    """Which tokens, and how often. A smaller `unique_tokens` is a prefix of a larger one over the
-    same corpus.
-    """
+    """Which tokens, and how often; fewer `unique_tokens` are a prefix of more of one corpus."""
 
     corpus: str = "python"  # a name ("python", "python+packages"), a path or glob, or "hf:NAME[:CONFIG]"
     tokenizer: str = "bytes"  # "bytes", "bpe:VOCABULARY" (trained on the corpus), or "hf:NAME_OR_FILE"
