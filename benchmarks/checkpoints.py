@@ -19,7 +19,8 @@ from benchmarks import record
 from benchmarks.step import trial
 from raysparse import ladder
 from raysparse.files import Folder
-from raysparse.spec import DataSpec, Keep, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.placement import Keep, Placement
+from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.train import checkpoint
 from raysparse.train.hooks import Checkpoint
 from raysparse.train.speed import RandomBatches

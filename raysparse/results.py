@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysparse import counts, memory
+from raysparse.placement import Placement
 from raysparse.record import leaves, require_choice
 from raysparse.run_folder import JOURNAL, TABLE
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

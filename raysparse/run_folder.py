@@ -17,11 +17,13 @@ LEDGER = "ledger.json"
 LOCK = "driver.lock"
 TABLE = "results.parquet"
 STUDY = "study.journal"
+ENSEMBLES = "ensembles.json"
 JOURNAL = "journal"
 TRIALS = "trials"
 TOKENS = "tokens"
 REPORT = "report"
 RAY = "ray"
+MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
 
 # Of one trial.
 SPEC = "spec.json"
@@ -30,6 +32,7 @@ FAILURE = "failure.txt"
 CHECKPOINT = "checkpoint"
 LATEST = f"{CHECKPOINT}/latest.json"
 TENSORBOARD = "tensorboard"
+START = "start.pt"  # the weights that a trial with a parent begins with
 
 
 def store_name(corpus: str, tokenizer: str, reading: ReadingSpec) -> str:

@@ -18,7 +18,9 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 MADE_BY_RUNS = re.compile(r"^(runs|checkpoint|trials|report|journal|notes|reports)/")
 # Of other programs that our pages mention: single arguments, and commands with all of theirs.
 FOREIGN = {"--help", "--tmux", "--logdir", "--editable", "--no-deps"}
-COMMANDS = re.compile(r"^(?:aws|ray get-auth-token) .*(?:\n {2}.*)*", re.MULTILINE)
+COMMANDS = re.compile(
+    r"^(?:aws|ray get-auth-token|lm_eval|python -m raysparse.release.harness) .*(?:\n {2}.*)*", re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(REPOSITORY)))

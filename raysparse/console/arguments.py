@@ -14,9 +14,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, get_args
 
 from raysparse import spec
+from raysparse.placement import Keep, Placement, Recompute
 from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
-from raysparse.spec import DataSpec, Moments, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 STORAGE = "runs"
 
-# Fields that are axes of every sweep, and the arguments that say them.
+# Fields with an argument of their own: the axes of every sweep, names, what a trial goes on from.
 AXES = {
     "sparsity.density": "--densities", "data.unique_tokens": "--unique-tokens", "data.epochs": "--epochs",
     "seed": "--seeds", "data.corpus": "--corpus", "data.tokenizer": "--tokenizer", "model.vocab_size": "--tokenizer",
-    "model.name": "--sizes", "name": "--name",
+    "model.name": "--sizes", "name": "--name", "parent": "--from",
 }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def add_engine_arguments(
         "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
     )
     group.add_argument(
-        "--recompute", choices=get_args(spec.Recompute), default="auto",
+        "--recompute", choices=get_args(Recompute), default="auto",
         help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",
     )  # fmt: skip
 
@@ -145,7 +146,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
     )
     group.add_argument(
-        "--keep", choices=get_args(spec.Keep), default="weights",
+        "--keep", choices=get_args(Keep), default="weights",
         help="of a trial that has ended, in its checkpoint; state: with moments (%(default)s)",
     )  # fmt: skip
 
@@ -219,11 +220,19 @@ def fields_from(args: argparse.Namespace) -> dict[str, list[Any]]:
         if path not in known:
             raise ValueError(f"--set {path!r}: there is no such field{nearest(path, known)}; see `raysparse fields`")
         if path in AXES:
-            raise ValueError(f"--set {path!r} is said by {AXES[path]}, which is an axis of every sweep")
+            raise ValueError(f"--set {path!r} is said by {AXES[path]}, an argument of its own")
         if path in found:
             raise ValueError(f"--set {path!r} is said twice; give its values once, with commas between")
         found[path] = [from_text(known[path], value.strip(), path) for value in values.split(",")]
     return found
+
+
+def epochs_from(text: str) -> float:
+    """What --epochs of one trial says, its sign aside. Raises ValueError for what is no number."""
+    try:
+        return float(text.removeprefix("+"))
+    except ValueError as error:
+        raise ValueError(f"--epochs is {text!r}, expected a number, or +N with --from MODEL") from error
 
 
 def fixed_from(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from raysparse.console import arguments, script
+from raysparse.console import arguments, release, script
 from raysparse.console.arguments import STORAGE
 from raysparse.record import nearest
 
@@ -38,12 +38,11 @@ def command_sweep(args: argparse.Namespace) -> int:
 
 
 def command_status(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse.console.tables import status_table
+    from raysparse.console.terminal import console
     from raysparse.run_folder import RunFolder
 
-    Console(highlight=False, soft_wrap=True).print(status_table(RunFolder(args.folder)))
+    console().print(status_table(RunFolder(args.folder)))
     return 0
 
 
@@ -54,9 +53,17 @@ def command_train(args: argparse.Namespace) -> int:
     if not args.size:
         raise ValueError("train what? Give a SIZE of the ladder, or --from RUN_FOLDER for what a sweep recommends")
     recipe, fixed = arguments.recipe_from(args), arguments.fixed_from(args)
-    spec = recipe.spec(args.size, args.density, args.unique_tokens, args.epochs, seed=args.seed or 0, settings=fixed)
+    density, unique, epochs = said_or_default(args)
+    spec = recipe.spec(args.size, density, unique, epochs, seed=args.seed or 0, settings=fixed)
     args.name = args.name or f"train-{spec.trial_id}"
     return _train_one(script.plan_of(args, [spec]), args)
+
+
+def said_or_default(args: argparse.Namespace) -> tuple[float, int, float]:
+    """Density, unique tokens and epochs of a model that is named by its size."""
+    density = 0.5 if args.density is None else args.density
+    unique = 131_072 if args.unique_tokens is None else args.unique_tokens
+    return density, unique, arguments.epochs_from(args.epochs or "1")
 
 
 def _train_one(plan: Plan, args: argparse.Namespace) -> int:
@@ -67,11 +74,14 @@ def _train_one(plan: Plan, args: argparse.Namespace) -> int:
 
 
 def _train_from(args: argparse.Namespace) -> int:
-    """What a run folder recommends, or one of its rows again."""
-    from raysparse.console.training import train_recommended
+    """What a run folder recommends, one of its rows again, or a model further."""
+    from raysparse.console.training import check_unused, train_continued, train_recommended
     from raysparse.run_folder import RunFolder
     from raysparse.sweep.plan import load
 
+    if (args.epochs or "").startswith("+"):
+        return train_continued(args)
+    check_unused(args)
     folder = RunFolder(args.source)
     if not args.row:
         return train_recommended(args, folder, both=False, budget=args.budget, unique_tokens=None, seed=args.seed)
@@ -111,11 +121,11 @@ def command_data(args: argparse.Namespace) -> int:
 
 
 def command_memory(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse import ladder
     from raysparse.console.tables import memory_table
-    from raysparse.spec import DataSpec, Placement, TrialSpec
+    from raysparse.console.terminal import console
+    from raysparse.placement import Placement
+    from raysparse.spec import DataSpec, TrialSpec
 
     sparsity, optimizer = arguments.engine_from(args)
     spec = TrialSpec(
@@ -133,7 +143,7 @@ def command_memory(args: argparse.Namespace) -> int:
 
         device.found(args.device)
         measured = TrainState(spec, placement).bytes_by_kind()
-    Console(highlight=False, soft_wrap=True).print(memory_table(spec, placement, measured=measured))
+    console().print(memory_table(spec, placement, measured=measured))
     return 0
 
 
@@ -163,6 +173,8 @@ def parser() -> argparse.ArgumentParser:
 
     _add_train(verbs)
 
+    release.add_verbs(verbs)
+
     _add_memory(verbs)
 
     data = verbs.add_parser("data", help="say what a corpus holds, and how many unique tokens a sweep can ask for")
@@ -186,14 +198,15 @@ def _add_train(verbs: Any) -> None:
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
     train.add_argument("size", metavar="SIZE", nargs="?", default="", help=f"one of {', '.join(SHAPES)}")
     train.add_argument(
-        "--density", type=float, default=0.5, help="fraction of the weights kept (%(default)s); 1 trains dense"
+        "--density", type=float, default=None, help="fraction of the weights kept (0.5, or the model's); 1 trains dense"
     )
-    train.add_argument("--unique-tokens", type=int, default=131_072)
-    train.add_argument("--epochs", type=float, default=1.0)
-    train.add_argument("--seed", type=int, default=None, help="(0, or with --from one that the sweep did not use)")
+    train.add_argument("--unique-tokens", type=int, default=None, help="(131072, or the model's)")
+    train.add_argument("--epochs", default=None, help="passes over them (1); with --from, +2 goes on for 2 more")
+    train.add_argument("--seed", type=int, default=None, help="(0, or with --from one that was not used)")
     train.add_argument(
-        "--from", dest="source", default="", metavar="RUN_FOLDER", help="train what this sweep recommends"
-    )
+        "--from", dest="source", default="", metavar="MODEL",
+        help="train what a run folder recommends; with --epochs +N go on from any trained model",
+    )  # fmt: skip
     train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument("--storage", default=STORAGE)

@@ -1,4 +1,5 @@
-"""Training what a sweep recommends, and saying how the measurement compares with the prediction.
+"""Training what a sweep recommends, and saying how the measurement compares with the prediction;
+and going on from a model that is trained.
 
 The recommended run and the best of the other kind (dense beside sparse, sparse beside dense) are
 trained with a seed that the sweep has not used, in a run folder of their own, `<name>-model`: rows
@@ -12,14 +13,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from raysparse.console import arguments, script
+from raysparse.run_folder import MODEL_SUFFIX
 from raysparse.units import amount, count
 
 if TYPE_CHECKING:
     from analysis.answer.choice import BestRun, Choice
     from raysparse.run_folder import RunFolder
-    from raysparse.spec import TrialSpec
-
-SUFFIX = "-model"
+    from raysparse.spec import SparsitySpec, TrialSpec
 
 
 def train_recommended(
@@ -43,7 +43,7 @@ def train_recommended(
     other = best.sparse if choice_name(best.best) == "dense" else best.dense
     choices = [best.best, *([other] if both and other is not None else [])]
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
-    args.name = f"{folder.name}{SUFFIX}"
+    args.name = f"{folder.name}{MODEL_SUFFIX}"
     args.storage = folder.storage.uri
     args.scheduler = ""  # which would stop one of the two that are to be compared
     placement = arguments.placement_from(args)
@@ -62,6 +62,69 @@ def train_recommended(
         print(line)
     print(f"models: {summary.folder.uri}/trials/<id>/checkpoint")
     return 1 if summary.unfinished else 0
+
+
+def check_unused(args: argparse.Namespace) -> None:
+    """Raise ValueError for what only a continued training takes: a recommendation has its own."""
+    for flag, value in (
+        ("--epochs", args.epochs),
+        ("--density", args.density),
+        ("--unique-tokens", args.unique_tokens),
+    ):
+        if value is not None:
+            raise ValueError(
+                f"{flag} {value} and --from {args.source}: what is recommended has its own; to go on from a trained "
+                f"model say --epochs +N"
+            )
+
+
+def train_continued(args: argparse.Namespace) -> int:
+    """Go on from a trained model: a new trial, with its parent in the row. Returns an exit status.
+
+    Raises ValueError when there is no model, it is not trained to its end, or --row or --budget is
+    given.
+    """
+    from raysparse.files import Folder
+    from raysparse.release.continued import continued_spec, save_start
+    from raysparse.release.opened import open_model, run_folder_of
+    from raysparse.run_folder import RunFolder
+
+    if args.row or args.budget is not None:
+        raise ValueError(
+            f"--epochs {args.epochs} goes on from MODEL: name the trial by --from, without --row, --budget"
+        )
+    parent = open_model(args.source)
+    spec = continued_spec(
+        parent, arguments.epochs_from(args.epochs), unique_tokens=args.unique_tokens,
+        sparsity=_other_density(args, parent.spec.sparsity), seed=args.seed,
+    )  # fmt: skip
+    for path, value in arguments.fixed_from(args).items():
+        spec = spec.with_field(path, value)
+    args.name = args.name or f"train-{spec.trial_id}"
+    args.storage = args.storage if parent.exported else run_folder_of(parent.where).storage.uri
+    plan = script.plan_of(args, [spec])
+    folder = RunFolder.named(Folder(args.storage), args.name)
+    plan.check(folder)
+    save_start(parent, spec, folder.trial(spec.trial_id))
+    print(f"from {parent.describe()}")
+    print(
+        f"{spec.steps} steps more with a schedule of their own, up to a rate of {spec.optimizer.lr:.3g} again and "
+        f"down; the parent's tokens and FLOPs are in the parent's row"
+    )
+    summary = script.run_plan(plan, args)
+    print(f"trial {spec.trial_id}: {summary.folder.trial(spec.trial_id).uri}")
+    return 1 if summary.unfinished else 0
+
+
+def _other_density(args: argparse.Namespace, rule: SparsitySpec) -> SparsitySpec | None:
+    """The sparsity that --density asks for; None keeps the parent's."""
+    if args.density is None or args.density == rule.density:
+        return None
+    if args.density == 1.0:
+        return rule.replace(method="dense", density=1.0, layout="element", block=1, balanced=False)
+    if rule.density < 1.0:
+        return rule.replace(density=args.density)
+    return arguments.engine_from(args)[0].replace(method=args.method, density=args.density)
 
 
 def choice_name(choice: Choice) -> str:

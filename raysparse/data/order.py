@@ -91,5 +91,15 @@ class Batches:
             raise IndexError(f"validation sequences {start}..{stop} are outside 0..{self.validation_sequences}")
         return self._rows("validation", np.arange(start, stop))
 
+    def unique(self, start: int, stop: int) -> np.ndarray:
+        """Unique sequences start..stop in the order in which they are stored, int64 [stop - start,
+        context + 1]: what is trained on, once.
+
+        Raises IndexError outside the `unique_sequences`.
+        """
+        if not 0 <= start <= stop <= self.unique_sequences:
+            raise IndexError(f"unique sequences {start}..{stop} are outside 0..{self.unique_sequences}")
+        return self._rows("train", np.arange(start, stop))
+
     def _rows(self, split: str, sequences: np.ndarray) -> np.ndarray:
         return self._store.take(split, sequences[:, None] * self._context + np.arange(self._context + 1))

@@ -4,8 +4,9 @@ Legend: b sequences, t tokens of one, h hidden width, a heads, e = h / a.
 
 The model does not know whether it is sparse. It is built over `SparseWeights`, which hold the seven
 projections of every layer, dense ones included; embedding, head and norms are ordinary parameters.
-It returns losses, never logits. Left out: sampling and caches; raysparse trains models, others
-serve them.
+It returns losses and hidden states, never logits. Reading on from where a `Cache` stands is a path
+of its own through attention alone; everything else is as in training. Left out: sampling
+(`raysparse/release/sample.py`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysparse.kernels import philox
+from raysparse.model.cache import Cache
 from raysparse.model.dropout import ATTENTION, MLP, Dropout
 from raysparse.model.loss import head_loss
 from raysparse.model.sparse_linear import SparseLinear
+from raysparse.placement import Recompute
 from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
 from raysparse.sparsity.storage import INIT_STD, SparseWeights
-from raysparse.spec import ModelSpec, Recompute, TrialSpec
+from raysparse.spec import ModelSpec, TrialSpec
 
 NORM_EPS = 1e-6
 ROTARY_BASE = 10_000.0
@@ -85,8 +88,10 @@ class Layer(nn.Module):
         self.output = linear("attention.output")
         self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: Dropout | None) -> Tensor:
-        attended = self.attend(self.attention_norm(x), cosine, sine)
+    def forward(
+        self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: Dropout | None, cache: Cache | None = None
+    ) -> Tensor:
+        attended = self.attend(self.attention_norm(x), cosine, sine, cache)
         x = x + (attended if dropout is None else dropout(attended, self.number, ATTENTION))
         return again(self.mix, x, dropout) if self.recompute == "mlp" else self.mix(x, dropout)
 
@@ -96,12 +101,17 @@ class Layer(nn.Module):
         mixed: Tensor = self.down(F.silu(self.gate(z)) * self.up(z))
         return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
 
-    def attend(self, z: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    def attend(self, z: Tensor, cosine: Tensor, sine: Tensor, cache: Cache | None = None) -> Tensor:
         b, t, h = z.shape
         q, k, v = (
             p(z).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value)
         )  # (b, a, t, e)
-        mixed = F.scaled_dot_product_attention(rotate(q, cosine, sine), rotate(k, cosine, sine), v, is_causal=True)
+        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        if cache is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            k, v = cache.extend(self.number, k, v)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.visible(t))
         projected: Tensor = self.output(mixed.transpose(1, 2).reshape(b, t, h))
         return projected
 
@@ -130,13 +140,25 @@ class Llama(nn.Module):
         self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)
         self.register_buffer("sine", sine.to(self.compute_dtype), persistent=False)
 
-    def hidden(self, tokens: Tensor, dropout: Dropout | None = None) -> Tensor:
-        """Final normed hidden states (b, t, h) of tokens (b, t)."""
+    def tables(self) -> list[nn.Parameter]:
+        """Embedding and head, in the order in which they are stored."""
+        return [self.embedding, self.head]
+
+    def norms(self) -> list[nn.Parameter]:
+        """The weights of all norms, in the order in which they are stored."""
+        return [p for p in self.parameters() if p.dim() == 1]
+
+    def hidden(self, tokens: Tensor, dropout: Dropout | None = None, cache: Cache | None = None) -> Tensor:
+        """Final normed hidden states (b, t, h) of tokens (b, t), which stand behind those that the
+        cache holds and are added to it.
+        """
         x = F.embedding(tokens, self.embedding).to(self.compute_dtype)
-        t = tokens.shape[1]
+        here = slice(0, tokens.shape[1]) if cache is None else cache.places(tokens.shape[1])
         for layer in self.layers:
-            inputs = x, self.cosine[:t], self.sine[:t], dropout
+            inputs = x, self.cosine[here], self.sine[here], dropout, cache
             x = again(layer, *inputs) if self.recompute == "layer" else layer(*inputs)
+        if cache is not None:
+            cache.length = here.stop
         normed: Tensor = self.norm(x)
         return normed
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from raysparse.files import Folder, checksum
-from raysparse.run_folder import CHECKPOINT, LATEST
+from raysparse.run_folder import CHECKPOINT, LATEST, START
 from raysparse.train.state import TrainState
+from raysparse.train.weights import load_weights
 
 SHARE = 0.02  # of the time, at most
 RESUMING = ("exp_avg", "exp_avg_sq", "age")  # what only further training needs
@@ -63,6 +64,23 @@ def retire(folder: Folder, state: TrainState) -> None:
     write(folder, content, keeps=keeps)
 
 
+def read(folder: Folder) -> dict[str, Any]:
+    """What the folder's checkpoint holds. Raises ValueError when it is damaged, FileNotFoundError
+    when there is none.
+    """
+    latest = folder.read_json(LATEST)
+    path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
+    remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
+    try:
+        data = folder.read(f"{CHECKPOINT}/{latest['file']}")
+    except FileNotFoundError as error:
+        raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
+    if checksum(data) != latest["sha256"]:
+        raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the one in latest.json; {remedy}")
+    found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return found
+
+
 def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
     """Put the folder's checkpoint into the state, if it has one; to `resume`, only one that can be
     trained further. Raises ValueError when it is damaged or of another trial.
@@ -75,15 +93,7 @@ def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
             "trial %s ended after step %d and kept its weights: it starts over", latest["trial_id"], latest["step"]
         )
         return False
-    path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
-    remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
-    try:
-        data = folder.read(f"{CHECKPOINT}/{latest['file']}")
-    except FileNotFoundError as error:
-        raise ValueError(f"checkpoint {path} is missing although latest.json names it; {remedy}") from error
-    if checksum(data) != latest["sha256"]:
-        raise ValueError(f"checkpoint {path} is damaged: its SHA-256 is not the one in latest.json; {remedy}")
-    state.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    state.load_state_dict(read(folder))
     log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
     return True
 
@@ -155,3 +165,31 @@ class Behind:
             self._error = error
         if event is None:
             self.cost += time.thread_time() - began
+
+
+def save_start(folder: Folder, weights: dict[str, Any]) -> None:
+    """Write the weights that a trial with a parent begins with, as `weights.load_weights` takes
+    them.
+    """
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    folder.write(START, buffer.getvalue())
+
+
+def begin(folder: Folder, state: TrainState) -> None:
+    """Fill the weights of a trial that continues another one. Raises ValueError when they are not
+    in its folder, or of another parent.
+    """
+    spec = state.spec
+    if not folder.exists(START):
+        raise ValueError(
+            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.uri}/{START} is missing; train it with "
+            f"`raysparse train --from MODEL`, which writes it"
+        )
+    weights: dict[str, Any] = torch.load(io.BytesIO(folder.read(START)), map_location="cpu", weights_only=True)
+    if weights["trial_id"] != spec.parent:
+        raise ValueError(
+            f"{folder.uri}/{START} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
+            f"{spec.trial_id}; delete it and train again with `raysparse train --from MODEL`"
+        )
+    load_weights(weights, state.model, state.weights)

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from raysparse.model.llama import Llama
+from raysparse.placement import Placement
 from raysparse.results import Evaluation
 from raysparse.sparsity.arena import MOMENT_DTYPE, adopt
 from raysparse.sparsity.optimizer import Group, Smet
 from raysparse.sparsity.storage import SparseWeights
 from raysparse.sparsity.topology import Change, Topology
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train.reduce import GradientReducer
 
 
@@ -40,8 +41,8 @@ class TrainState:
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
         averages = spec.optimizer.average > 0
-        tables = adopt([self.model.embedding, self.model.head], moments=moments, averages=averages)
-        norms = adopt([p for p in self.model.parameters() if p.dim() == 1], moments=moments, averages=averages)
+        tables = adopt(self.model.tables(), moments=moments, averages=averages)
+        norms = adopt(self.model.norms(), moments=moments, averages=averages)
         self.groups = {
             "sparse": Group(self.weights.arena, factor=spec.sparsity.learning_rate_factor),
             "tables": Group(tables),

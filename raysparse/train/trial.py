@@ -28,9 +28,10 @@ from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.memory import worker_share
+from raysparse.placement import Placement
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import SPEC
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train import checkpoint, device, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
 from raysparse.train.state import TrainState
@@ -59,7 +60,8 @@ def run(
     device.begin(torch.device(placement.device))
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
-    checkpoint.load(folder, state, resume=True)
+    if not checkpoint.load(folder, state, resume=True) and spec.parent:
+        checkpoint.begin(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())

@@ -140,8 +140,8 @@ def test_expected_improvement_equals_the_average_over_draws(model):
 
 @given(st.floats(1.0, 4.0), st.lists(st.floats(0.0, 5.0), min_size=1, max_size=5))
 def test_the_warp_is_undone(best, excess):
-    loss, base = best + np.array(excess), np.full(len(excess), best)
-    warp = Warp(lambda columns: np.full(columns.shape[:-1], best), 0.15 * best)
+    warp, loss = Warp(best, np.zeros(2), 0.15 * best), best + np.array(excess)
+    base = warp.base(np.zeros((len(loss), 2)))
     np.testing.assert_allclose(warp.outward(warp.inward(loss, base), base), loss, rtol=1e-9)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import checkpoint, trial
 from raysparse.train.evaluate import evaluate
 from raysparse.train.hooks import Hook, Progress, StopTrial

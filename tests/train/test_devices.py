@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from raysparse.data.order import Batches
 from raysparse.kernels import ops
 from raysparse.model.dropout import Dropout
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import speed, step
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial

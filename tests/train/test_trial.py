@@ -12,8 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.results import make_row
-from raysparse.spec import ModelSpec, Placement
+from raysparse.spec import ModelSpec
 from raysparse.train import trial
 from raysparse.train.evaluate import evaluate
 from raysparse.train.hooks import Hook, Progress, StopTrial
