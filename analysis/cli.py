@@ -8,22 +8,35 @@ analysis happens here.
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from analysis import verbs
 from analysis.answer.design import AIMS
+from analysis.data.cells import parse
 from analysis.data.columns import COUNTS, parse_mapping
+from analysis.data.source import FORMS
+from analysis.data.units import parse_units
 from analysis.laws import LAWS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of few letters shows ? for the others
     try:
         print(options.run(options))
-    except ValueError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -53,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     design.add_argument("--aim", default="optimum", choices=[aim for aim in AIMS if aim != "region"])
     design.add_argument("--target", type=Path, default=None, metavar="FILE", help="pin down the losses of these points")
     design.add_argument("--trials", type=int, default=8, help="how many")
-    design.add_argument("--limit", type=float, default=None, help="their total cost")
-    design.add_argument("--most", type=float, default=None, help="the largest cost of one trial")
+    design.add_argument("--limit", type=_positive, default=None, help="their total cost")
+    design.add_argument("--most", type=_positive, default=None, help="the largest cost of one trial")
     design.add_argument("--candidates", type=Path, default=None, help="a table of candidates; default: a box")
 
     report = _verb(verb, "report", verbs.report_table, "summary, HTML page and pictures")
@@ -84,7 +97,7 @@ def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     simulate.add_argument("--noise", type=float, default=0.008, help="sd of log loss")
     simulate.add_argument("--replicates", type=int, default=1)
     simulate.add_argument("--tables", type=int, default=20, help="simulated sweeps for the power")
-    simulate.add_argument("--budget", type=float, default=None, help="active FLOPs of the optimum asked for")
+    simulate.add_argument("--budget", type=_positive, default=None, help="active FLOPs of the optimum asked for")
     simulate.add_argument("--output", type=Path, default=None, help="write one drawn table here (.csv or .parquet)")
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument("--json", action="store_true")
@@ -95,8 +108,10 @@ def _verb(
 ) -> argparse.ArgumentParser:
     parser = verb.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
-    parser.add_argument("table", type=Path, help=".parquet or .csv, one row per run")
+    parser.add_argument("table", help=f"one row per run: {FORMS}")
     parser.add_argument("--columns", type=_mapping, default={}, metavar="ROLE=COLUMN,...", help="for other tables")
+    parser.add_argument("--units", type=_units, default={}, metavar="ROLE=UNIT,...", help="active=M,tokens=B,loss=bits")
+    parser.add_argument("--where", type=_where, default={}, metavar="COLUMN=VALUE", help="only the rows with it")
     parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
     parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
     parser.add_argument("--settings", type=_names, default=(), metavar="COLUMN,...", help="columns that are settings")
@@ -112,7 +127,7 @@ def _law(parser: argparse.ArgumentParser, default: str = "auto") -> None:
 
 
 def _question(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", type=float, required=True, help="in the unit of --cost")
+    parser.add_argument("--budget", type=_positive, required=True, help="in the unit of --cost")
     parser.add_argument("--unique", default="any", help="unique tokens, or any")
     parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
     for name in ("active", "density", "epochs", "tokens"):
@@ -130,8 +145,37 @@ def _mapping(text: str) -> dict[str, str]:
         raise _wrap(error) from error
 
 
+def _units(text: str) -> dict[str, str]:
+    try:
+        return parse_units(text)
+    except ValueError as error:
+        raise _wrap(error) from error
+
+
+def _where(text: str) -> dict[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form COLUMN=VALUE, for example dataset=c4")
+    return {column: value}
+
+
+def _number(text: str) -> float:
+    """A number as people write it: 3e7, 30M, 30,000,000."""
+    found = parse([text])
+    if found.wrong or not np.isfinite(found.values[0]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; expected one such as 3e7 or 30M")
+    return float(found.values[0])
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0; expected a number such as 1e18")
+    return value
+
+
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    return [_positive(part) for part in text.split(",")]
 
 
 def _names(text: str) -> list[str]:
@@ -140,9 +184,9 @@ def _names(text: str) -> list[str]:
 
 def _range(text: str) -> tuple[float, float]:
     low, colon, high = text.partition(":")
-    return float(low), float(high if colon else low)
+    return _positive(low), _positive(high if colon else low)
 
 
 def _pairs(text: str) -> dict[str, float]:
     pairs = (part.partition("=") for part in text.split(","))
-    return {name.strip(): float(value) for name, _, value in pairs}
+    return {name.strip(): _number(value) for name, _, value in pairs}

@@ -1,170 +1,47 @@
 """Is the answer good when it is acted on? Regret and coverage over tables whose truth is known.
 
-Nine kinds of truth, most of them no law of ours, each with its own numbers drawn from the table's
-seed; the plan is the default sweep's (3 sizes, 3 densities, 2 U, 3 epoch counts: 54 rows, noise
-.01).
-Regret is the true loss of the run that is printed minus the least true loss at a cost of at most
-the budget, inside the table's box. Beside it stands the rule "train the best row again". Seeds from
-10000 on were used while writing the analysis and are not those of the figures. Writes
-results/analysis_answers.json; run `python benchmarks/analysis_answers.py --tables 60`.
+Nine kinds of truth (`answers_truths`), most of them no law of ours, with the default plan or, with
+`--settings`, a random weight decay on every run. Regret is the true loss of the run that is printed
+minus the least true loss at a cost of at most the budget, inside the table's box. Beside it stands
+the rule "train the best row again". Seeds from 10000 on were used while writing the analysis and
+are not those of the figures. Every table's rows are appended to `--rows` when it is done, and
+tables that stand there are not made again, so a run that was ended goes on. Writes
+results/analysis_answers.json (or, with settings, analysis_answers_settings.json); run
+`python -m benchmarks.analysis_answers --tables 60`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from analysis.answer.costs import ACTIVE
 from analysis.answer.ensemble import ensemble
 from analysis.answer.optimum import Box
-from analysis.answer.recommend import Interval, recommend
-from analysis.answer.simulate import grid
+from analysis.answer.recommend import Interval, Recommendation, recommend
+from analysis.answer.savings import affordable
+from analysis.answer.settings import answer
 from analysis.data.files import write_json
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
-from analysis.fit.intervals import bootstrap
+from analysis.fit.intervals import Draws
 from analysis.fit.select import candidates, pick
-from analysis.laws import named
+from benchmarks.answers_truths import FINE, NOISE, TRUTHS, Known, Truth, best_decay, best_possible, mistaken, table
 
+ROOT = Path(__file__).parents[1]
 SHARES = (1.0, 1 / 4, 1 / 16)  # budgets, as shares of the dearest run's cost
-NOISE = 0.01
 DELTA = 1e-2
 DRAWS = 60
-FINE = (9, 49, 41)  # densities, epochs and sizes on which the true optimum is looked for
-LAW = named("sparse_small_overfit")
-Loss = Callable[[Points], Array]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """One true world. loss: (n,) expected nats per token; noise: (n,) sd of log loss."""
-
-    loss: Loss
-    noise: Callable[[Points], Array]
-    outlier: bool = False
-
-
-def flat(points: Points) -> Array:
-    return np.full(len(points), NOISE)
-
-
-def base(generator: np.random.Generator, **changes: float) -> Loss:
-    """The law of plausible numbers, moved by some per cent."""
-    values = {
-        "ln_A": np.log(24.0),
-        "ln_B": np.log(160.0),
-        "ln_E": np.log(0.9),
-        "alpha": 0.28,
-        "beta": 0.42,
-        "k": -0.25,
-        "ln_R_D": np.log(5.0),
-        "ln_K": -5.0,
-        "q": 1.2,
-        "r": 0.5,
-    }
-    moved = {name: value + 0.05 * generator.standard_normal() for name, value in values.items()} | changes
-    moved |= {"alpha": 0.28 + 0.02 * generator.standard_normal(), "beta": 0.42 + 0.02 * generator.standard_normal()}
-    theta = LAW.vector(moved)
-    return lambda points: np.asarray(LAW.predict(theta, points))
-
-
-def sizes(points: Points) -> Array:
-    """Size in units of the middle of the plan, as a logarithm."""
-    return np.asarray(points.log_active - np.log(2.5e5))
-
-
-def interactions(generator: np.random.Generator) -> Truth:
-    """Sparsity helps less the longer and the larger."""
-    plain, turn = base(generator), 0.02 * generator.uniform(0.5, 1.5)
-
-    def loss(p: Points) -> Array:
-        bend = turn * (1 - p.density) * (np.log(p.epochs) - 1) * (1 + sizes(p))
-        return np.asarray(plain(p) * (1 + bend))
-
-    return Truth(loss, flat)
-
-
-def periodic(generator: np.random.Generator) -> Truth:
-    plain, phase = base(generator), generator.uniform(0, 2 * np.pi)
-    return Truth(lambda p: plain(p) * (1 + 0.012 * np.sin(phase + 2.5 * p.log_active + 1.5 * p.log_tokens)), flat)
-
-
-def noisy(generator: np.random.Generator) -> Truth:
-    return Truth(base(generator), lambda p: NOISE * np.exp(0.5 * sizes(p)))
-
-
-def mistuned(generator: np.random.Generator) -> Truth:
-    plain, slope = base(generator), generator.uniform(0.02, 0.05)
-    return Truth(lambda p: plain(p) + slope * np.maximum(sizes(p) + 0.5, 0) ** 2, flat)
-
-
-def late(generator: np.random.Generator) -> Truth:
-    plain, start = base(generator, ln_K=-12.0), generator.uniform(3.0, 5.0)
-    return Truth(lambda p: plain(p) + 0.05 * np.maximum(p.epochs - start, 0) * np.exp(0.4 * sizes(p)), flat)
-
-
-def coupled(generator: np.random.Generator) -> Truth:
-    power = generator.uniform(0.7, 0.85)
-    plain = base(generator)
-    return Truth(lambda p: 0.9 + np.maximum(plain(p) - 0.9, 1e-3) ** power, flat)
-
-
-def smooth(generator: np.random.Generator) -> Truth:
-    """The law times a random smooth function of all coordinates, sd .03."""
-    plain = base(generator)
-    turns, phases = generator.standard_normal((64, 4)) * 0.6, generator.uniform(0, 2 * np.pi, 64)
-    loads = generator.standard_normal(64) * np.sqrt(2 / 64) * 0.03
-
-    def loss(p: Points) -> Array:
-        where = np.stack([sizes(p), 2 * p.log_density, p.log_unique - 11.4, np.log(p.epochs) - 1], axis=-1)
-        return np.asarray(plain(p) * np.exp(np.cos(where @ turns.T + phases) @ loads))
-
-    return Truth(loss, flat)
-
-
-TRUTHS: dict[str, Callable[[np.random.Generator], Truth]] = {
-    "in the family": lambda g: Truth(base(g), flat),
-    "interactions": interactions,
-    "log-periodic": periodic,
-    "noise grows with size": noisy,
-    "one outlier": lambda g: Truth(base(g), flat, outlier=True),
-    "large models mis-tuned": mistuned,
-    "late over-fitting": late,
-    "not additive": coupled,
-    "smooth random": smooth,
-}
-
-
-def table(truth: Truth, generator: np.random.Generator) -> Runs:
-    plan = grid([8e4, 2.9e5, 9.6e5], [1, 0.5, 0.25], [5e4, 1.5e5], [1, 3, 9])
-    loss = truth.loss(plan) * np.exp(truth.noise(plan) * generator.standard_normal(len(plan)))
-    if truth.outlier:
-        loss[generator.integers(len(plan))] *= 1.15
-    return Runs.from_arrays(plan.active, plan.density, plan.unique, plan.tokens, loss)
-
-
-def best_possible(truth: Truth, box: Box, budget: float, unique: float) -> tuple[float, float, float]:
-    """Least true loss within the budget, and its density and epochs.
-
-    Sizes go from the box's least to what the budget leaves, so that the cap itself is looked at.
-    """
-    sides = (np.geomspace(*box.density, FINE[0]), np.geomspace(*box.epochs, FINE[1]), np.linspace(0, 1, FINE[2]))
-    density, epochs, share = (axis.ravel() for axis in np.meshgrid(*sides))
-    low, high = np.log(box.active)
-    log_tokens = np.log(unique * epochs)
-    top = np.minimum(high, ACTIVE.log_active(np.log(budget), log_tokens, np.log(density)))
-    points = Points.at(np.exp(low + share * np.maximum(top - low, 0)), density, unique, unique * epochs)
-    loss = np.where(ACTIVE.of(points) <= budget * (1 + 1e-9), truth.loss(points), np.inf)
-    row = int(np.argmin(loss))
-    return float(loss[row]), float(density[row]), float(epochs[row])
+SLACK = {"density": 0.5 * np.log(4) / (FINE[0] - 1), "epochs": 0.5 * np.log(9) / (FINE[1] - 1)}  # half a step
+COVERED = ("loss", "density", "epochs", "saving", "difference")
+NEAR = np.log(1.5)  # a weight decay within this of the best of its run is called near
 
 
 def holds(interval: Interval, value: float, slack: float = 0.0) -> bool:
@@ -172,94 +49,151 @@ def holds(interval: Interval, value: float, slack: float = 0.0) -> bool:
     return bool(interval.low * np.exp(-slack) <= value <= interval.high * np.exp(slack))
 
 
-def one(name: str, seed: int) -> list[dict[str, object]]:
+def one(name: str, seed: int, settings: bool) -> list[dict[str, Any]]:
+    """The answers to one table: two U, three budgets."""
     generator = np.random.default_rng([seed, list(TRUTHS).index(name)])
     truth = TRUTHS[name](generator)
-    runs = table(truth, generator)
+    runs = table(truth, generator, settings)
+    judge = (_by_settings if settings else _by_laws)(truth, runs)
+    rows = []
+    for unique in np.unique(runs.points.unique):
+        dearest = float(ACTIVE.of(runs.points.take(runs.points.unique == unique)).max())
+        for share in SHARES:
+            best = best_possible(truth, Box.of(runs), share * dearest, float(unique))
+            told = judge(share * dearest, float(unique), *best)
+            rows.append({"truth": name, "seed": seed, "share": share, "unique": float(unique)} | told)
+    return rows
+
+
+def _by_laws(truth: Truth, runs: Runs) -> Any:
     tried = candidates(runs, 0, DELTA)
     chosen = pick(tried)
     assert chosen is not None
     assert chosen.fit is not None
-    fitted = chosen.fit
-    laws, draws = ensemble(tried, DRAWS), bootstrap(fitted, DRAWS)
-    box = Box.of(runs)
-    rows: list[dict[str, object]] = []
-    for unique in np.unique(runs.points.unique):
-        dearest = float(ACTIVE.of(runs.points.take(runs.points.unique == unique)).max())
-        for share in SHARES:
-            budget = share * dearest
-            least, density, epochs = best_possible(truth, box, budget, float(unique))
-            for rule, extra in (("one law", None), ("ensemble", laws)):
-                item = recommend(fitted, draws, budget, float(unique), box, laws=extra)
-                where = Points.at(item.active.value, item.density.value, unique, unique * item.epochs.value)
-                got = float(truth.loss(where)[0])
-                row = item.rows[0]
-                again = float(truth.loss(Points.at(row.active, row.density, unique, unique * row.epochs))[0])
-                rows.append(
-                    {
-                        "truth": name,
-                        "seed": seed,
-                        "share": share,
-                        "rule": rule,
-                        "regret": got - least,
-                        "best_row_regret": again - least,
-                        "loss": holds(item.loss, got),
-                        "density": holds(item.density, density, 0.5 * np.log(4) / (FINE[0] - 1)),
-                        "epochs": holds(item.epochs, epochs, 0.5 * np.log(9) / (FINE[1] - 1)),
-                    }
-                )
-    return rows
+    fitted, laws, box = chosen.fit, ensemble(tried, DRAWS), Box.of(runs)
+    alone = Draws(fitted, fitted.theta[None], "pairs")  # the ensemble's draws are those that count
+
+    def judge(budget: float, unique: float, least: float, density: float, epochs: float) -> dict[str, Any]:
+        item = recommend(fitted, alone, budget, unique, box, laws=laws)
+        got = _true(truth, item, unique)
+        row = item.rows[0]
+        again = float(truth.loss(Points.at(row.active, row.density, unique, unique * row.epochs))[0])
+        grid = affordable(Known(truth), np.zeros((1, 1)), box, 0.5, budget, unique, ACTIVE)
+        return {
+            "regret": got - least,
+            "best_row_regret": again - least,
+            "loss": holds(item.loss, got),
+            "density": holds(item.density, density, SLACK["density"]),
+            "epochs": holds(item.epochs, epochs, SLACK["epochs"]),
+            "saving": holds(item.saving, float(grid.saving()[0]), 1e-6),
+            "claimed": item.shown,
+        }
+
+    return judge
 
 
-def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Regrets and coverage by rule and budget, over all truths, coverage also in the worst."""
-    told: list[dict[str, object]] = []
+def _true(truth: Truth, item: Recommendation, unique: float) -> float:
+    where = Points.at(item.active.value, item.density.value, unique, unique * item.epochs.value)
+    return float(truth.loss(where)[0])
+
+
+def _by_settings(truth: Truth, runs: Runs) -> Any:
+    def loss(points: Points, decay: float) -> float:
+        return float((truth.loss(points) + mistaken(points, np.array([decay])))[0])
+
+    def judge(budget: float, unique: float, least: float, density: float, epochs: float) -> dict[str, Any]:
+        item = answer(runs, budget=budget, unique=unique, cost=ACTIVE, draws=2 * DRAWS)
+        best, row = item.best, item.rows[0]
+        got = loss(best.point(unique), best.settings["weight_decay"].value)
+        where = Points.at(row.active, row.density, unique, unique * row.epochs)
+        again = loss(where, row.settings["weight_decay"])
+        told = {
+            "regret": got - least,
+            "best_row_regret": again - least,
+            "loss": holds(best.expected, got),
+            "density": holds(best.density, density, SLACK["density"]),
+            "epochs": holds(best.epochs, epochs, SLACK["epochs"]),
+            "claimed": item.shown,
+            "decay_near": bool(
+                abs(np.log(best.settings["weight_decay"].value / best_decay(best.point(unique))[0])) < NEAR
+            ),
+        }
+        if item.difference and item.dense and item.sparse:
+            each = [loss(c.point(unique), c.settings["weight_decay"].value) for c in (item.dense, item.sparse)]
+            told["difference"] = bool(item.difference.low <= each[0] - each[1] <= item.difference.high)
+        return told
+
+    return judge
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Regrets and coverage by budget, over all truths, coverage also in the worst."""
     names = [name for name in TRUTHS if any(row["truth"] == name for row in rows)]
-    for rule in ("one law", "ensemble"):
-        for share in SHARES:
-            some = [row for row in rows if row["rule"] == rule and row["share"] == share]
-            regret, again = (np.array([row[key] for row in some], float) for key in ("regret", "best_row_regret"))
-            entry: dict[str, object] = {
-                "rule": rule,
-                "budget_share": share,
-                "answers": len(some),
-                "regret_median": float(np.median(regret)),
-                "regret_mean": float(regret.mean()),
-                "regret_95th": float(np.quantile(regret, 0.95)),
-                "best_row_mean": float(again.mean()),
-                "worse_than_best_row": float(np.mean(regret > again + 1e-9)),
-                "regret_mean_by_truth": {
-                    name: float(np.mean([row["regret"] for row in some if row["truth"] == name])) for name in names
-                },
-            }
-            for what in ("loss", "density", "epochs"):
-                by_truth = [np.mean([row[what] for row in some if row["truth"] == name]) for name in names]
-                entry[f"coverage_{what}"], entry[f"coverage_{what}_worst"] = np.mean(by_truth), min(by_truth)
-            told.append(entry)
+    told = []
+    for share in SHARES:
+        some = [row for row in rows if row["share"] == share]
+        regret, again = (_column(some, key) for key in ("regret", "best_row_regret"))
+        entry: dict[str, Any] = {
+            "budget_share": share,
+            "answers": len(some),
+            "regret_median": float(np.median(regret)),
+            "regret_mean": float(regret.mean()),
+            "regret_95th": float(np.quantile(regret, 0.95)),
+            "best_row_mean": float(again.mean()),
+            "worse_than_best_row": float(np.mean(regret > again + 1e-9)),
+            "regret_mean_by_truth": {name: float(_of(some, name, "regret").mean()) for name in names},
+        }
+        for what in ("claimed", "decay_near"):
+            if any(what in row for row in some):
+                entry[what] = float(_column(some, what).mean())
+        for what in COVERED:
+            if all(what not in row for row in some):
+                continue
+            by_truth = {name: float(_of(some, name, what).mean()) for name in names}
+            entry[f"coverage_{what}"] = float(_column(some, what).mean())
+            entry[f"coverage_{what}_by_truth"] = by_truth
+        told.append(entry)
     return told
+
+
+def _of(rows: list[dict[str, Any]], truth: str, key: str) -> Array:
+    return _column([row for row in rows if row["truth"] == truth], key)
+
+
+def _column(rows: list[dict[str, Any]], key: str) -> Array:
+    return np.array([row[key] for row in rows if key in row], dtype=float)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=60, help="tables per truth")
     parser.add_argument("--first", type=int, default=0, help="seed of the first table")
-    parser.add_argument("--seconds", type=float, default=np.inf, help="no new seed is begun after this")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "analysis_answers.json")
+    parser.add_argument("--settings", action="store_true", help="a random weight decay on every run")
+    parser.add_argument("--rows", type=Path, help="where finished tables are kept (default: build/NAME.jsonl)")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/NAME.json")
     arguments = parser.parse_args()
-    begun, rows = time.monotonic(), []
-    for done in range(1, arguments.tables + 1):
-        if time.monotonic() - begun > arguments.seconds:
-            break
-        for name in TRUTHS:
-            rows += one(name, arguments.first + done - 1)
-            print(f"{name}, table {done}, {time.monotonic() - begun:.0f} s", flush=True)
-            write_json(arguments.output, report(rows))
+    name = "analysis_answers_settings" if arguments.settings else "analysis_answers"
+    kept = arguments.rows or ROOT / "build" / f"{name}.jsonl"
+    output = arguments.output or ROOT / "benchmarks" / "results" / f"{name}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(row["truth"], row["seed"]) for row in rows}
+    for seed in range(arguments.first, arguments.first + arguments.tables):
+        for truth in TRUTHS:
+            if (truth, seed) in done:
+                continue
+            found = one(truth, seed, arguments.settings)
+            rows += found
+            with kept.open("a") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in found))
+            write_json(output, report(rows))
+            print(f"{truth}, seed {seed}", flush=True)
 
 
-def report(rows: list[dict[str, object]]) -> dict[str, object]:
+def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept: the figures, and how they were made."""
     return {
-        "command": "python " + " ".join(["benchmarks/analysis_answers.py", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.analysis_answers", *sys.argv[1:]]),
         "device": f"{platform.machine()}, {os.cpu_count()} cores",
         "tables": {name: len({row["seed"] for row in rows if row["truth"] == name}) for name in TRUTHS},
         "draws": DRAWS,

@@ -1,11 +1,11 @@
-"""Everything that only a GPU can tell, in one call: every kernel against its reference, then what
-they cost (`gpu_speed`).
+"""Everything that only a GPU can tell, in one call of ten minutes: whole steps first, then every
+kernel against plain answers, then what the kernels cost.
 
-Run it on a machine with a GPU: `python -m benchmarks.gpu_check` (about ten minutes; `--only` takes
-some sections). It needs torch, triton, numpy, pyarrow, rich and pytest, not ray. Rows go to
-gpu_check.json in --out, else in $OUT, else in benchmarks/results, after every section, so that a
-run that is cut off leaves what it had. A row that fails keeps its error, the rest goes on, and the
-exit status is 1.
+Run it on a machine with a GPU: `python -m benchmarks.gpu_check` (`--only` takes some sections). It
+needs torch, triton, numpy, pyarrow, rich and pytest, not ray. A JSON line per row goes to
+gpu_check.jsonl in --out, else in $OUT, else in benchmarks/results, as it comes: a call that is cut
+off leaves what it had. A row that fails keeps its error, the rest goes on, and the exit status is
+1. Before every section stand the card's clocks and the bandwidth of a copy.
 
 `--smoke` does the same with tiny shapes in Triton's interpreter on a CPU. It times nothing: it is
 how the script itself is tested.
@@ -20,25 +20,26 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from benchmarks import gpu_speed, record
-from benchmarks.gpu_speed import Bench, Row
+from benchmarks import gpu_speed, gpu_steps, record
+from benchmarks.gpu_bench import Bench, Row, Task
 from raysparse.kernels import ops
-from raysparse.kernels.tile_lists import tile_lists
 from tests.kernels import conformance
 
 
-def small_shapes(bench: Bench) -> Iterator[Row]:
+def small_shapes(bench: Bench) -> Iterator[Task]:
     """The conformance suite on this device: odd shapes, every dtype, every density."""
     for name, make in () if bench.smoke else conformance.CASES.items():  # the test suite has them interpreted
-        yield {"what": name, **verdict(make, bench)}
+        yield {"what": name}, partial(verdict, make, bench)
 
 
 def verdict(make: Callable[..., conformance.Case], bench: Bench) -> Row:
@@ -50,35 +51,7 @@ def verdict(make: Callable[..., conformance.Case], bench: Bench) -> Row:
     return {"equal": True}
 
 
-def no_waiting(bench: Bench) -> Iterator[Row]:
-    """A topology update and an optimizer step never make the host wait for the device: torch raises
-    if one of its calls does.
-    """
-    mask, active = bench.mask(60_000, 0.3)
-    values, (m, v) = torch.randn(active, device=bench.device), torch.zeros(2, active, device=bench.device)
-    table, k = torch.ones(256, device=bench.device), active // 5
-    settings: Row = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0, "noise": 7}
-    for is_strict in (False, True):  # once before, to compile
-        if not bench.smoke:
-            torch.cuda.set_sync_debug_mode("error" if is_strict else "default")
-        try:
-            dropped, grown = ops.weakest(values, 1, k), ops.regrow_at_random(mask, 60_000, k, 5)
-            new = mask.clone()
-            ops.remove(new, 60_000, dropped)
-            new.bitwise_or_(grown)
-            ops.regrow_in_rows(mask, new, 60_000, 200, 90, 5)
-            ops.close_up(values, dropped)
-            ops.spread(values, ops.stayed(grown, new, 60_000, active))
-            ops.expand(values, mask, ops.bases(mask), torch.empty(60_000, 1, device=bench.device))
-            ops.adam_step(values, values, m, v, None, table, table, gradient_factor=table[0], **settings)
-            tile_lists(mask, 200 * 16, 300 * 16, 16, active)
-        finally:
-            if not bench.smoke:
-                torch.cuda.set_sync_debug_mode("default")
-    yield {"what": "no waiting for the device", "equal": True}
-
-
-def real_shapes(bench: Bench) -> Iterator[Row]:
+def real_shapes(bench: Bench) -> Iterator[Task]:
     """A whole topology update and a step, at the shapes of real models."""
     bf16 = torch.bfloat16
     shapes = bench.pick([(2048, 768), (5461, 2048), (11008, 4096)], [(40, 60)])
@@ -99,41 +72,97 @@ def real_shapes(bench: Bench) -> Iterator[Row]:
             partial(conformance.adam_step, active, 1, bf16, bf16, 0),
         ]
         for case in cases:
-            yield {"what": case.func.__name__, "shape": [rows, columns], "density": density, **verdict(case, bench)}
+            what = {"what": case.func.__name__, "shape": [rows, columns], "density": density}
+            yield what, partial(verdict, case, bench)
 
 
-SECTIONS = {f.__name__: f for f in (small_shapes, no_waiting, real_shapes, *gpu_speed.SECTIONS)}
+class Section(NamedTuple):
+    run: Callable[..., Iterator[Task]]
+    seconds: int  # that it should take on an H100, an estimate: the script has not run on one
+    is_first: bool = True  # part of the call of ten minutes; the others make a second one, by --only
+
+
+# What matters most first, so that a call that is cut off has it.
+SECTIONS = {
+    "no_waiting": Section(gpu_steps.no_waiting, 20),
+    "a_trial": Section(gpu_steps.a_trial, 45),
+    "whole_steps": Section(gpu_steps.whole_steps, 210),
+    "profile": Section(gpu_steps.profile, 15),
+    "real_shapes": Section(real_shapes, 45),
+    "adam": Section(gpu_speed.adam, 15),
+    "storage": Section(gpu_speed.storage, 25),
+    "tile_products": Section(gpu_speed.tile_products, 60),
+    "head": Section(gpu_speed.head, 15),
+    "small_shapes": Section(small_shapes, 130, is_first=False),  # some 130 kernels to compile
+    "tile_cuts": Section(gpu_speed.tile_cuts, 80, is_first=False),
+}
+
+
+def tasks(bench: Bench, name: str, out: Path) -> Iterator[Task]:
+    run = SECTIONS[name].run
+    return run(bench, out) if name == "profile" else run(bench)
+
+
+def rows_of(bench: Bench, names: list[str], out: Path, until: float) -> Iterator[Row]:
+    """Every row as it comes. One that fails holds its error, those after it are measured all the
+    same; what there is no time for is said.
+    """
+    for name in names:
+        yield {"section": name, "what": "condition", **attempt(bench.condition)}
+        try:
+            for what, measure in tasks(bench, name, out):
+                if time.monotonic() > until:
+                    yield {"section": name, **what, "left out": "no time was left"}
+                    continue
+                started = time.monotonic()
+                found = attempt(measure)
+                yield {"section": name, **what, **found, "took s": round(time.monotonic() - started, 2)}
+        except Exception:
+            yield {"section": name, "error": traceback.format_exc()}
+
+
+def attempt(measure: Callable[[], Row]) -> Row:
+    """Its row, or a row with its error: one shape that does not fit must not cost the others."""
+    try:
+        return measure()
+    except Exception:
+        return {"error": traceback.format_exc()}
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def main() -> int:
+    first = [name for name, section in SECTIONS.items() if section.is_first]
+    others = [name for name in SECTIONS if name not in first]
+    about = f"(by default {', '.join(first)}; {' '.join(others)} in a second call)"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="tiny shapes in Triton's interpreter, on a CPU")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=first, help=about)
+    parser.add_argument("--seconds", type=float, default=540.0, help="begin no row after this (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", Path(__file__).parent / "results")))
     args = parser.parse_args()
+    until = time.monotonic() + args.seconds
     if args.smoke and os.environ.get("TRITON_INTERPRET") != "1":  # a mode of the whole process: begin again in it
         os.execve(sys.executable, [*sys.orig_argv], {**os.environ, "TRITON_INTERPRET": "1"})
     if not (args.smoke or torch.cuda.is_available()):
         parser.error("there is no GPU here; --smoke runs this script in Triton's interpreter")
     import triton
 
-    bench, rows = Bench(smoke=args.smoke), []
+    bench, count, failed = Bench(smoke=args.smoke), 0, 0
     command = shlex.join(["python", "-m", "benchmarks.gpu_check", *sys.argv[1:]])
     head = {"date": f"{datetime.date.today()}", "command": command, **record.machine(), "triton": triton.__version__}
+    head["estimate s"] = sum(SECTIONS[name].seconds for name in args.only)
     torch.manual_seed(0)
-    for name in args.only:
-        with ops.using("triton") if args.smoke else nullcontext():
-            try:
-                for row in SECTIONS[name](bench):
-                    rows.append({"section": name, **row})
-                    print(json.dumps(rows[-1]), flush=True)
-            except Exception:
-                rows.append({"section": name, "error": traceback.format_exc()})
-                print(rows[-1]["error"], flush=True)
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "gpu_check.json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
-    failed = [row for row in rows if "error" in row or row.get("equal") is False]
-    print(f"{len(rows)} rows, {len(failed)} failed")
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (args.out / "gpu_check.jsonl").open("w") as file, ops.using("triton") if args.smoke else nullcontext():
+        for row in itertools.chain([head], rows_of(bench, args.only, args.out, until)):
+            line = json.dumps(row)
+            print(line, flush=True)
+            file.write(line + "\n")
+            file.flush()
+            count, failed = count + 1, failed + ("error" in row or row.get("equal") is False)
+    print(f"{count - 1} rows, {failed} failed")
     return 1 if failed else 0
 
 

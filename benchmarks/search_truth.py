@@ -20,8 +20,9 @@ import numpy as np
 from analysis.data.points import Array, Points
 from analysis.laws import named, published_vector
 from raysparse import ladder
+from raysparse.placement import Placement
 from raysparse.results import Outcome, make_row
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep.planners.base import Known
 from raysparse.sweep.planners.candidates import points_of
 

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import record
+from benchmarks import plain_llama, record
 from raysparse.kernels import bitmask, ops
 from raysparse.kernels.tile_lists import tile_lists
+from raysparse.placement import Placement
 from raysparse.sparsity.arena import FROM_THE_START
 from raysparse.sparsity.optimizer import Smet, age_tables
 from raysparse.sparsity.topology import Topology
-from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import accumulate_gradients, train_step
@@ -48,9 +49,26 @@ def trial(precision: Precision, hidden: int = 512, **sparsity: Any) -> TrialSpec
     )
 
 
-def stepper(spec: TrialSpec, *, resident: bool = False) -> Any:
-    state, batches = TrainState(spec, Placement(resident=resident)), RandomBatches(spec)
+def stepper(spec: TrialSpec, *, resident: bool = False, compiled: bool = False) -> Any:
+    state, batches = TrainState(spec, Placement(resident=resident, compile=compiled)), RandomBatches(spec)
     return lambda: train_step(state, batches)  # type: ignore[arg-type]
+
+
+def plain_steps(rounds: int) -> list[dict[str, Any]]:
+    """Our dense step against that of a LLaMA in plain torch, eager and compiled."""
+    rows = []
+    for compiled, precision, hidden in itertools.product((False, True), ("fp32", "bf16_master"), MODELS):
+        spec = trial(precision, hidden, method="dense", density=1.0)  # type: ignore[arg-type]
+        tokens = torch.from_numpy(RandomBatches(spec).rows)
+        plain = plain_llama.stepper(
+            spec.model, tokens, micro_batch=len(tokens), precision=spec.precision, compiled=compiled
+        )
+        found = record.alternate(plain, stepper(spec, compiled=compiled), rounds=rounds)
+        rows.append({
+            "what": "dense step", "compiled": compiled, "dtype": precision, "hidden": hidden,
+            "plain s": found[0], "ours s": found[1], "plain / ours": found[2],
+        })  # fmt: skip
+    return rows
 
 
 def plain_stepper(spec: TrialSpec) -> Any:
@@ -255,6 +273,7 @@ def main() -> None:
         optimizer_steps(args.rounds),
         storage(args.rounds),
         topology_updates(args.rounds),
+        plain_steps(args.rounds),
         whole_steps("fp32", 512, args.rounds),
         whole_steps("bf16_master", 512, args.rounds),
         whole_steps("bf16_master", 1024, args.rounds),

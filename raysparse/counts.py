@@ -123,10 +123,11 @@ def attention_flops_per_token(model: ModelSpec) -> float:
 
 # Largest density at which products over active tiles beat the dense product, by (device, dtype of
 # the product, side of a tile). From benchmarks/results/tiles-cpu.json, rounded down (a test
-# compares), of a 2-core x86 CPU with AVX512-BF16. GPUs are not in it yet and take the dense
-# product.
+# compares), of a 2-core x86 CPU with AVX512-BF16. The rows of GPUs are cautious guesses, a third of
+# what rooflines say (.30-.41 for tiles of 64, .53-.73 for 128): nothing was measured there.
 TILE_BREAK_EVEN: dict[tuple[str, str, int], float] = {
     ("cpu", "fp32", 16): 0.2, ("cpu", "fp32", 32): 0.45, ("cpu", "fp32", 64): 0.65, ("cpu", "fp32", 128): 0.7,
+    ("cuda", "bf16", 64): 0.125, ("cuda", "bf16", 128): 0.25,
     ("cpu", "bf16", 16): 0.04, ("cpu", "bf16", 32): 0.15, ("cpu", "bf16", 64): 0.4, ("cpu", "bf16", 128): 0.65,
 }  # fmt: skip
 

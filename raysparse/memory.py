@@ -15,7 +15,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from raysparse.counts import Blocks, block_counts, parameters, uses_tile_products
-from raysparse.spec import Placement, Recompute, TrialSpec
+from raysparse.placement import Placement, Recompute
+from raysparse.spec import TrialSpec
 
 LOGIT_CHUNK_ELEMENTS = 1 << 22
 USABLE = 0.9  # of a device: the rest is for temporaries, for its driver and for what an allocator loses

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysparse import counts, memory
+from raysparse.placement import Placement
 from raysparse.record import leaves, require_choice
 from raysparse.run_folder import JOURNAL, TABLE
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +71,7 @@ class Outcome:
     device: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     git_commit: str = ""
+    host: str = ""  # the machine of the first worker
     corpus_fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -106,7 +108,8 @@ MEASURED: dict[str, str] = {
     "evaluations": "evaluations",
     "bytes_predicted": "json", "bytes_measured": "json",
     "workers": "int64", "micro_batch": "int64", "recompute": "string",
-    "device": "string", "versions": "json", "git_commit": "string", "corpus_fingerprint": "string",
+    "device": "string", "versions": "json", "git_commit": "string", "host": "string",
+    "corpus_fingerprint": "string",
     "spec": "json",
 }  # fmt: skip
 IDENTITY = ("trial_id", "replicate_of", "name", "status", "reason")

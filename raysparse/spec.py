@@ -3,7 +3,7 @@ else.
 
 A trial's identity is a hash of its fields (`TrialSpec.trial_id`), never a name that somebody must
 parse back later. Fields marked as labels (a model's name, a trial's name) are for people and are
-left out of the hash; where a trial runs (`Placement`: devices, workers, micro-batch) is a record of
+left out of the hash; where a trial runs (`placement`: devices, workers, micro-batch) is a record of
 its own, because the same trial on other machines is the same trial. Everything is validated when it
 is built, so that a wrong value never reaches a device.
 
@@ -30,7 +30,6 @@ Distribution = Literal["uniform", "erk"]
 PruneRule = Literal["magnitude", "soft_magnitude"]
 Moments = Literal["fp32", "bf16_stochastic"]
 DecayPer = Literal["own_rate", "dense_rate", "run"]
-Recompute = Literal["auto", "none", "mlp", "layer"]
 
 # Part of every trial id: raise it when the meaning of a field changes, so that old results are
 # never taken for new ones.
@@ -39,9 +38,7 @@ IDENTITY_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Record):
-    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied
-    head.
-    """
+    """A LLaMA shape (docs/method.md): RMSNorm, rotary embedding, SwiGLU, no biases, untied head."""
 
     hidden: int
     intermediate: int
@@ -56,10 +53,8 @@ class ModelSpec(Record):
             require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "a positive whole number")
         require(self.vocab_size >= 2, "model.vocab_size", self.vocab_size, "at least 2")
         if self.hidden % self.heads:
-            raise ValueError(
-                f"model.hidden is {self.hidden}, which {self.heads} heads do not divide; choose heads from the "
-                f"divisors of hidden"
-            )
+            found = f"model.hidden is {self.hidden}, which {self.heads} heads do not divide"
+            raise ValueError(f"{found}; choose heads from the divisors of hidden")
         require(self.hidden // self.heads % 2 == 0, "model.hidden / model.heads", self.hidden // self.heads,
                 "an even number (rotary embedding turns pairs)")  # fmt: skip
 
@@ -115,7 +110,8 @@ class SparsitySpec(Record):
             found = f"sparsity.block is {self.block} but layout 'element' has blocks of 1"
             raise ValueError(f"{found}; use 'run' or 'tile'")
         if self.balanced and self.layout != "tile":
-            raise ValueError(f"sparsity.balanced is for layout 'tile', not {self.layout!r}, whose products are dense")
+            found = f"sparsity.balanced is for layout 'tile', not {self.layout!r}"
+            raise ValueError(f"{found}, whose products are dense in any case")
         require(self.update_every >= 1, "sparsity.update_every", self.update_every, "at least 1 step")
         require(0.0 <= self.update_ratio <= 1.0, "sparsity.update_ratio", self.update_ratio, "a fraction in [0, 1]")
         require(0.0 <= self.update_ratio_final <= self.update_ratio, "sparsity.update_ratio_final",
@@ -313,37 +309,3 @@ class TrialSpec(Record):
 def _short_hash(identity: dict[str, Any]) -> str:
     text = json.dumps({"identity_version": IDENTITY_VERSION, **identity}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement(Record):
-    """Where and in what portions a trial runs; it never changes what the trial is.
-
-    micro_batch: sequences in a forward pass of a worker (the last pass may have fewer); 0: as many
-    as a GPU holds, on a CPU the whole share. recompute: what a backward pass makes again, nothing,
-    the MLPs' inner tensors, or all but the input of a layer; auto: the least that a GPU needs.
-    """
-
-    workers: int = 1
-    micro_batch: int = 0
-    device: str = "cpu"
-    threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
-    checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
-    compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
-    resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
-    recompute: Recompute = "auto"
-    device_share: float = 1.0  # of a GPU's memory, for this worker
-
-    def __post_init__(self) -> None:
-        require(self.workers >= 1, "placement.workers", self.workers, "at least 1")
-        require(self.micro_batch >= 0, "placement.micro_batch", self.micro_batch, "0 (whole share) or more")
-        require(self.threads >= 1, "placement.threads", self.threads, "at least 1")
-        require(self.checkpoint_seconds >= 0, "placement.checkpoint_seconds", self.checkpoint_seconds,
-                "0 (every step) or more")  # fmt: skip
-        require_choice("placement.recompute", self.recompute, Recompute)
-        require(0.0 < self.device_share <= 1.0, "placement.device_share", self.device_share, "a fraction in (0, 1]")
-        if self.compile and self.recompute in ("mlp", "layer"):
-            raise ValueError(
-                f"placement.recompute is {self.recompute!r} and placement.compile is on: compiled code ends at every "
-                f"sparse product, which recomputation would have to cross; turn one of them off"
-            )

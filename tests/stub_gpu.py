@@ -119,6 +119,12 @@ def code(binary: bytes, folder: Path) -> str:
     return _disassembled(binary, folder, "-sass")
 
 
+def instructions(binary: bytes, folder: Path) -> int:
+    """How many the code has, those that only fill it up left out."""
+    found = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", code(binary, folder), re.MULTILINE)
+    return len(found) - found.count("NOP")
+
+
 def _disassembled(binary: bytes, folder: Path, what: str) -> str:
     file = folder / "kernel.cubin"
     file.write_bytes(binary)

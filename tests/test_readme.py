@@ -15,7 +15,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results():
     assert readme.rendered(text) == text, "run `python -m benchmarks.readme`"
 
 
-@pytest.mark.parametrize("key", counts.TILE_BREAK_EVEN, ids=str)
+@pytest.mark.parametrize("key", [key for key in counts.TILE_BREAK_EVEN if key[0] == "cpu"], ids=str)
 def test_tile_products_are_used_only_where_they_were_measured_to_win(key):
     device, dtype, side = key
     rows = json.loads((RESULTS / f"tiles-{device}.json").read_text())["rows"]

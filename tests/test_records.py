@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from raysparse import counts, ladder, memory, results
 from raysparse.files import Folder, write_file_atomically
+from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, Results, make_row
-from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial
 

@@ -108,15 +108,6 @@ class Frame:
         """(n, k) columns of the coordinates."""
         return ((_coordinates(points) - self.middle) / self.half)[:, list(self.kept)]
 
-    def points(self, columns: Array) -> Points:
-        """The n points of (n, k) columns of the coordinates: the inverse of `coordinates`. A
-        coordinate that is no column has its middle.
-        """
-        seen = np.tile(self.middle, (len(columns), 1))
-        seen[:, list(self.kept)] += self.half[list(self.kept)] * columns
-        active, density, unique, epochs = seen.T
-        return Points(*np.exp([active, np.minimum(density, 0.0), unique, unique + epochs]))
-
     def settings(self, values: Mapping[str, ArrayLike], rows: int) -> Array:
         """(n, m) columns of the settings; scalars are broadcast.
 

@@ -33,6 +33,10 @@ TARGETS = {
 }
 
 
+class TooFewDrawsError(ValueError):
+    """Too few draws of the fit have an optimum within the budget to know anything of it."""
+
+
 @dataclass(frozen=True)
 class Design:
     """The chosen trials in order. rows: (k,) indices into the candidates. points: their
@@ -103,12 +107,13 @@ def design(
     helps.
 
     Raises ValueError for fewer than one trial, an unknown aim, a region that is missing, an
-    exponent asked of a law that ties it, or if no draw has an optimum within the budget.
+    exponent asked of a law that ties it; TooFewDrawsError if fewer than ten draws have an optimum
+    within the budget.
     """
     target, estimate, answers = _answers(draws, aim, region, budget, unique, box, cost)
     known = np.asarray(np.isfinite(answers).all(axis=1))
     if known.sum() < 10:
-        raise ValueError(
+        raise TooFewDrawsError(
             f"only {int(known.sum())} of {len(known)} draws have an optimum at budget {budget:.3g}; "
             f"raise the budget or widen the box"
         )

@@ -3,10 +3,12 @@
 One law is what a report can explain; several predict better, because none of them is true. They are
 weighed by how well each predicted rows it had not seen: non-negative weights of sum 1 that bring
 the out-of-fold predictions nearest to the losses (stacking; Wolpert 1992, Breiman 1996). A Gaussian
-process adds the smooth rest, and returns to zero away from the rows. Each bootstrap draw refits
-every law, weighs anew and draws its own rest, so that an interval contains the choice. Rows that
-every law calls an outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only
-wide, not right.
+process adds the smooth rest, and returns to zero away from the rows. The estimate is the average;
+each bootstrap draw weighs anew and then believes in one law, drawn by these weights, refits it and
+draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
+from draw to draw. Laws and rest of a draw see the same resampled rows. Rows that every law calls an
+outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only wide, not right;
+and what a loss does between two levels of a plan no row tells.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import Paths, draw
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
-from analysis.fit.intervals import bootstrap, resample, small_sample, widened
+from analysis.fit.intervals import resample, small_sample, widened
 from analysis.fit.joint import Fit
+from analysis.fit.refit import refit, starting_points
 from analysis.fit.select import Candidate, outliers
 
 WORST = 2.0  # a law whose out-of-fold error is above this many times the best one's is not weighed
 MOST = 5  # laws that are kept, by their mean weight over the draws
 LEAST = 0.03  # ... and the mean weight that a law is kept from
 EXACT = 1e3  # weight of the row that says that the weights sum to 1
-ROWS = 2000  # rows above which no rest is modelled: the process takes n^3 steps
+ROWS = 800  # rows above which no rest is modelled: every draw takes n^3 steps
 QUIET = 0.5  # of the laws' residual spread is thought to be noise before the rest has spoken
 
 
@@ -38,7 +41,7 @@ QUIET = 0.5  # of the laws' residual spread is thought to be noise before the re
 class Ensemble:
     """Laws, weights and rest. fits: the k laws; theta: for each, (b + 1, p) vectors, the fit's own
     first; weights: (b + 1, k). paths: the rest's process, None where the table is too large; pulls:
-    (features + n, b + 1) its weights. bad: (n,) the outliers. converged: least share over the laws.
+    (features + n, b + 1) its weights. bad: (n,) the outliers. converged: share of the draws.
 
     A row of `log_loss`'s `theta` is the number of a draw, 0 for the estimate.
     """
@@ -80,11 +83,14 @@ class Ensemble:
 
     def laws(self, rows: Array, points: Points) -> Array:
         """(b, m) the weighed laws alone."""
-        total = np.zeros((1, 1))
+        shared = points.active.size == points.shape[-1]
+        total = np.zeros((len(rows), points.shape[-1]))
         for place, (fit, theta) in enumerate(zip(self.fits, self.theta, strict=True)):
             weight = self.weights[rows, place]
-            if weight.any():
-                total = total + weight[:, None] * fit.law.log_loss(theta[rows], points)
+            mine = np.flatnonzero(weight)
+            if len(mine):
+                at = points if shared else points.take(mine)
+                total[mine] += weight[mine, None] * fit.law.log_loss(theta[rows[mine]], at)
         return total
 
     def rest(self, rows: Array, points: Points) -> Array:
@@ -121,8 +127,8 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
     kept = np.argsort(-weights[1:].mean(axis=0) - weights[0], kind="stable")[:MOST]
     kept = kept[np.maximum(weights[1:].mean(axis=0), weights[0])[kept] >= LEAST]
     fits, weights = [fits[i] for i in kept], np.stack([stack(unseen[:, kept], runs.log_loss, row) for row in counts])
-    refits = [bootstrap(fit, draws, seed) for fit in fits]
-    theta = tuple(np.concatenate([fit.theta[None], found.theta]) for fit, found in zip(fits, refits, strict=True))
+    weights[1:] = _one_each(weights[1:], np.random.default_rng(seed + 1))
+    theta, converged = zip(*(_refits(fit, drawn, weights[1:, i]) for i, fit in enumerate(fits)), strict=True)
     laws = Ensemble(
         runs,
         tuple(fits),
@@ -132,9 +138,29 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
         None,
         np.empty((0, 0)),
         bad,
-        min(found.converged for found in refits),
+        float(np.concatenate(converged).mean()),
     )
-    return _with_rest(laws, seed)
+    return _with_rest(laws, counts, seed)
+
+
+def _one_each(weights: Array, generator: np.random.Generator) -> Array:
+    """(b, k) a single 1 in each row, where a die with the row's weights falls."""
+    die = generator.random((len(weights), 1))
+    chosen = np.minimum((weights.cumsum(axis=1) < die).sum(axis=1), weights.shape[1] - 1)
+    return np.asarray(np.eye(weights.shape[1])[chosen])
+
+
+def _refits(fit: Fit, drawn: Array, weight: Array) -> tuple[Array, Array]:
+    """(b + 1, p) vectors of a law, the fit's own first, refitted for the draws that it has a weight
+    in, and whether each of those converged.
+    """
+    theta = np.tile(fit.theta, (len(drawn) + 1, 1))
+    mine = np.flatnonzero(weight)
+    if not len(mine):
+        return theta, np.zeros(0, dtype=bool)
+    found = refit(fit.problem, starting_points(fit), drawn[mine])
+    theta[1 + mine] = fit.problem.full(found.free)
+    return theta, found.converged
 
 
 def stack(unseen: Array, target: Array, counts: Array) -> Array:
@@ -150,7 +176,8 @@ def stack(unseen: Array, target: Array, counts: Array) -> Array:
     return np.asarray(found / found.sum())
 
 
-def _with_rest(laws: Ensemble, seed: int) -> Ensemble:
+def _with_rest(laws: Ensemble, counts: Array, seed: int) -> Ensemble:
+    """counts: (b + 1, n) of the rows, the table's own first."""
     runs, good = laws.runs, ~laws.bad
     if good.sum() > ROWS:
         return laws
@@ -161,7 +188,7 @@ def _with_rest(laws: Ensemble, seed: int) -> Ensemble:
     inputs = laws.frame.coordinates(runs.points)[good]
     bowl, louder = np.zeros(inputs.shape[1]), np.ones(len(inputs))
     process = fit_process(inputs, residual[:, 0], QUIET * spread, bowl, louder)[0]
-    paths = draw((process,), residual.shape[1] - 1, seed, residual[:, 1:])
+    paths = draw((process,), residual.shape[1] - 1, seed, residual[:, 1:], counts[1:, good].T)
     drawn = paths.bundles[0].weights
     mean = np.concatenate([np.zeros(len(drawn) - len(process.weights)), process.weights])
     return replace(laws, paths=paths, pulls=np.column_stack([mean, drawn]))

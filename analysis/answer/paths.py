@@ -9,11 +9,11 @@ evenly over the surrogate's processes, and so carry the uncertainty of the hyper
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.gaussian import WIDER, Process
+from analysis.answer.gaussian import JITTER, WIDER, Process
 from analysis.data.points import Array
 
 FREQUENCIES = 256  # of the Fourier features; the error of a draw's covariance is about 1 / 16
@@ -88,26 +88,51 @@ class Paths:
         return np.concatenate(values)
 
 
-def draw(processes: tuple[Process, ...], count: int, seed: int = 0, values: Array | None = None) -> Paths:
+def draw(
+    processes: tuple[Process, ...],
+    count: int,
+    seed: int = 0,
+    values: Array | None = None,
+    counts: Array | None = None,
+) -> Paths:
     """About `count` functions (a multiple of the number of processes); same seed, same draws.
 
     values: (n, b) what each of the b draws of a single process passes, instead of its own values.
+    counts: (n, b) how often each row was resampled for it; then the resampling is the noise, and
+    no other is added.
     """
     generator = np.random.default_rng(seed)
     each = max(1, round(count / len(processes)))
-    return Paths(tuple(_bundle(process, each, generator, values) for process in processes))
+    return Paths(tuple(_bundle(process, each, generator, values, counts) for process in processes))
 
 
-def _bundle(process: Process, count: int, generator: np.random.Generator, values: Array | None) -> _Bundle:
+def _bundle(
+    process: Process, count: int, generator: np.random.Generator, values: Array | None, counts: Array | None
+) -> _Bundle:
     rows, width = process.inputs.shape
     # The spectrum of a Matern kernel of order 5/2 is Student's t with five degrees of freedom.
     stretch = np.sqrt(generator.chisquare(5, (FREQUENCIES, 1)) / 5)
     turns = generator.standard_normal((FREQUENCIES, width)) / process.lengths / stretch
     loads = generator.standard_normal((1 + width + width**2 + 2 * FREQUENCIES, count))
     bare = _Bundle(process, turns, loads, np.zeros((rows, count)))
-    prior = process.prior(process.inputs)[:, None] + bare.features(process.inputs) @ loads
-    seen = process.values[:, None] if values is None else values
-    noise = (process.noise * process.louder)[:, None] * generator.standard_normal((rows, count))
-    pulls = process.solve(seen + noise - prior)
-    middle = process.solve(seen - process.prior(process.inputs)[:, None])
-    return _Bundle(process, turns, WIDER * loads, middle + WIDER * (pulls - middle))
+    rough = WIDER * bare.features(process.inputs) @ loads
+    seen = (process.values[:, None] if values is None else values) - process.prior(process.inputs)[:, None]
+    if counts is not None:
+        return replace(bare, loads=WIDER * loads, pulls=_resampled(process, seen - rough, counts))
+    noise = (WIDER * process.noise * process.louder)[:, None] * generator.standard_normal((rows, count))
+    return replace(bare, loads=WIDER * loads, pulls=process.solve(seen + noise - rough))
+
+
+def _resampled(process: Process, right: Array, counts: Array) -> Array:
+    """(n, b) the covariance of each draw's own rows, solved for `right` (n, b): a row that counts
+    twice has half the noise variance, one that was left out pulls at nothing.
+    """
+    prior = process.covariance(process.inputs, process.inputs)
+    variance = (process.noise * process.louder) ** 2
+    pulls = np.zeros_like(right)
+    for place in range(counts.shape[1]):
+        rows = np.flatnonzero(counts[:, place] > 0)
+        matrix = prior[np.ix_(rows, rows)]
+        matrix[np.diag_indices(len(rows))] += variance[rows] / counts[rows, place] + JITTER * prior.max()
+        pulls[rows, place] = np.linalg.solve(matrix, right[rows, place])
+    return pulls

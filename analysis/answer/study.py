@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.answer.compare import Comparison, compare
 from analysis.answer.costs import ACTIVE, Cost
-from analysis.answer.design import Design, candidates_in, design
+from analysis.answer.design import Design, TooFewDrawsError, candidates_in, design
 from analysis.answer.ensemble import Ensemble, ensemble
 from analysis.answer.fresh import Fresh, fresh
 from analysis.answer.marks import Mark, marks_of
@@ -254,5 +254,5 @@ def _settle(
     options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
     try:
         return design(draws, options, TRIALS, budget=last.budget, unique=last.unique, box=box, cost=cost, aim="saving")
-    except ValueError:  # too few draws have both a dense and a sparse optimum within the budget
+    except TooFewDrawsError:  # of a dense and a sparse optimum within the budget: nothing to narrow
         return None

@@ -1,11 +1,10 @@
 """One smooth model of the loss over size, density, unique tokens, epochs *and* settings.
 
-The sampler of a search and the final answer read the same model: a fitted law (`baseline`) and,
-for what it misses and for the settings, a Gaussian process with a quadratic prior mean over
-logarithms (`gaussian`), so that the best weight decay moves with ln N, ln d, ln U and ln epochs.
-Losses count as nats near the law and as logarithms far above it (`warp`). Its constants were chosen
-on simulated tables and on one of real runs (benchmarks/analysis_settings.py). Left out: budgets and
-intervals of optima (`settings`).
+The sampler of a search and the final answer read the same model: a Gaussian process with a
+quadratic prior mean over logarithms (`gaussian`), so that the best weight decay moves with ln N,
+ln d, ln U and ln epochs, on losses that count as nats near good runs and as logarithms far above
+them (`warp`). Its constants were chosen on simulated tables and on one of real runs
+(benchmarks/analysis_settings.py). Left out: budgets and intervals of optima (`settings`).
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
-from analysis.answer.baseline import fit_baseline
 from analysis.answer.gaussian import Process, fit_process, spread
-from analysis.answer.warp import WIDTH, Warp
+from analysis.answer.warp import Warp
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
@@ -138,10 +136,8 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
         )
     frame = Frame.of(runs.points, runs.settings)
     coordinates = frame.coordinates(runs.points)
-    settings = frame.settings(runs.settings, len(runs))
-    width = WIDTH * float(runs.loss.min())
-    warp = Warp(fit_baseline(frame, runs.points, settings, runs.loss, width), width)
-    columns = np.hstack([coordinates, settings])
+    warp = Warp.of(coordinates, runs.loss)
+    columns = np.hstack([coordinates, frame.settings(runs.settings, len(runs))])
     values = warp.inward(runs.loss, warp.base(coordinates))
     noise = NOISE * float(runs.loss.min())
     bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])

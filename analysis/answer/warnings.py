@@ -79,7 +79,7 @@ def of_laws(laws: Ensemble | None) -> tuple[str, ...]:
         for row in np.flatnonzero(laws.bad)
     ]
     if laws.converged < CONVERGED:
-        found.append(f"only {100 * laws.converged:.0f} % of the draws of a law converged: intervals may be narrow")
+        found.append(f"only {100 * laws.converged:.0f} % of the draws converged: intervals may be narrow")
     return tuple(found)
 
 

@@ -2,13 +2,14 @@
 far above.
 
 Losses are heavy-tailed upward: a run with a bad setting is a nat above its neighbours, and a model
-of plain nats would bend to it. The base is what good runs reach (`baseline`), so that "far above"
-means badly set, not small. It also says what is expected beforehand; what it misses the model adds.
+of plain nats would bend to it. The base is what good runs reach, linear in the coordinates, so that
+"far above" means badly set, not small: a low quantile of the losses, by a shrunk regression, and
+the best loss alone where rows are few. It only says where nats become logarithms; what it misses
+the model adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,34 @@ from analysis.data.points import Array
 
 WIDTH = 0.15  # of the best loss: where nats become logarithms
 FLOOR = 0.05  # of the width: how far below the base, less one, a loss can be said to lie at most
+QUANTILE = 0.15  # of the losses lie below the base
+ENOUGH = 9  # rows a coefficient, below which the base is flat
 FADE, KNEE = 0.3, 0.5  # beyond KNEE c a row is believed to FADE times its distance from there
+SHRINK = 0.5  # ridge on the base's slopes, in rows
+REACH = 1.2  # half-ranges beyond which the base stays level
 
 
 @dataclass(frozen=True)
 class Warp:
-    """base: loss in nats of good runs at (..., k) columns of the coordinates; width: c, nats."""
+    """level and slopes (k,): the base at coordinates (n, k) in half-ranges; width: c, nats."""
 
-    base: Callable[[Array], Array]
+    level: float
+    slopes: Array
     width: float
+
+    @classmethod
+    def of(cls, coordinates: Array, loss: Array) -> Warp:
+        best = float(loss.min())
+        width = WIDTH * best
+        rows, count = coordinates.shape
+        if rows < ENOUGH * (count + 1):
+            return cls(best, np.zeros(count), width)
+        level, slopes = _low(coordinates, loss)
+        return cls(level, slopes, width)
+
+    def base(self, coordinates: Array) -> Array:
+        """(n,) what good runs reach, nats."""
+        return np.asarray(self.level + np.clip(coordinates, -REACH, REACH) @ self.slopes)
 
     def inward(self, loss: ArrayLike, base: Array) -> Array:
         """y of losses, given the base at each."""
@@ -59,3 +79,18 @@ class Warp:
         at = (self.width * np.log(reach / self.width) - mean) / sd
         rest = self.width * np.exp(mean / self.width + 0.5 * (sd / self.width) ** 2) * ndtr(at - sd / self.width)
         return np.asarray(np.maximum(reach * ndtr(at) - rest, 0.0))
+
+
+def _low(coordinates: Array, loss: Array) -> tuple[float, Array]:
+    """Level and slopes of a low quantile of the losses: check loss by reweighted least squares."""
+    design = np.column_stack([np.ones(len(loss)), coordinates])
+    ridge = SHRINK * np.eye(design.shape[1])
+    ridge[0, 0] = 0.0
+    blur = 0.1 * float(np.std(loss)) + 1e-9
+    found = np.concatenate([[np.quantile(loss, QUANTILE)], np.zeros(coordinates.shape[1])])
+    for _ in range(60):
+        gap = loss - design @ found
+        weight = np.where(gap > 0, QUANTILE, 1 - QUANTILE) / np.maximum(np.abs(gap), blur) * blur
+        weighted = design * weight[:, None]
+        found = np.linalg.solve(weighted.T @ design + ridge * weight.mean(), weighted.T @ loss)
+    return float(found[0]), found[1:]

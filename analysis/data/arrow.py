@@ -1,53 +1,47 @@
 """Columns of an Arrow table as arrays: numbers, texts, and integers that tell values apart.
 
-A file's ending says how it is read. What a column means is `columns`' and `table`'s.
+What a column means is `columns`' and `coordinates`'; where a table lies is `source`'s.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.data.cells import Cells, parse
 from analysis.data.points import Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def load(source: pa.Table | Path | str) -> pa.Table:
-    import pyarrow as pa
-
-    if isinstance(source, pa.Table):
-        return source
-    path = Path(source)
-    if not path.exists():
-        raise ValueError(f"no table at {path}; give a .parquet or .csv file")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_table(path)
-    if path.suffix == ".csv":
-        from pyarrow import csv
-
-        return csv.read_csv(path)
-    raise ValueError(f"cannot read {path.name!r}: expected a name ending in .parquet or .csv")
-
-
 def floats(table: pa.Table, column: str) -> Array:
-    """A numeric column as float64, NaN for nulls. Raises ValueError for a column that holds
-    text.
+    """A column as float64, NaN for what is no number. Raises ValueError for one without numbers."""
+    return cells_of(table, column).values
+
+
+def cells_of(table: pa.Table, column: str) -> Cells:
+    """The numbers of a column, NaN for nulls, and its cells that are none.
+
+    Raises ValueError for a column that holds no number at all.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    kind = table.schema.field(column).type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        found = parse(table[column].to_pylist())
+        if found.wrong and not np.isfinite(found.values).any():
+            first = next(iter(found.wrong.values()))
+            raise ValueError(f"column {column!r} is not numeric (it holds {first!r}); map another one")
+        return found
     try:
-        values = pc.cast(table[column], pa.float64())
-    except pa.ArrowInvalid as error:
+        values = pc.cast(table[column], pa.float64(), safe=False)  # whole numbers above 2**53 lose their last digits
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {column!r} is not numeric ({error}); map another one") from error
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=float)
+    return Cells(np.asarray(values.to_numpy(zero_copy_only=False), dtype=float))
 
 
 def codes(table: pa.Table, column: str) -> NDArray[np.int64]:

@@ -1,25 +1,54 @@
 """Which column of a table means what, and how to say so when a name is wrong.
 
-A sweep's own `results.parquet` needs no mapping. Any other table is described by `role=column`
-pairs; a role or a column that does not exist is answered with the nearest one that does. The file
-holds names only: reading and judging rows is `table`'s.
+A sweep's own `results.parquet` needs no mapping. In any other table the names that people use are
+recognised: exactly as they stand here, or in other letters and marks (`Eval/Loss`,
+`config.n_params`; single letters only as they stand). What is not recognised is described by
+`role=column` pairs; a role or a column that does not exist is answered with the nearest one that
+does. The file holds names only: reading and judging rows is `table`'s.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+# Names that are a dense model's parameters, and of a sparse model's either all or the active ones.
+EITHER = ("params", "parameters", "n_params", "num_params", "n_parameters", "num_parameters", "N", "model_params")
 
 # role -> columns that are taken for it, in this order, when the user maps nothing.
 DEFAULTS: dict[str, tuple[str, ...]] = {
-    "loss": ("validation_loss", "val_loss", "loss"),
-    "active": ("active", "active_params", "N_active", "params"),
-    "density": ("density",),
-    "tokens": ("tokens", "tokens_total"),
-    "unique": ("unique_tokens", "tokens_unique"),
-    "epochs": ("epochs",),
-    "id": ("trial_id", "run", "name", "id"),
-    "status": ("status",),
+    "loss": (
+        "validation_loss",
+        "val_loss",
+        "eval_loss",
+        "test_loss",
+        "final_loss",
+        "final_val_loss",
+        "loss",
+        "loss_true",
+    ),
+    "bits": ("bits", "bits_per_token", "val_bits", "loss_bits"),
+    "perplexity": ("perplexity", "ppl", "val_ppl", "val_perplexity", "eval_ppl", "eval_perplexity"),
+    "active": ("active", "active_params", "active_parameters", "N_active", "params_active", *EITHER),
+    "total": ("total_params", "total_parameters", "N_total", "params_total", "N_dense_equiv"),
+    "density": ("density", "density_active", "active_fraction"),
+    "sparsity": ("sparsity",),
+    "tokens": (
+        "tokens",
+        "tokens_total",
+        "total_tokens",
+        "train_tokens",
+        "training_tokens",
+        "n_tokens",
+        "num_tokens",
+        "D",
+    ),
+    "unique": ("unique_tokens", "tokens_unique", "n_unique_tokens", "dataset_tokens", "U"),
+    "epochs": ("epochs", "n_epochs", "num_epochs"),
+    "compute": ("flops_active", "C", "compute", "flops", "train_flops", "training_flops", "total_flops"),
+    "id": ("trial_id", "run", "run_id", "name", "id"),
+    "status": ("status", "State", "run_state"),
     "method": ("method",),
     "seed": ("seed",),
     "flops_active": ("flops_active",),
@@ -27,7 +56,10 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "seconds": ("seconds",),
     "model": ("model",),
 }
-REQUIRED = ("loss", "active", "tokens")
+# A required role, and those from which it can be told instead.
+REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "loss": (("bits",), ("perplexity",)), "active": (("total",), ("compute", "tokens")), "tokens": (),
+}  # fmt: skip
 
 # The parameter count that the law calls N, for tables that store counts by kind (a sweep's
 # results).
@@ -64,8 +96,10 @@ SETTING_COLUMNS = (
     "bs",
 )
 
+# Columns that say what was trained on or how text was counted: losses of two are two tables.
+DATA = ("corpus", "corpus_fingerprint", "dataset", "data", "data_set", "dataset_name", "tokenizer", "source")
 # Columns whose values should not be mixed: in any rows, and in sparse ones.
-MIXTURES = ("corpus", "tokenizer", "context", "validation_tokens", "precision")
+MIXTURES = ("context", "validation_tokens", "precision")
 SPARSE_MIXTURES = ("lr_scaling", "layout", "block")
 
 # Fields of a trial's spec that are no settings: coordinates, what follows from them, what is
@@ -77,6 +111,8 @@ NOT_SETTINGS = frozenset(
         "evaluations",
         *(f"model.{name}" for name in ("name", "hidden", "intermediate", "layers", "heads", "vocab_size", "context")),
         *(f"data.{name}" for name in ("corpus", "tokenizer", "unique_tokens", "epochs", "validation_tokens")),
+        *(f"data.reading.{name}" for name in ("text_field", "group_field", "encoding", "replace_bad_bytes")),
+        *(f"data.reading.{name}" for name in ("separator_token", "validation", "validation_share", "near_duplicates")),
         *(f"sparsity.{name}" for name in ("method", "density", "layout", "block")),
     )
 )
@@ -85,6 +121,7 @@ MEASURED = frozenset(
     (
         *(column for role in ("id", "seconds", "flops_active", "flops_executed") for column in DEFAULTS[role]),
         *("seconds_total", "tokens_per_second", "workers", "device", "versions", "git_commit", "bytes_measured"),
+        *("host", "micro_batch", "recompute"),
     )
 )
 
@@ -122,6 +159,32 @@ def nearest(name: str, existing: Iterable[str]) -> str:
     return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
+SIZED = re.compile(r"(?<=[a-z_ )\](])[ _]?[(\[]?([kKMBGT])[)\]]?$")  # params_B, tokens (M)
+PREFIXES = ("config", "summary", "params", "hparams", "metrics")
+
+
+def size_of(column: str) -> str:
+    """The letter of a size at the end of a name: B of `active_params_B`; "" for none."""
+    found = SIZED.search(column)
+    return found[1] if found and len(column) > 2 and column[found.start()] in "_ ([" else ""
+
+
+def plain(column: str) -> str:
+    """A name without marks, case, size and the prefix that an export put before it."""
+    bare = SIZED.sub("", column) if size_of(column) else column
+    parts = [re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") for part in re.split(r"[./]", bare)]
+    return "_".join(parts[1:] if len(parts) > 1 and parts[0] in PREFIXES else parts)
+
+
+def recognised(role: str, existing: Sequence[str]) -> str:
+    """The column taken for a role, or ""."""
+    for name in DEFAULTS[role]:
+        if name in existing:
+            return name
+    known = {plain(column): column for column in reversed(existing)}
+    return next((known[name.lower()] for name in DEFAULTS[role] if len(name) > 1 and name.lower() in known), "")
+
+
 def resolve(existing: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """role -> column for every role that the table can fill.
 
@@ -130,7 +193,7 @@ def resolve(existing: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """
     check_roles(mapping)
     found: dict[str, str] = {}
-    for role, candidates in DEFAULTS.items():
+    for role in DEFAULTS:
         if role in mapping:
             if mapping[role] not in existing:
                 raise ValueError(
@@ -138,14 +201,12 @@ def resolve(existing: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
                     f"{nearest(mapping[role], existing)}; columns are {', '.join(existing)}"
                 )
             found[role] = mapping[role]
-        else:
-            present = [column for column in candidates if column in existing]
-            if present:
-                found[role] = present[0]
+        elif column := recognised(role, existing):
+            found[role] = column
     counted = any(set(columns) <= set(existing) for columns in COUNTS.values())
-    missing = [role for role in REQUIRED if role not in found and not (role == "active" and counted)]
-    if missing:
-        role = missing[0]
+    for role, others in REQUIRED.items():
+        if role in found or (role == "active" and counted) or any(set(other) <= set(found) for other in others):
+            continue
         guess = next((hint for column in DEFAULTS[role] if (hint := nearest(column, existing))), "")
         raise ValueError(
             f"no column for {role!r} (looked for {', '.join(DEFAULTS[role])}){guess}; "

@@ -19,16 +19,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.data.arrow import codes, floats, load, text
-from analysis.data.columns import COUNTS, DEFAULTS, MIXTURES, SPARSE_MIXTURES, nearest, resolve
+from analysis.data.arrow import codes, floats, text
+from analysis.data.columns import DATA, DEFAULTS, MIXTURES, SPARSE_MIXTURES, resolve
+from analysis.data.coordinates import Columns
+from analysis.data.coordinates import coordinates as coordinates_of
 from analysis.data.points import Array, Points
 from analysis.data.settings import Experiment, duplicates, groups_of, settings_of, unexplained
+from analysis.data.source import load
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 COORDINATES = ("active", "density", "unique", "tokens")
 UNMEASURED = "loss of nothing"  # name of the column that stands for losses not yet measured
+STEPS = ("_step",)  # of a history
+COMPLETED = frozenset(("completed", "complete", "finished", "done", "success", "succeeded", "ok"))  # status words
 EXTRAS = ("flops_active", "flops_executed", "seconds")
 
 
@@ -126,57 +131,63 @@ def read_table(
     method: str | None = None,
     settings: Sequence[str] = (),
     loss: bool = True,
+    *,
+    units: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
 ) -> Runs:
-    """Read a sweep's results, or any CSV or Parquet, into `Runs`.
+    """Read a sweep's results, or a table of others, into `Runs`.
 
-    source: an Arrow table, or a path ending in .parquet or .csv. columns: role -> column name, see
-    `columns.DEFAULTS`. count: which parameter count is N (a key of `columns.COUNTS`) for tables
+    source: an Arrow table, a run folder, a file or a URI (`source.FORMS`). columns: role -> column,
+    see `columns.DEFAULTS`. count: which parameter count is N (a key of `columns.COUNTS`), of tables
     that store counts by kind. method: the sparse method to keep beside the dense rows; None keeps
     the most frequent one. settings: columns of a foreign table that are settings beside the known
-    names (`columns.SETTING_COLUMNS`); a sweep's own table says for itself. loss: False for points
-    that were not trained (candidates, a target region): every loss is then 1.
+    names. loss: False for points that were not trained: every loss is then 1. units: role -> unit,
+    where it is not nats, weights and tokens. where: column -> value of the rows to read.
 
-    Raises ValueError for an unreadable source or wrong column names, NoUsableRowError (a
-    ValueError) if no row is usable.
+    Raises ValueError for an unreadable source, wrong column names, a mixture of data sets and
+    numbers of another unit; NoUsableRowError (a ValueError) if no row is usable.
     """
-    table = load(source)
+    table, notes = load(source, where or {})
     if not loss:
         table, columns = _unmeasured(table), {**(columns or {}), "loss": UNMEASURED}
     roles = resolve(table.column_names, columns or {})
-    notes: list[str] = []
-    active, counted = _active(table, roles, count, columns or {})
-    coordinates = _coordinates(table, roles, notes)
-    coordinates["active"] = active
+    known = Columns(table, roles, columns or {}, units or {}, notes)
+    coordinates, counted = coordinates_of(known, count)
     ids = _ids(table, roles)
-    reasons = _reasons(table, roles, coordinates)
-    _keep_one_method(table, roles, method, reasons, notes)
     same = Experiment.of(table, settings)
+    reasons = _reasons(table, roles, coordinates, known.wrong)
+    _mark_earlier_steps(table, ids, reasons)
+    _keep_one_method(table, roles, method, reasons, notes)
     _mark_duplicates(table, same, roles, coordinates, reasons, ids)
     usable = np.flatnonzero(reasons == "")
     excluded = tuple(Excluded(str(ids[i]), str(reasons[i])) for i in np.flatnonzero(reasons != ""))
-    if not len(usable):
-        first = "; ".join(f"{row.row}: {row.reason}" for row in excluded[:5]) or "the table is empty"
-        raise NoUsableRowError(
-            f"no usable row among {table.num_rows} ({first}); a fit needs completed rows with a finite loss"
-        )
+    _require_rows(table.num_rows, usable, excluded)
+    _refuse_several_data_sets(table, usable)
     _note_mixtures(table, same, usable, coordinates["density"], notes)
     points = Points(*(coordinates[name][usable] for name in COORDINATES))
     group = groups_of(_keys(coordinates)[usable], [codes(table, name)[usable] for name in same.same])
     found = settings_of(table, same, usable, points, notes)
+    extras = {name: known.numbers(name)[usable] for name in EXTRAS if name in roles}
     if not same.own:
-        notes += filter(None, [unexplained(table, roles, group, usable, same.same)])
+        notes += filter(None, [*known.guessed(), unexplained(table, roles, group, usable, same.same)])
     return Runs(
         points,
         coordinates["loss"][usable],
         ids[usable],
         group,
-        {name: floats(table, roles[name])[usable] for name in EXTRAS if name in roles},
+        extras,
         text(table, roles["model"])[usable] if "model" in roles else None,
         counted,
         excluded,
         tuple(notes),
         found,
     )
+
+
+def _require_rows(rows: int, usable: NDArray[np.int64], excluded: Sequence[Excluded]) -> None:
+    if not len(usable):
+        first = "; ".join(f"{row.row}: {row.reason}" for row in excluded[:5]) or "the table is empty"
+        raise NoUsableRowError(f"no usable row among {rows} ({first}); a fit needs completed rows with a finite loss")
 
 
 def _unmeasured(table: pa.Table) -> pa.Table:
@@ -206,59 +217,59 @@ def _mark_duplicates(
         reasons[row] = f"duplicate of {ids[original]}"
 
 
-def _active(table: pa.Table, roles: Mapping[str, str], count: str, mapped: Mapping[str, str]) -> tuple[Array, str]:
-    """N of every row, and the name of the count that it is."""
-    if count not in COUNTS:
-        raise ValueError(f"unknown parameter count {count!r}{nearest(count, COUNTS)}; counts are {', '.join(COUNTS)}")
-    if "active" not in mapped and set(COUNTS[count]) <= set(table.column_names):
-        total = sum((floats(table, column) for column in COUNTS[count]), np.zeros(table.num_rows))
-        if count == "published":
-            total = total * floats(table, roles["density"])
-        return total, count
-    if "active" not in roles:
-        raise ValueError(
-            f"the table lacks {', '.join(COUNTS[count])} for the count {count!r}; choose another count "
-            f"or map one, for example --columns active=NAME"
-        )
-    return floats(table, roles["active"]), f"column {roles['active']!r}"
-
-
-def _coordinates(table: pa.Table, roles: Mapping[str, str], notes: list[str]) -> dict[str, Array]:
-    values = {"loss": floats(table, roles["loss"]), "tokens": floats(table, roles["tokens"])}
-    if "density" in roles:
-        values["density"] = floats(table, roles["density"])
-    else:
-        values["density"] = np.ones(table.num_rows)
-        notes.append("no density column: every row is taken as dense")
-    if "unique" in roles:
-        values["unique"] = floats(table, roles["unique"])
-    elif "epochs" in roles:
-        values["unique"] = values["tokens"] / floats(table, roles["epochs"])
-        notes.append("no unique-token column: unique tokens are tokens / epochs")
-    else:
-        values["unique"] = values["tokens"].copy()
-        notes.append("no unique-token and no epoch column: every row is taken as one epoch")
-    return values
-
-
 def _ids(table: pa.Table, roles: Mapping[str, str]) -> NDArray[np.object_]:
     if "id" in roles:
         return text(table, roles["id"])
     return np.array([f"row {i}" for i in range(table.num_rows)], dtype=object)
 
 
-def _reasons(table: pa.Table, roles: Mapping[str, str], values: Mapping[str, Array]) -> NDArray[np.object_]:
-    """(n,) why a row cannot enter a fit; empty where it can."""
+def _reasons(
+    table: pa.Table, roles: Mapping[str, str], values: Mapping[str, Array], wrong: Mapping[int, str]
+) -> NDArray[np.object_]:
+    """(n,) why a row cannot enter a fit; empty where it can. wrong: rows with a cell that is no
+    number.
+    """
     reasons = np.full(table.num_rows, "", dtype=object)
+    for row, why in wrong.items():
+        reasons[row] = why
     for name, array in values.items():
         for bad, what in ((~np.isfinite(array), "not finite"), (array <= 0, "not positive")):
             reasons[bad & (reasons == "")] = f"{name} is {what}"
     reasons[(values["density"] > 1) & (reasons == "")] = "density is above 1"
     if "status" in roles:
         status = text(table, roles["status"])
-        for row in np.flatnonzero(status != "completed"):
-            reasons[row] = f"status is {status[row]}"
+        for row in range(len(status)):
+            if status[row].lower() not in COMPLETED:
+                reasons[row] = f"status is {status[row]}"
     return reasons
+
+
+def _mark_earlier_steps(table: pa.Table, ids: NDArray[np.object_], reasons: NDArray[np.object_]) -> None:
+    """Of a history, where a run has a row at every step, only the last usable one counts."""
+    column = next((name for name in STEPS if name in table.column_names), "")
+    if not column:
+        return
+    steps = floats(table, column)
+    last: dict[str, float] = {}
+    for row in np.flatnonzero(reasons == ""):
+        last[ids[row]] = max(last.get(ids[row], -np.inf), steps[row])
+    for row in np.flatnonzero(reasons == ""):
+        if steps[row] < last[ids[row]]:
+            reasons[row] = f"an earlier step of the run, {steps[row]:g} of {last[ids[row]]:g}"
+
+
+def _refuse_several_data_sets(table: pa.Table, usable: NDArray[np.int64]) -> None:
+    """Losses of different texts or tokenizers are never pooled."""
+    for column in DATA:
+        if column not in table.column_names:
+            continue
+        values = sorted({str(value) for value in table[column].take(usable).to_pylist() if value not in (None, "")})
+        if len(values) > 1:
+            listed = ", ".join(values[:6]) + (", ..." if len(values) > 6 else "")
+            raise ValueError(
+                f"the table mixes {len(values)} values of {column!r} ({listed}), whose losses do not compare; choose "
+                f"one, for example --where {column}={values[0]}"
+            )
 
 
 def _keep_one_method(

@@ -24,7 +24,7 @@ from analysis.laws.law import Law
 from analysis.laws.named import LAWS
 
 CONTINUATION = (1e-1, 1e-2)  # Huber thresholds on the way to the wanted one
-EFFORT = 160_000  # starts are chosen so that starts * rows * parameters is about this
+EFFORT = 200_000  # starts are chosen so that starts * rows * parameters is about this
 SCREEN = 130_000  # ... and guesses so that guesses * rows is about this
 PROMISING = 1.15  # starts this close to the best after 30 steps are followed to the end
 SKETCH = 128  # rows that guesses are judged on

@@ -9,7 +9,8 @@ open: the table does not limit the parameter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,33 +46,49 @@ def profile(fit: Fit, name: str, level: float = 0.95) -> Profile:
 
     Raises ValueError if the parameter is unknown, or was fixed in the fit.
     """
+    return profile_all(fit, [name], level)[0]
+
+
+def profile_all(fit: Fit, names: Sequence[str], level: float = 0.95) -> list[Profile]:
+    """Profile several parameters, all their sides walking together. Raises as `profile`."""
     free = [parameter.name for parameter in fit.problem.parameters]
-    if name not in free:
-        raise ValueError(f"{name!r} is not a free parameter of this fit; free ones are {', '.join(free)}")
+    for name in names:
+        if name not in free:
+            raise ValueError(f"{name!r} is not a free parameter of this fit; free ones are {', '.join(free)}")
     from scipy.special import ndtri
 
     threshold = float(ndtri(0.5 + 0.5 * level) ** 2)  # chi^2 with one degree of freedom
-    parameter = fit.law.parameters[fit.law.names.index(name)]
-    best = fit.stored[name]
     scale = _scale(fit)
-    first = _first_step(fit, name, scale)
-    sides = []
-    for direction, bound in ((-1.0, parameter.low), (1.0, parameter.high)):
-        steps = first * np.cumsum(GROWTH ** np.arange(STEPS))
-        values = best + direction * steps[steps < abs(bound - best)]
-        values = np.append(values, bound) if len(values) < STEPS and bound != best else values
-        sides.append(_walk(fit, name, values, scale, 4 * threshold))
-    (below, low), (above, high) = sides
-    values = np.concatenate([below[::-1], [best], above])
-    excess = np.concatenate([low[::-1], [0.0], high])
+    sides = [(name, direction) for name in names for direction in (-1.0, 1.0)]
+    walks = [_Walk(fit, free.index(name), _values(fit, name, direction, scale)) for name, direction in sides]
+    _walk(fit, walks, scale, 4 * threshold)
+    return [
+        _profile(name, fit.stored[name], below, above, threshold)
+        for name, below, above in zip(names, walks[::2], walks[1::2], strict=True)
+    ]
+
+
+def _profile(name: str, best: float, below: _Walk, above: _Walk, threshold: float) -> Profile:
+    low, high = np.array(below.seen), np.array(above.seen)
+    values = np.concatenate([low[::-1], [best], high])
+    excess = np.concatenate([below.excess[::-1], [0.0], above.excess])
     return Profile(
         name,
         values,
         excess,
         threshold,
-        -_crossing(np.append(-best, -below), np.append(0.0, low), threshold),
-        _crossing(np.append(best, above), np.append(0.0, high), threshold),
+        -_crossing(np.append(-best, -low), np.append(0.0, below.excess), threshold),
+        _crossing(np.append(best, high), np.append(0.0, above.excess), threshold),
     )
+
+
+def _values(fit: Fit, name: str, direction: float, scale: float) -> Array:
+    """Where to refit on one side: ever longer steps, up to the bound."""
+    parameter = fit.law.parameters[fit.law.names.index(name)]
+    best, bound = fit.stored[name], parameter.high if direction > 0 else parameter.low
+    steps = _first_step(fit, name, scale) * np.cumsum(GROWTH ** np.arange(STEPS))
+    values = best + direction * steps[steps < abs(bound - best)]
+    return np.append(values, bound) if len(values) < STEPS and bound != best else values
 
 
 def _scale(fit: Fit) -> float:
@@ -95,26 +112,38 @@ def _first_step(fit: Fit, name: str, scale: float) -> float:
     return min(np.sqrt(scale / curvature) / 3, widest) if curvature > 0 and scale > 0 else widest
 
 
-def _walk(fit: Fit, name: str, values: Array, scale: float, enough: float) -> tuple[Array, Array]:
-    """Refit at each value in turn, starting from the last; stops when the excess is far above the
-    threshold.
+class _Walk:
+    """One side of one parameter: where it has been, and where it would go next."""
+
+    def __init__(self, fit: Fit, column: int, values: Array):
+        self.column, self.values = column, list(values)
+        minima = [minimum.theta for minimum in fit.minima[:4]] or [fit.theta]
+        self.at = np.stack(minima)[:, fit.problem.free]
+        self.seen: list[float] = []
+        self.excess: list[float] = []
+
+
+def _walk(fit: Fit, walks: Sequence[_Walk], scale: float, enough: float) -> None:
+    """Refit at each walk's values in turn, starting from the last; a walk ends when its excess is
+    far above the threshold.
     """
-    base = {**fit.fixed}
-    column = fit.law.names.index(name)
-    starts = np.stack([minimum.theta for minimum in fit.minima[:4]] or [fit.theta])
-    seen, excess = [], []
-    for value in values:
-        problem = replace(fit.problem, fixed={**base, name: float(value)})
-        if not len(problem.free):
-            break
-        starts[:, column] = value
-        found = minimise(problem, starts[:, problem.free], fit.delta, steps=60, tolerance=1e-8)
-        starts = problem.full(found.free)
-        seen.append(value)
-        excess.append(2.0 * (float(found.objective.min()) - fit.objective) / max(scale, 1e-300))
-        if excess[-1] > enough:
-            break
-    return np.array(seen), np.array(excess)
+    moving = [walk for walk in walks if walk.values]
+    while moving:
+        for walk in moving:
+            walk.seen.append(walk.values.pop(0))
+            walk.at[:, walk.column] = walk.seen[-1]
+        at = np.concatenate([walk.at for walk in moving])
+        hold = np.zeros(at.shape, dtype=bool)
+        ends = np.cumsum([len(walk.at) for walk in moving])
+        for walk, end in zip(moving, ends, strict=True):
+            hold[end - len(walk.at) : end, walk.column] = True
+        found = minimise(fit.problem, at, fit.delta, steps=60, tolerance=1e-8, hold=hold)
+        for walk, end in zip(moving, ends, strict=True):
+            own = slice(end - len(walk.at), end)
+            walk.at = found.free[own]
+            excess = float(found.objective[own].min()) - fit.objective
+            walk.excess.append(2.0 * excess / max(scale, 1e-300))
+        moving = [walk for walk in moving if walk.values and walk.excess[-1] <= enough]
 
 
 def _crossing(values: Array, excess: Array, threshold: float) -> float:

@@ -2,9 +2,10 @@
 
 Bootstrap draws and cross-validation need hundreds of fits, none of which may stop early or stay in
 the basin of the full table: either makes a law look surer than it is. So every refit starts from
-the full table's minima *and* from guesses that never saw them, a few steps sort the starts out, and
-the best go on until they converge. What did not converge in `STEPS` is counted and reported, never
-left out in silence.
+the full table's minima *and* from guesses that never saw them, a few steps sort the starts out
+twice, and the best go on until they converge: until nothing changes by more than a small share of a
+standard error (a relative excess of 1 / rows is about one). What did not converge in `STEPS` is
+counted and reported, never left out in silence.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from analysis.fit.starts import choose, guesses
 MINIMA = 3  # of the full fit's near-optimal minima, how many a refit starts from
 FRESH = 9  # guesses that a refit starts from as well
 GUESSES = 512  # of which those are chosen
-SCREEN = 15  # steps after which the starts of a refit are compared
-KEPT = 3  # starts that go on from there
+SCREEN = ((6, 6), (9, 3))  # (steps, starts of a refit that go on after them)
 STEPS = 600  # until a refit counts as not converged
-TOLERANCE = 1e-7  # relative improvement of the objective that counts as none
+TOLERANCE = 1e-6  # relative improvement of the objective that counts as none
 
 
 def starting_points(fit: Fit, fresh: int = FRESH) -> Array:
@@ -40,13 +40,23 @@ def refit(problem: Problem, starts: Array, weights: Array) -> Solution:
 
     `converged` says for each of the b whether its best descent ended by itself.
     """
-    draws, each = len(weights), len(starts)
-    kept = min(KEPT, each)
-    first = minimise(
-        problem, np.tile(starts, (draws, 1)), problem.delta, np.repeat(weights, each, axis=0), SCREEN, TOLERANCE
-    )
-    order = np.argsort(first.objective.reshape(draws, each), axis=1, kind="stable")[:, :kept]
-    chosen = (order + each * np.arange(draws)[:, None]).ravel()
-    last = minimise(problem, first.free[chosen], problem.delta, np.repeat(weights, kept, axis=0), STEPS, TOLERANCE)
-    best = last.objective.reshape(draws, kept).argmin(axis=1) + kept * np.arange(draws)
-    return Solution(last.free[best], last.objective[best], last.steps[best], last.converged[best])
+    draws = len(weights)
+    at = np.tile(starts, (draws, 1))
+    for steps, kept in SCREEN:
+        found = minimise(problem, at, problem.delta, _each(weights, at), steps, TOLERANCE)
+        at = found.free[_best(found, draws, kept)]
+    found = minimise(problem, at, problem.delta, _each(weights, at), STEPS, TOLERANCE)
+    best = _best(found, draws, 1)
+    return Solution(found.free[best], found.objective[best], found.steps[best], found.converged[best])
+
+
+def _each(weights: Array, at: Array) -> Array:
+    """Each draw's weights, once for each of its starts."""
+    return np.repeat(weights, len(at) // len(weights), axis=0)
+
+
+def _best(found: Solution, draws: int, kept: int) -> Array:
+    """(draws * kept,) positions of each draw's best descents, its starts standing together."""
+    objective = found.objective.reshape(draws, -1)
+    order = np.argsort(objective, axis=1, kind="stable")[:, :kept]
+    return np.asarray((order + objective.shape[1] * np.arange(draws)[:, None]).ravel())

@@ -1,12 +1,14 @@
-"""Batched minimiser for Huber problems: a trust-region Newton step whose metric is the re-weighted
-one.
+"""Batched minimiser for Huber problems: Newton, re-weighting and a trust region in one step.
 
 The Huber sum with a small delta is nearly L1. Iteratively re-weighted least squares always
-descends, but slowly; Newton with only the rows inside delta is fast, but only near the end. One
-step uses both: (J C J' + mu J W J') step = -gradient, C = rows inside delta, W = min(1, delta/|r|);
-mu falls after success and rises after failure, so it ends as Newton and begins as re-weighting. All
-starts (or all bootstrap draws) of a chunk advance together. It finds one local minimum per start;
-choosing starts is `fit.starts`.
+descends, but slowly; Newton with only the rows inside delta is fast, but only near the end. And
+many laws have flat, curved valleys, where a long step misses the floor and a short one along the
+same direction creeps. One step answers all three: (J C J' + min(mu, 1) J W J' + mu v S) step =
+-gradient, C = rows inside delta, W = min(1, delta/|r|), S measures moves in start ranges
+(`stiffness`), v is the rows' mean square; mu falls after success and rises after failure
+(Levenberg-Marquardt), so that along a flat valley the step is bounded, and across it it is not. All
+starts (or all bootstrap draws) of a chunk advance together, and leave it when they have ended. It
+finds one local minimum per start; choosing starts is `fit.starts`.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ import numpy as np
 
 from analysis.data.points import Array
 from analysis.fit.problem import Problem
+from analysis.fit.stiffness import stiffness
 
-CHUNK = 2_000_000  # numbers in one Jacobian chunk: about 16 MB, so that a chunk stays near the caches
+CHUNK = 400_000  # numbers in one Jacobian chunk: about 3 MB, so that a chunk stays in the caches
+STIFF = 20.0  # at damping 1 a move by a start range costs this many rows' mean objective
+FALL, RISE = 0.2, 3.0  # of the damping, after a step that was better and one that was not
 RIDGE = 1e-13  # relative to a unit diagonal: only so that a parameter without influence does not stop the rest
 
 
@@ -41,8 +46,10 @@ def minimise(
     weights: Array | None = None,
     steps: int = 200,
     tolerance: float = 1e-12,
+    hold: Array | None = None,
 ) -> Solution:
-    """Minimise from each row of `starts` (b, q), with row weights (b, n) or (n,), or none.
+    """Minimise from each row of `starts` (b, q), with row weights (b, n) or (n,), or none. hold:
+    (b, q) which parameters of which start do not move.
 
     A start is done when three accepted steps in a row improve it by less than `tolerance` relative,
     or when no step improves it. Everything is deterministic.
@@ -52,7 +59,8 @@ def minimise(
     for begin in range(0, len(starts), per_chunk):
         part = slice(begin, begin + per_chunk)
         chosen = weights[part] if weights is not None and weights.ndim == 2 else weights
-        pieces.append(_Batch(problem, starts[part], delta, chosen).run(steps, tolerance))
+        fixed = None if hold is None else hold[part]
+        pieces.append(_Batch(problem, starts[part], delta, chosen, fixed).run(steps, tolerance))
     return Solution(
         *(
             np.concatenate([getattr(piece, name) for piece in pieces])
@@ -66,12 +74,14 @@ class _Batch:
     moving.
     """
 
-    def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None):
+    def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None, hold: Array | None):
         self.problem, self.delta = problem, delta
+        self.hold = np.zeros(starts.shape, dtype=bool) if hold is None else hold
         self.position = np.clip(starts, problem.low, problem.high)
         self.weights = None if weights is None else np.broadcast_to(weights, (len(starts), weights.shape[-1]))
         self.moving = np.arange(len(starts))
         self.damping = np.ones(len(starts))
+        self.stiff = STIFF / len(problem.points) * stiffness(problem)
         self.idle = np.zeros(len(starts), dtype=int)
         self.taken = np.zeros(len(starts), dtype=int)
         self.objective, self.gradient, self.newton, self.metric = self._model(self.position, self.weights)
@@ -121,7 +131,8 @@ class _Batch:
         self.taken[moving] += 1
         small = np.abs(gain) <= tolerance * np.abs(self.objective[moving]) + 1e-300
         self.idle[moving] = np.where(better & ~small, 0, self.idle[moving] + small)
-        self.damping[moving] = np.where(better, np.maximum(self.damping[moving] * 0.2, 1e-9), self.damping[moving] * 5)
+        damping = self.damping[moving]
+        self.damping[moving] = np.where(better, np.maximum(damping * FALL, 1e-9), damping * RISE)
         done = (self.idle[moving] >= 3) | (self.damping[moving] > 1e12)
         self.moving = moving[~done]
 
@@ -129,12 +140,14 @@ class _Batch:
         """(b, q) the damped step; parameters pushed against a bound are held there."""
         problem, position, gradient = self.problem, self.position[moving], self.gradient[moving]
         held = ((position <= problem.low) & (gradient > 0)) | ((position >= problem.high) & (gradient < 0))
-        matrix = self.newton[moving] + self.damping[moving, None, None] * self.metric[moving]
-        scale = np.sqrt(np.maximum(np.einsum("bii->bi", self.metric[moving]), 1e-300))
+        held |= self.hold[moving]
+        damping, objective = self.damping[moving, None, None], self.objective[moving, None, None]
+        bound = np.where(np.isfinite(objective), damping * objective, 0.0) * self.stiff
+        matrix = self.newton[moving] + np.minimum(damping, 1.0) * self.metric[moving] + bound
+        scale = np.sqrt(np.maximum(np.einsum("bii->bi", matrix), 1e-300))
         matrix = matrix / scale[:, :, None] / scale[:, None, :]
         matrix = np.where(held[:, :, None] | held[:, None, :], 0.0, matrix)
-        ridge = RIDGE + 1e-10 * self.damping[moving, None]
-        matrix[:, np.arange(held.shape[1]), np.arange(held.shape[1])] += np.where(held, 1.0, ridge)
+        matrix[:, np.arange(held.shape[1]), np.arange(held.shape[1])] += np.where(held, 1.0, RIDGE)
         right = np.where(held, 0.0, -gradient / scale)
         step: Array = np.linalg.solve(matrix, right[..., None])[..., 0] / scale
         return step

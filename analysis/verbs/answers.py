@@ -32,7 +32,7 @@ from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
 from analysis.show.report.summary import numbers
-from analysis.verbs.common import law_of, out, runs_of, table_notes
+from analysis.verbs.common import law_of, out, require_numbers, runs_of, table_notes
 from raysparse.units import count, interval_text
 
 DRAWS = 100  # of every law of the average at most
@@ -85,13 +85,18 @@ def optimum_table(options: Namespace) -> str:
         found = answer(
             runs, budget=options.budget, unique=unique, cost=_cost(options, runs), box=box, seed=options.seed
         )
-        away = of_distance(runs, found.best.point(unique))
+        best = found.best
+        require_numbers("the optimum", active=best.active.value, density=best.density.value, loss=best.loss.value)
+        away = of_distance(runs, best.point(unique))
         found = replace(found, warnings=(*found.warnings, *away))
         return out(options, asdict(found), [*best_lines(found), *table_notes(runs)])
     points = tuned_points(runs, seed=options.seed) if runs.settings and len(runs) >= LEAST_ROWS else runs
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
     item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws)
+    require_numbers(
+        "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
+    )
     warnings = (*item.flags, *of_laws(laws), *of_fit(points, draws.fit, draws))
     weights = {} if laws is None else {f.law.name: w for f, w in zip(laws.fits, laws.weights[0], strict=True) if w > 0}
     value = {"law": draws.fit.law.name, "laws": weights, "cost": asdict(cost), "box": asdict(box), **asdict(item)}
@@ -130,6 +135,7 @@ def design_table(options: Namespace) -> str:
         draws, points, options.trials, budget=options.budget, unique=unique, box=box, cost=cost, limit=options.limit,
         aim=options.aim if region is None else "region", region=region,
     )  # fmt: skip
+    require_numbers("the design", value=chosen.value, sd=chosen.sd[0])
     warnings = (*of_fit(runs, fitted, draws), *(() if region is None else of_distance(runs, region)))
     trials = chosen.plan()
     value = {"law": fitted.law.name, "target": chosen.target, "sd_before": chosen.sd[0], "trials": trials}
@@ -140,7 +146,7 @@ def design_table(options: Namespace) -> str:
 
 def _points(options: Namespace, path: Any) -> Points:
     """The points of another table; its losses are not looked at, and may be missing."""
-    return read_table(path, {**options.columns}, options.count, loss=False).points
+    return read_table(path, {**options.columns}, options.count, loss=False, units=options.units).points
 
 
 def _design_lines(chosen: Design, law: str, budget: float) -> list[str]:

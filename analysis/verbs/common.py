@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +17,24 @@ LISTED = 10  # excluded rows that are named
 
 
 def runs_of(options: Namespace) -> Runs:
-    return read_table(options.table, options.columns, options.count, options.method, options.settings)
+    return read_table(
+        options.table, options.columns, options.count, options.method, options.settings,
+        units=options.units, where=options.where,
+    )  # fmt: skip
 
 
 def law_of(options: Namespace, runs: Runs) -> Law:
     return choose_law(runs, options.seed, options.delta) if options.law == "auto" else named(options.law)
+
+
+def require_numbers(asked: str, **values: float) -> None:
+    """Raise ValueError when an answer is no number: it would read like one that nobody checked."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{asked} has no answer: its {name} is {value:g}; the table may be in other units (--units), or too "
+                f"small for the law, see `python -m analysis fit`"
+            )
 
 
 def out(options: Namespace, value: dict[str, Any], lines: list[str]) -> str:

@@ -11,7 +11,7 @@ from analysis.answer.warnings import of_fit
 from analysis.fit import fit
 from analysis.fit.intervals import Draws, bootstrap
 from analysis.fit.joint import Fit
-from analysis.fit.profile import Profile, profile
+from analysis.fit.profile import Profile, profile_all
 from analysis.fit.sensitivity import LEAST_SQUARES, sensitivity
 from analysis.fit.staged import staged
 from analysis.laws import named
@@ -26,7 +26,8 @@ def fit_table(options: Namespace) -> str:
     fitted = fit(law, runs, fixed=options.fix, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, options.bootstraps, options.seed)
     warnings = of_fit(runs, fitted, draws)
-    profiles = {} if not options.profile else {p.name: profile(fitted, p.name) for p in fitted.problem.parameters}
+    names = [p.name for p in fitted.problem.parameters] if options.profile else []
+    profiles = dict(zip(names, profile_all(fitted, names), strict=True))
     value: dict[str, Any] = {
         "law": law.name,
         "formula": law.formula,

@@ -14,9 +14,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, get_args
 
 from raysparse import spec
+from raysparse.placement import Keep, Placement, Recompute
 from raysparse.reading import VALIDATION_SHARE, NearDuplicates, ReadingSpec
 from raysparse.record import from_text, leaves, nearest
-from raysparse.spec import DataSpec, Moments, OptimizerSpec, Placement, Precision, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, Moments, OptimizerSpec, Precision, SparsitySpec, TrialSpec
 from raysparse.sweep.settings import Scheduler
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def add_engine_arguments(
         "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
     )
     group.add_argument(
-        "--recompute", choices=get_args(spec.Recompute), default="auto",
+        "--recompute", choices=get_args(Recompute), default="auto",
         help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",
     )  # fmt: skip
 
@@ -144,6 +145,10 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
     )
+    group.add_argument(
+        "--keep", choices=get_args(Keep), default="weights",
+        help="of a trial that has ended, in its checkpoint; state: with moments (%(default)s)",
+    )  # fmt: skip
 
 
 def placement_from(args: argparse.Namespace) -> Placement:
@@ -158,7 +163,7 @@ def placement_from(args: argparse.Namespace) -> Placement:
     return Placement(
         workers=args.workers, device=device, micro_batch=args.micro_batch, compile=args.compile,
         checkpoint_seconds=args.checkpoint_seconds, resident=args.resident, recompute=args.recompute,
-        device_share=args.gpus or 1.0,
+        device_share=args.gpus or 1.0, keep=args.keep,
     )  # fmt: skip
 
 

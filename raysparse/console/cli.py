@@ -38,12 +38,11 @@ def command_sweep(args: argparse.Namespace) -> int:
 
 
 def command_status(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse.console.tables import status_table
+    from raysparse.console.terminal import console
     from raysparse.run_folder import RunFolder
 
-    Console(highlight=False, soft_wrap=True).print(status_table(RunFolder(args.folder)))
+    console().print(status_table(RunFolder(args.folder)))
     return 0
 
 
@@ -122,11 +121,11 @@ def command_data(args: argparse.Namespace) -> int:
 
 
 def command_memory(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from raysparse import ladder
     from raysparse.console.tables import memory_table
-    from raysparse.spec import DataSpec, Placement, TrialSpec
+    from raysparse.console.terminal import console
+    from raysparse.placement import Placement
+    from raysparse.spec import DataSpec, TrialSpec
 
     sparsity, optimizer = arguments.engine_from(args)
     spec = TrialSpec(
@@ -144,7 +143,7 @@ def command_memory(args: argparse.Namespace) -> int:
 
         device.found(args.device)
         measured = TrainState(spec, placement).bytes_by_kind()
-    Console(highlight=False, soft_wrap=True).print(memory_table(spec, placement, measured=measured))
+    console().print(memory_table(spec, placement, measured=measured))
     return 0
 
 

@@ -28,7 +28,7 @@ def examine(storage: str) -> int:
     wrong = 0
     for check in (_python, _packages, _devices, _machine, lambda: _storage(storage)):
         for what, found, remedy in check():
-            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", what, escape(found))
+            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", escape(what), escape(found))
             if remedy:
                 table.add_row("", "", f"[red]{escape(remedy)}[/]")
                 wrong += 1
@@ -42,7 +42,7 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     extras = {
-        "torch": "",
+        "torch": "[train]",
         "pyarrow": "",
         "ray": "[sweep]",
         "optuna": "[sweep]",
@@ -53,14 +53,16 @@ def _packages() -> Iterator[Finding]:
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            yield name, f"cannot be imported: {error}", f"pip install 'raysparse{extra}'"
+            yield name, f"cannot be imported: {error}", f"pip install '.{extra}' in the clone"
         else:
             yield name, str(module.__version__), ""
     for name in ("triton", "liger_kernel"):
         found = importlib.util.find_spec(name) is not None
         yield (
             name,
-            importlib.metadata.version(name) if found else "absent: only a GPU needs it, pip install 'raysparse[gpu]'",
+            importlib.metadata.version(name)
+            if found
+            else "absent: only a GPU needs it, pip install '.[gpu]' in the clone",
             "",
         )
 

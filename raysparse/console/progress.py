@@ -11,16 +11,16 @@ Left out: deciding anything.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from raysparse.console import terminal
 from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES
 from raysparse.sweep.plan import Plan
@@ -38,7 +38,7 @@ class Display:
 
     def __init__(self, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
         self.before: list[tuple[TrialSpec, float | None]] = []
-        self.console = console or Console()
+        self.console = console or terminal.console()
         self._clock = clock
         self._began = self._printed = clock()
         self._pace: tuple[float, float] | None = None  # when training was first seen, and what was done by then
@@ -52,8 +52,10 @@ class Display:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def busy(self, what: str) -> Status:
-        return self.console.status(escape(what))
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[Callable[[str], None]]:
+        with self.console.status(Text(what)) as status:
+            yield lambda line: status.update(Text(f"{what}: {line}"))
 
     def __enter__(self) -> Display:
         if self._live:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from raysparse.console import arguments
+from raysparse.console.terminal import replace_what_cannot_be_printed
 
 if TYPE_CHECKING:
     from raysparse.run_folder import RunFolder
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from raysparse.sweep.settings import Settings
 
 ANSWER = "answer.txt"
+# Packages that an install may lack, and the extra that brings them.
+EXTRAS = {"torch": "train", "tensorboard": "train", "ray": "sweep", "optuna": "sweep", "scipy": "analysis",
+          "matplotlib": "analysis", "datasets": "text", "tokenizers": "text"}  # fmt: skip
 
 Arguments = ParamSpec("Arguments")
 
@@ -38,10 +42,17 @@ def guarded(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
 
     @functools.wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        replace_what_cannot_be_printed()
         try:
             return command(*args, **kwargs)
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            extra = EXTRAS[error.name]
+            print(f"error: {error}; pip install '.[{extra}]' in the clone of raysparse", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("\nstopped; finished trials are kept. Run the same command again to continue.", file=sys.stderr)
@@ -129,13 +140,12 @@ def run_folder(args: argparse.Namespace) -> RunFolder:
 
 def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
     """Run a plan as the run arguments say and print how it went."""
-    from rich.console import Console
-
     from raysparse.console.progress import Display
+    from raysparse.console.terminal import console
     from raysparse.files import Folder
     from raysparse.sweep import runner
 
-    view = Display(console=Console(highlight=False, soft_wrap=True))
+    view = Display(console=console())
     summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view)
     done = f"{summary.finished} of {summary.trials} trials are finished"
     where = f"{summary.folder.uri}/results.parquet"
@@ -151,12 +161,11 @@ def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
 
 def show_plan(plan: Plan, args: argparse.Namespace) -> None:
     """Print a plan and its cost."""
-    from rich.console import Console
-
     from raysparse.console.tables import plan_table
+    from raysparse.console.terminal import console
 
     slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
-    Console(highlight=False).print(plan_table(plan, slots=slots))
+    console(soft_wrap=False).print(plan_table(plan, slots=slots))
 
 
 def save_plan(plan: Plan, path: str) -> None:
@@ -195,5 +204,16 @@ def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
         from raysparse.results import Results
 
         written = write_report(Results(folder).table(), folder.report.local_path, title=title)
-        folder.report.write(ANSWER, written.summary.encode())
+        text = "\n".join([written.summary, *_left_out(folder)])
+        folder.report.write(ANSWER, text.encode())
     print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.uri}/report.html")
+
+
+def _left_out(folder: RunFolder) -> list[str]:
+    """What of the corpora of a run folder was not trained on; a line each."""
+    from raysparse.data.manifest import Manifest
+    from raysparse.sweep.plan import load
+
+    sets = dict.fromkeys((spec.data.corpus, spec.data.tokenizer, spec.data.reading) for spec in load(folder).specs)
+    found = [Manifest.read(folder.tokens(corpus, tokenizer, reading)) for corpus, tokenizer, reading in sets]
+    return [f"corpus {each.corpus}: {line}" for each in found if each is not None for line in each.lines()]

@@ -16,9 +16,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from raysparse import counts, ladder, memory
+from raysparse.placement import Placement
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
 from raysparse.sweep.snapshot import best_losses

@@ -1,11 +1,13 @@
 """Corpora by name or path: documents from files, split and cut into passages in a fixed order.
 
-A finite corpus is read whole to be known (every document counted, its hash taken), and is then a
-stream of passages: documents are cut at line ends into passages of about a page, ordered by the
-hash of the passage, so that every prefix of the stream is a random sample of the whole corpus: the
-files of a source tree differ in length by a factor of 10,000, and without the cut a small token
-budget would be three files. A passage that is also held out is never trained on, and every passage
-is kept once.
+A finite corpus is read once to be known (every document counted, its hash taken), and is then a
+stream of passages. Up to HELD_CHARACTERS its texts are kept in memory; a larger corpus is read
+again when it is cut, and its passages are sorted on disk (`spool`), so that memory holds about 200
+bytes a document and no text. Documents are cut at line ends into passages of about a page, ordered
+by the hash of the passage, so that every prefix of the stream is a random sample of the whole
+corpus: the files of a source tree differ in length by a factor of 10,000, and without the cut a
+small token budget would be three files. A passage that is also held out is never trained on, and
+every passage is kept once.
 
 Left out: where files lie (`places`), their forms (`forms`), what is held out (`split`), and data
 sets on a hub, read as they arrive (`stream`).
@@ -14,6 +16,7 @@ sets on a hub, read as they arrive (`stream`).
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +26,16 @@ from raysparse.data.forms import documents_of
 from raysparse.data.passage import Corpus, Passage, Policy
 from raysparse.data.reader import Document
 from raysparse.data.split import MEET, REACH, Held, Unions, cut, digest, normal
+from raysparse.data.spool import Spool
 from raysparse.data.stream import StreamCorpus
 from raysparse.data.tally import Tally
 from raysparse.reading import VALIDATION_SHARE, ReadingSpec
 
+HELD_CHARACTERS = 64 * 2**20  # of text in memory at most
+
 
 class FiniteCorpus:
-    """Documents from files, held in memory.
+    """Documents from files.
 
     Every document that was read is one of: trained on, held out, cut (facts `documents`, of which
     `held_out` and `cut`), a duplicate, withheld (it is, or belongs to, what --validation holds
@@ -46,36 +52,70 @@ class FiniteCorpus:
         self.reading = reading or ReadingSpec()
         self.tally = tally or Tally()
         rule = policy.rule if policy is not None else MEET
-        self._documents, own = self._read(files)
-        self._digests = [digest(document.text) for document in self._documents]
         self._keyed = normal if rule == MEET else str  # what is equal of two texts that are one
+        self._files = list(files)
+        own = self._read()
         kept, unions = self._unique(own)
-        self.policy = Policy(rule, self._looks_for_near(policy, kept))
+        self._kept = kept
+        self.policy = Policy(rule, self._looks_for_near(policy))
         near_ones = self._join_near(kept, unions) if self.policy.near else 0
         self._held, withheld = self._hold_out(kept, unions, own)
         self._kept = [n for n in kept if n not in withheld]
         self.facts = {
             "documents": len(self._kept), "held_out": len(self._held.documents), "cut": int(self._held.cut is not None),
-            "duplicates": len(self._documents) - len(kept), "near_duplicates": near_ones, "withheld": len(withheld),
+            "duplicates": len(self._digests) - len(kept), "near_duplicates": near_ones, "withheld": len(withheld),
             **self.tally.counts,
         }  # fmt: skip
 
-    def _read(self, files: Iterable[Path]) -> tuple[list[Document], int]:
-        """All documents, those of --validation first, and how many these are."""
-        found: list[Document] = []
-        if self.reading.validation:
-            for path in places.files_of(self.reading.validation, self.tally):
-                found += documents_of(path, self.reading, self.tally)
-        own = len(found)
+    def _read(self) -> int:
+        """Take note of all documents, those of --validation first; returns how many these are."""
+        self._digests: list[bytes] = []
+        self._keys: list[bytes] = []
+        self._sizes = array("q")
+        self._groups: list[str] = []
+        self._texts: list[str] | None = []
+        own = characters = 0
+        for number, (document, is_own) in enumerate(self._stream(self.tally)):
+            own += is_own
+            one, digested = self._keyed(document.text), digest(document.text)
+            self._digests.append(digested)
+            self._keys.append(digested if one == document.text else digest(one))
+            self._sizes.append(len(document.text))
+            if document.group:
+                self._groups += [""] * (number - len(self._groups)) + [document.group]
+            characters += len(document.text)
+            if characters > HELD_CHARACTERS:
+                self._texts = None
+            elif self._texts is not None:
+                self._texts.append(document.text)
         if self.reading.validation and not own:
             raise ValueError(f"validation {self.reading.validation!r} is empty{self._left_out()}")
-        self.files = 0
-        for path in files:
-            found += documents_of(path, self.reading, self.tally)
-            self.files += 1
-        if len(found) == own:
+        if len(self._digests) == own:
             raise ValueError(f"corpus {self.name!r} is empty{self._left_out()}")
-        return found, own
+        return own
+
+    def _stream(self, tally: Tally) -> Iterator[tuple[Document, bool]]:
+        """All documents, and whether each is of --validation."""
+        if self.reading.validation:
+            for path in places.files_of(self.reading.validation, tally):
+                yield from ((document, True) for document in documents_of(path, self.reading, tally))
+        for path in self._files:
+            yield from ((document, False) for document in documents_of(path, self.reading, tally))
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """(number, text) of the documents that are kept, in the order in which they were read.
+
+        Raises ValueError when a file has changed since.
+        """
+        kept = set(self._kept)
+        if self._texts is not None:
+            yield from ((n, text) for n, text in enumerate(self._texts) if n in kept)
+            return
+        for n, (document, _) in enumerate(self._stream(Tally())):
+            if n in kept:
+                if n >= len(self._digests) or digest(document.text) != self._digests[n]:
+                    raise ValueError(f"corpus {self.name!r} has changed while it was read; run again")
+                yield n, document.text
 
     def _left_out(self) -> str:
         return "".join(f"; {line}" for line in self.tally.lines())
@@ -84,34 +124,31 @@ class FiniteCorpus:
         """The documents that are kept, of equal texts the one with the least hash (one of
         --validation before all others); and which of all belong together.
         """
-        unions = Unions(len(self._documents))
+        unions = Unions(len(self._digests))
         first: dict[bytes, int] = {}
         groups: dict[str, int] = {}
-        for n in sorted(range(len(self._documents)), key=lambda n: (n >= own, self._digests[n])):
-            text, group = self._documents[n]
-            one = self._keyed(text)
-            key = self._digests[n] if one == text else digest(one)
-            unions.join(first.setdefault(key, n), n)
-            if group:
-                unions.join(groups.setdefault(group, n), n)
+        for n in sorted(range(len(self._digests)), key=lambda n: (n >= own, self._digests[n])):
+            unions.join(first.setdefault(self._keys[n], n), n)
+            if n < len(self._groups) and self._groups[n]:
+                unions.join(groups.setdefault(self._groups[n], n), n)
         return sorted(first.values()), unions
 
-    def _looks_for_near(self, policy: Policy | None, kept: list[int]) -> bool:
+    def _looks_for_near(self, policy: Policy | None) -> bool:
         asked = self.reading.near_duplicates
         if (policy is not None and policy.near) or asked == "on":
             if not near.installed():
                 raise ValueError(
-                    f"near-duplicates of corpus {self.name!r} cannot be looked for: pip install 'raysparse[near]', or "
+                    f"near-duplicates of corpus {self.name!r} cannot be looked for: pip install datasketch, or "
                     f"--near-duplicates off (another store)"
                 )
             return True
-        small = sum(len(self._documents[n].text) for n in kept) <= near.AFFORDABLE_CHARACTERS
+        small = sum(self._sizes[n] for n in self._kept) <= near.AFFORDABLE_CHARACTERS
         return policy is None and asked == "auto" and small and near.installed()
 
     def _join_near(self, kept: list[int], unions: Unions) -> int:
         """Join near-duplicates; returns in how many documents' place one would do."""
-        alone = Unions(len(self._documents))
-        for n, other in near.near_pairs((n, self._documents[n].text) for n in kept):
+        alone = Unions(len(self._digests))
+        for n, other in near.near_pairs(self.texts()):
             unions.join(n, other)
             alone.join(n, other)
         return len(kept) - len({alone.root(n) for n in kept})
@@ -131,16 +168,13 @@ class FiniteCorpus:
         units = split.units_of(kept, self._digests, self._sizes, unions)
         return split.held_out(units, self.reading.validation_share, self.policy.rule), set()
 
-    @property
-    def _sizes(self) -> list[int]:
-        return [len(document.text) for document in self._documents]
-
     @cached_property
     def _pieces(self) -> set[bytes]:
         """The passages of the document that is cut that are held out."""
         if self._held.cut is None:
             return set()
-        return split.held_out_pieces(self._documents[self._held.cut].text, self._held.characters)
+        text = next(text for n, text in self.texts() if n == self._held.cut)
+        return split.held_out_pieces(text, self._held.characters)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -148,15 +182,20 @@ class FiniteCorpus:
         out than the first rule would, of that set too.
         """
         found = b"".join(sorted(self._digests[n] for n in self._kept))
-        units = split.units_of(self._kept, self._digests, self._sizes, Unions(len(self._documents)))
+        units = split.units_of(self._kept, self._digests, self._sizes, Unions(len(self._digests)))
         if split.held_out(units, VALIDATION_SHARE, REACH) != self._held:
             apart = [*(self._digests[n] for n in self._held.documents), *self._pieces]
             found += b"held out" + b"".join(sorted(apart))
         return hashlib.sha256(found).hexdigest()
 
-    def texts(self) -> tuple[dict[int, str], frozenset[int]]:
-        """The documents that are kept, and which of them are held out whole."""
-        return {n: self._documents[n].text for n in self._kept}, self._held.documents
+    @property
+    def files(self) -> int:
+        return len(self._files)
+
+    @property
+    def held_out(self) -> frozenset[int]:
+        """The documents, by number, that are held out whole."""
+        return self._held.documents
 
     @property
     def cut_characters(self) -> float:
@@ -165,22 +204,33 @@ class FiniteCorpus:
 
     def passages(self) -> Iterator[Passage]:
         """Each passage once, in the order of its hash; one that is held out is never trained on."""
-        found: dict[bytes, Passage] = {}
+        passages, apart = self._ordered
+        for _, held_out, text in passages:
+            if held_out or digest(self._keyed(text)) not in apart:
+                yield Passage(text, held_out)
+
+    @cached_property
+    def _ordered(self) -> tuple[Iterable[tuple[bytes, bool, str]], set[bytes]]:
+        """(hash, held out, text) of all passages in order; and the keys of those held out."""
         apart: set[bytes] = set()
-        for n in self._kept:
+        found: dict[bytes, tuple[bool, str]] = {}
+        spool = None if self._texts is not None else Spool(sum(self._sizes))
+        for order, held_out, text in self._cut(apart):
+            if spool is not None:
+                spool.add(order, held_out, text)
+            elif held_out or order not in found:
+                found[order] = held_out, text
+        return spool if spool is not None else [(order, *found[order]) for order in sorted(found)], apart
+
+    def _cut(self, apart: set[bytes]) -> Iterator[tuple[bytes, bool, str]]:
+        """All passages as they are read; the keys of those held out go to `apart`."""
+        for n, document in self.texts():
             whole = n in self._held.documents
-            for text in cut(self._documents[n].text):
-                held = whole or (n == self._held.cut and digest(text) in self._pieces)
-                order = digest(text, b"order")
-                if held:
-                    found[order] = Passage(text, True)
+            for text in cut(document):
+                held_out = whole or (n == self._held.cut and digest(text) in self._pieces)
+                if held_out:
                     apart.add(digest(self._keyed(text)))
-                else:
-                    found.setdefault(order, Passage(text, False))
-        for order in sorted(found):
-            passage = found[order]
-            if passage.held_out or digest(self._keyed(passage.text)) not in apart:
-                yield passage
+                yield digest(text, b"order"), held_out, text
 
 
 def open_corpus(name: str, reading: ReadingSpec | None = None, policy: Policy | None = None) -> Corpus:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
 
 from raysparse.data.corpus import FiniteCorpus
 from raysparse.data.manifest import said_of
@@ -20,25 +19,31 @@ from raysparse.units import count
 
 SAMPLE_PASSAGES = 2_000  # of each side: 8 Mi characters at most
 LARGEST = 5
-SCRIPT_CHARACTERS = 200_000
+SCRIPT_DOCUMENTS, SCRIPT_CHARACTERS = 2_000, 1_000  # and their first characters
 
 
 def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     """The description, a line each. Raises ValueError for a tokenizer that does not exist."""
-    documents, held = found.texts()
-    characters = sum(map(len, documents.values()))
+    sizes: dict[int, int] = {}
+    letters: Counter[str] = Counter()
+    for n, text in found.texts():
+        sizes[n] = len(text)
+        if len(sizes) <= SCRIPT_DOCUMENTS:
+            letters.update(c for c in text[:SCRIPT_CHARACTERS] if c.isalpha())
+    characters = sum(sizes.values())
     yield f"corpus {found.name} [{found.fingerprint[:8]}]"
-    yield f"  {found.files} files, {len(documents):,} documents, {characters:,} characters"
-    apart = sum(len(documents[n]) for n in held)
+    yield f"  {found.files} files, {len(sizes):,} documents, {characters:,} characters"
+    apart = sum(sizes[n] for n in found.held_out)
     cut = ", one cut" if found.facts["cut"] else ""
-    yield f"  held out: {len(held):,} documents{cut} ({(apart + found.cut_characters) / characters:.1%} of characters)"
+    share = (apart + found.cut_characters) / characters
+    yield f"  held out: {len(found.held_out):,} documents{cut} ({share:.1%} of characters)"
     for line in said_of(found.facts, found.tally.first):
         yield f"  {line}"
     if not found.policy.near:
-        yield "  near-duplicates were not looked for (--near-duplicates on; pip install 'raysparse[near]')"
-    yield f"  scripts: {', '.join(f'{name} {share:.0%}' for name, share in scripts(documents.values()))}"
-    largest = sorted(documents.values(), key=len, reverse=True)[:LARGEST]
-    yield f"  largest documents: {', '.join(f'{len(text):,}' for text in largest)} characters"
+        yield "  near-duplicates were not looked for (--near-duplicates on; pip install datasketch)"
+    yield f"  scripts: {', '.join(f'{name} {share:.0%}' for name, share in scripts(letters))}"
+    largest = sorted(sizes.values(), reverse=True)[:LARGEST]
+    yield f"  largest documents: {', '.join(f'{size:,}' for size in largest)} characters"
     for name in tokenizers:
         train, held_out = tokens(found, name)
         yield f"  tokenizer {name}: a sweep can ask for {count(train)} unique tokens; {count(held_out)} are held out"
@@ -50,21 +55,23 @@ def tokens(found: FiniteCorpus, name: str) -> tuple[float, float]:
     """
     training = (passage.text for passage in found.passages() if not passage.held_out)
     tokenizer = make_tokenizer(name, training, found.reading.separator_token)
-    totals = []
+    made, part, whole = [0, 0], [0, 0], [0, 0]
+    sample: list[list[str]] = [[], []]
+    for passage in found.passages():
+        whole[passage.held_out] += len(passage.text)
+        if len(sample[passage.held_out]) < SAMPLE_PASSAGES:
+            sample[passage.held_out].append(passage.text)
+            part[passage.held_out] += len(passage.text)
     for side in (False, True):
-        texts = [passage.text for passage in found.passages() if passage.held_out is side]
-        sample = texts[:SAMPLE_PASSAGES]
-        made = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample))
-        whole, part = sum(map(len, texts)), sum(map(len, sample))
-        totals.append(made * whole / part if part else 0.0)
+        made[side] = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample[side]))
+    totals = [made[side] * whole[side] / max(part[side], 1) for side in (False, True)]
     return totals[0], totals[1]
 
 
-def scripts(texts: Iterable[str]) -> list[tuple[str, float]]:
-    """Shares of the letters of a sample by script, as Unicode names them, the largest first."""
+def scripts(letters: Mapping[str, int]) -> list[tuple[str, float]]:
+    """Shares of letters by script, as Unicode names them, the largest first."""
     found: Counter[str] = Counter()
-    letters = (c for text in texts for c in text[:1000] if c.isalpha())
-    for letter in islice(letters, SCRIPT_CHARACTERS):
-        found[unicodedata.name(letter, "OTHER").split()[0].lower()] += 1
+    for letter, n in letters.items():
+        found[unicodedata.name(letter, "OTHER").split()[0].lower()] += n
     total = sum(found.values())
     return [(name, n / total) for name, n in found.most_common(4)] or [("none", 1.0)]

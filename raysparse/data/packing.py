@@ -12,9 +12,13 @@ Left out: where passages come from (`corpus`), and publishing the manifest (`sto
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +26,7 @@ import pyarrow as pa
 from raysparse.data.manifest import SPLITS, Manifest, Shard, Split
 from raysparse.data.passage import Corpus, Passage
 from raysparse.data.tokenizer import Tokenizer, token_dtype
+from raysparse.data.unfinished import Unfinished
 from raysparse.files import Folder, checksum
 
 SHARD_TOKENS = 2**24  # 32 MiB of uint16
@@ -68,6 +73,27 @@ class _SplitWriter:
         self._passages = self._bytes = self._tokens = self._stored = 0
         self._complete = True
 
+    @property
+    def is_full(self) -> bool:
+        return self._tokens >= self._target
+
+    @property
+    def shards(self) -> int:
+        return len(self._shards)
+
+    def kept(self) -> tuple[dict[str, Any], np.ndarray]:
+        """What `restore` needs, and the tokens that no shard holds."""
+        counts = {"passages": self._passages, "bytes": self._bytes, "tokens": self._tokens, "stored": self._stored}
+        state = {**counts, "complete": self._complete, "shards": [dataclasses.asdict(shard) for shard in self._shards]}
+        return state, np.concatenate([*self._pending, self._separator[:0]])
+
+    def restore(self, state: dict[str, Any], pending: np.ndarray) -> None:
+        self._passages, self._bytes, self._tokens = state["passages"], state["bytes"], state["tokens"]
+        self._stored, self._complete = state["stored"], state["complete"]
+        self._shards = [Shard(**shard) for shard in state["shards"]]
+        self._pending = [pending]
+        self._written += [shard.name for shard in self._shards]
+
     def takes_another(self) -> bool:
         """Whether one more passage is taken, told that there may be one; if it is not, the split is
         left incomplete.
@@ -98,6 +124,10 @@ class _SplitWriter:
         self._pending = [tokens[whole:]]
         self._stored += whole
 
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
     def finish(self) -> Split:
         if self._tokens > self._stored:
             self._store(np.concatenate(self._pending), last=True)
@@ -121,27 +151,27 @@ def write_shards(
     targets: tuple[int, int],
     written: list[str],
     shard_tokens: int = SHARD_TOKENS,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Write shards with at least `targets` tokens (train, validation), or all that the corpus has;
-    their names go to `written`.
+    their names go to `written`. Goes on where a killed call of the same left off.
 
-    Returns the manifest, not published yet; `name` is the tokenizer's.
+    Returns the manifest, not published yet; `name` is the tokenizer's. `told` hears how far it is.
     """
-    train, validation = (
-        _SplitWriter(folder, split, tokenizer, target, shard_tokens, written)
+    asked = {
+        "corpus": source.fingerprint, "tokenizer": tokenizer.fingerprint, "targets": list(targets),
+        "shard_tokens": shard_tokens, "policy": list(source.policy),
+    }  # fmt: skip
+    writers = {
+        split: _SplitWriter(folder, split, tokenizer, target, shard_tokens, written)
         for split, target in zip(SPLITS, targets, strict=True)
-    )
-    for batch in _batches(source.passages()):
-        writers = [validation if passage.held_out else train for passage in batch]
-        wanted = [
-            (passage.text, writer) for passage, writer in zip(batch, writers, strict=True) if writer.takes_another()
-        ]
-        encoded = tokenizer.encode_batch([text for text, _ in wanted])
-        for (text, writer), tokens in zip(wanted, encoded, strict=True):
-            if writer.takes_another():
-                writer.add(text, tokens)
-        if not any([train.takes_another(), validation.takes_another()]):
-            break
+    }
+    begun = Unfinished.read(folder, asked)
+    if begun is not None:
+        for split, (state, pending) in begun.splits.items():
+            writers[split].restore(state, pending)
+        logger.info("going on after %d batches", begun.batches)
+    _pack(folder, source, tokenizer, writers, asked, begun.batches if begun is not None else 0, written, told)
     return Manifest(
         corpus=source.name,
         corpus_fingerprint=source.fingerprint,
@@ -151,12 +181,58 @@ def write_shards(
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         separator=tokenizer.separator,
-        train=train.finish(),
-        validation=validation.finish(),
+        train=writers["train"].finish(),
+        validation=writers["validation"].finish(),
         left_out=source.tally.first,
         split_rule=source.policy.rule,
         near_duplicates=source.policy.near,
     )
+
+
+def _pack(
+    folder: Folder, source: Corpus, tokenizer: Tokenizer, writers: dict[str, _SplitWriter], asked: dict[str, Any],
+    done: int, written: list[str], told: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Fill the writers with the passages of a corpus, from batch `done` on."""
+    train, validation = writers["train"], writers["validation"]
+    stored = train.shards
+    for number, (batch, encoded) in enumerate(_encoded(source, tokenizer, writers, done), start=done + 1):
+        for passage, tokens in zip(batch, encoded, strict=True):
+            writer = validation if passage.held_out else train
+            if writer.takes_another():
+                writer.add(passage.text, tokens)
+        told(f"{train.tokens + validation.tokens:,} tokens")
+        if train.shards > stored:
+            stored = train.shards
+            written += Unfinished(number, {split: writer.kept() for split, writer in writers.items()}).save(
+                folder, asked
+            )
+        if not any([train.takes_another(), validation.takes_another()]):
+            break
+
+
+def _encoded(
+    source: Corpus, tokenizer: Tokenizer, writers: dict[str, _SplitWriter], done: int
+) -> Iterator[tuple[list[Passage], list[np.ndarray]]]:
+    """Batches of passages with their tokens, the next one being encoded while one is packed;
+    passages of a split that was full by then have none.
+    """
+    nothing = np.empty(0, dtype=token_dtype(tokenizer.vocab_size))
+
+    def encode(batch: list[Passage], full: set[bool]) -> tuple[list[Passage], list[np.ndarray]]:
+        ids = iter(tokenizer.encode_batch([passage.text for passage in batch if passage.held_out not in full]))
+        return batch, [nothing if passage.held_out in full else next(ids) for passage in batch]
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for batch in islice(_batches(source.passages()), done, None):
+            full = {side for side, name in ((False, "train"), (True, "validation")) if writers[name].is_full}
+            coming = pool.submit(encode, batch, full)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
 from raysparse.data.passage import Corpus
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
+from raysparse.data.unfinished import Unfinished
 from raysparse.files import Folder, checksum, write_file_atomically
 from raysparse.reading import ReadingSpec
 from raysparse.record import require
@@ -47,12 +49,14 @@ def prepare(
     known: str = "",
     cache: Path | None = None,
     shard_tokens: int = SHARD_TOKENS,
+    told: Callable[[str], None] = lambda line: None,
 ) -> TokenStore:
     """The token store in `folder`, made or extended so that it holds this many tokens; reused when
     it does already.
 
-    known: the fingerprint of the corpus that earlier results were trained on, where there are any.
-    Safe to call from several processes at once, and again after it was killed. Raises ValueError
+    told: hears how many tokens are made. known: the fingerprint of the corpus that earlier results
+    were trained on, where there are any. Safe to call from several processes at once, and again
+    after it was killed, when it goes on. Raises ValueError
     when the corpus or tokenizer is unknown, differs from the stored one, or is too small;
     ConnectionError when a dataset cannot be reached.
     """
@@ -75,12 +79,13 @@ def prepare(
         targets = (max(train_tokens, stored.train.tokens), max(validation_tokens, stored.validation.tokens))
     encoder = _tokenizer_for(folder, stored, source, tokenizer)
     with withdrawn_on_failure(folder.writable()) as written:
-        made = write_shards(folder, source, encoder, tokenizer, targets, written, shard_tokens)
+        made = write_shards(folder, source, encoder, tokenizer, targets, written, shard_tokens, told)
         made.check_tokens(train_tokens, validation_tokens)
         store = TokenStore(folder, made, cache)
         if stored is not None:
             _check_prefix(TokenStore(folder, stored, cache), store)
         _publish(folder, made, encoder)
+        Unfinished.forget(folder)
     logger.info("prepared %s", store.describe())
     return store
 

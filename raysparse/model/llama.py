@@ -24,9 +24,10 @@ from raysparse.model.cache import Cache
 from raysparse.model.dropout import ATTENTION, MLP, Dropout
 from raysparse.model.loss import head_loss
 from raysparse.model.sparse_linear import SparseLinear
+from raysparse.placement import Recompute
 from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
 from raysparse.sparsity.storage import INIT_STD, SparseWeights
-from raysparse.spec import ModelSpec, Recompute, TrialSpec
+from raysparse.spec import ModelSpec, TrialSpec
 
 NORM_EPS = 1e-6
 ROTARY_BASE = 10_000.0

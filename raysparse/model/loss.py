@@ -7,7 +7,7 @@ while the logits of a portion are at hand; the backward pass only hands them on.
 the sum of the head's gradient over portions are float32 whatever the compute dtype: kept in
 bfloat16, a sum over 250 portions is 1.9 % off, in float32 0.24 % as over one portion.
 
-On a GPU, Liger-Kernel does the same where it is installed (`pip install 'raysparse[gpu]'`), with
+On a GPU, Liger-Kernel does the same where it is installed (`pip install '.[gpu]'`), with
 its passes over the logits fused. Left out: torch 2.13's own linear_cross_entropy, since older torch
 must do.
 """

@@ -67,7 +67,8 @@ class Arena:
 
     def load(self, states: dict[str, Tensor]) -> None:
         for name, tensor in self.states().items():
-            tensor.copy_(states[name])
+            if name in states:  # a checkpoint of weights alone lacks what only further training needs
+                tensor.copy_(states[name])
         self.revision += 1
 
     def follow(self, share: float) -> None:

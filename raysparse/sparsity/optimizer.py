@@ -26,6 +26,7 @@ from torch import Tensor
 
 from raysparse.kernels import ops, philox
 from raysparse.sparsity.arena import FROM_THE_START, Arena
+from raysparse.sparsity.transfer import sent
 from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
 
 ROUNDING = 3  # what a Philox stream is for
@@ -110,14 +111,14 @@ class Smet:
         """
         spec = self.spec.optimizer
         rate = learning_rate(spec, step, self.spec.steps)
+        tables = [age_tables(spec, self.spec.sparsity, rate=rate * g.factor, step=step) for g in self.groups]
+        there = sent(torch.stack([t for pair in tables for t in pair]), gradient_factor.device)
         for number, group in enumerate(self.groups):
-            arena, group_rate = group.arena, rate * group.factor
-            tables = age_tables(spec, self.spec.sparsity, rate=group_rate, step=step)
-            if arena.age is None:  # entry 0 for everything: the run's own step count
-                tables = (tables[0][FROM_THE_START:], tables[1][FROM_THE_START:])
+            arena = group.arena
+            first = FROM_THE_START if arena.age is None else 0  # one entry for everything: the run's own step count
             ops.adam_step(
                 arena.values, arena.grad, arena.exp_avg, arena.exp_avg_sq, arena.age,
-                tables[0].to(arena.values.device), tables[1].to(arena.values.device),
+                there[2 * number, first:], there[2 * number + 1, first:],
                 gradient_factor=gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
                 decay=spec.decay(rate, group.factor, self.spec.steps) if group.decays else 0.0,
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),

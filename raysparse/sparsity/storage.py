@@ -196,13 +196,13 @@ class SparseWeights:
 
     def checksum(self) -> int:
         """A number that two ranks share only if they have the same topology (up to a chance of
-        2^-63).
+        2^-63). Waits for the device once.
         """
-        total = 0
+        total = torch.zeros((), dtype=torch.int64, device=self.arena.values.device)
         for number, mask in enumerate(self._masks().values()):
             place = torch.arange(1, mask.numel() + 1, device=mask.device)
-            total += int((mask.long() * (place * 0x9E3779B97F4A7C15 % (1 << 61) | 1)).sum()) * (2 * number + 1)
-        return total % (1 << 62)
+            total += (mask.long() * (place * 0x9E3779B97F4A7C15 % (1 << 61) | 1)).sum() * (2 * number + 1)
+        return int(total) % (1 << 62)
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `memory.MemoryBytes`."""

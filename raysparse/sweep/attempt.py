@@ -41,8 +41,11 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
         return trial.run(lease.spec, store, lease.folder, placement=placement, hooks=[Progress(relay)])
     except Exception as error:
         status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
-        lease.folder.write(FAILURE, traceback.format_exc().encode())
         reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:500]
+        try:
+            lease.folder.write(FAILURE, traceback.format_exc().encode())
+        except OSError as second:
+            reason += f"; nor could {FAILURE} be written: {second}"
         return Outcome(status=status, reason=reason, micro_batch=placement.micro_batch, recompute=placement.recompute)
 
 

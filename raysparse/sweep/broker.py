@@ -19,7 +19,9 @@ Left out: starting processes (`fleet`), and telling people (`progress`).
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +31,16 @@ from typing import Any
 
 from raysparse.files import Folder
 from raysparse.memory import worker_share
+from raysparse.placement import Placement
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
 from raysparse.sweep.halving import Rungs
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.base import RUNNING, Known
 
+DISK_FULL = os.strerror(errno.ENOSPC)
 MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
 SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger, on a local disk and on an object store
 
@@ -119,6 +123,7 @@ class Broker:
         self.chosen = tuple(job.chosen)
         self.entries: dict[str, Entry] = {}
         self.closed = False
+        self.halted = ""  # why no other trial is tried
         self._clock = clock
         self._queue: deque[str] = deque()
         self._held: dict[str, str] = {}  # slot -> trial id
@@ -145,7 +150,10 @@ class Broker:
         )
         entry.work = self._before.get(spec.trial_id, Work())
         self.entries[spec.trial_id] = entry
-        self._queue.append(spec.trial_id)
+        if self.halted:
+            entry.state, entry.reason = State.ABANDONED, self.halted
+        else:
+            self._queue.append(spec.trial_id)
 
     def standing(self) -> tuple[list[Known], float]:
         """Every trial of the sweep as planners see it, and what is left to spend on others."""
@@ -255,6 +263,9 @@ class Broker:
             self._queue.appendleft(trial_id)
         else:
             self._end(trial_id, outcome)
+            if outcome.status == "failed" and DISK_FULL in outcome.reason:  # as it would for every other trial
+                self.halted = f"not tried: {outcome.reason}"
+                self.give_up(self.halted)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
         """The process of a slot is gone. Its trial is queued first again, until it has taken too

@@ -19,9 +19,10 @@ from typing import Any, Self
 
 from raysparse import counts, memory
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.record import Record, require
 from raysparse.run_folder import PLAN
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep import planners
 from raysparse.sweep.budget import Budget, Work, price
 from raysparse.sweep.halving import Halving

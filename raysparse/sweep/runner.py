@@ -12,7 +12,7 @@ Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raysparse.data.store import prepare
@@ -23,11 +23,12 @@ from raysparse.run_folder import PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import lock
 from raysparse.sweep.broker import Job, known_of
-from raysparse.sweep.budget import load_work, price
+from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import Purse
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.snapshot import Unseen, View
+from raysparse.units import amount
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,37 @@ def run(
     chosen = affordable(plan, folder, todo)
     if not chosen:
         plan, chosen = first_proposals(plan, folder, results)
+    if not chosen and not rows:
+        raise _buys_nothing(plan, todo)
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
             prepare_tokens(plan, folder, view, results)
-            plan.save(folder)
-            try:
+
+            def begin() -> None:
+                plan.save(folder)
                 view.begin(plan, before)
                 for line in plan.planner.links(folder) if plan.planner is not None else ():
                     view.say(line)
-                _execute(Job(plan, folder, chosen), settings, view)
+
+            try:
+                _execute(Job(plan, folder, chosen), settings, view, begin)
             finally:
-                results.compact()
+                if folder.exists(PLAN):
+                    results.compact()
     elif not folder.exists(TABLE):
         results.compact()
     plan = load(folder)
     return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(rows)))
+
+
+def _buys_nothing(plan: Plan, todo: Sequence[TrialSpec]) -> ValueError:
+    """Why a sweep that has no finished trial has none to run."""
+    budget = f"the budget of {amount(plan.budget.limit)} {UNIT_NAMES[plan.budget.unit]}"
+    if not todo:
+        return ValueError(f"{budget} buys no trial that the planner could propose; raise --max-flops")
+    least = amount(min(map(plan.price, todo)))
+    return ValueError(f"{budget} buys none of the {len(todo)} trials: the cheapest costs {least}; raise --max-flops")
 
 
 def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Plan, list[TrialSpec]]:
@@ -115,10 +131,14 @@ def spent(plan: Plan, folder: RunFolder) -> float:
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
-def _execute(job: Job, settings: Settings, view: View) -> None:
+def _execute(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
+    """`begin` writes the plan: when nothing stands in its way any more, so that a sweep that could
+    not start leaves no folder of its name.
+    """
     if settings.executor == "inline":
         from raysparse.sweep import inline
 
+        begin()
         inline.run(job, view)
     else:
         from raysparse.sweep.ray import environment
@@ -128,10 +148,10 @@ def _execute(job: Job, settings: Settings, view: View) -> None:
             from raysparse.sweep.ray import fleet
         except ImportError as error:
             raise ValueError(
-                f"executor 'ray' needs what is missing here ({error}): pip install 'raysparse[sweep]', or "
+                f"executor 'ray' needs what is missing here ({error}): pip install '.[sweep]' in the clone, or "
                 f"--executor inline"
             ) from error
-        fleet.run(job, settings, view)
+        fleet.run(job, settings, view, begin)
 
 
 def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Summary:
@@ -163,7 +183,7 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) 
     for data in wanted:
         groups.setdefault((data.corpus, data.tokenizer, data.reading), []).append(data)
     for (corpus, tokenizer, reading), sets in groups.items():
-        with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}"):
+        with view.busy(f"preparing the tokens of corpus {corpus!r} with tokenizer {tokenizer!r}") as told:
             store = prepare(
                 folder.tokens(corpus, tokenizer, reading),
                 corpus,
@@ -171,6 +191,7 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) 
                 train_tokens=max(data.unique_tokens for data in sets),
                 validation_tokens=max(data.validation_tokens for data in sets),
                 reading=reading,
+                told=told,
                 known=next((trained[data] for data in sets if data in trained), ""),
             )
         for line in store.manifest.lines():

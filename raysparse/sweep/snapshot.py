@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -111,8 +111,8 @@ class View(Protocol):
     def say(self, line: str) -> None:
         """A line that stays."""
 
-    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
-        """Something that takes a while before trials run."""
+    def busy(self, what: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+        """Something that takes a while before trials run; what is given tells how far it is."""
 
     def show(self, now: Snapshot) -> None: ...
 
@@ -128,8 +128,8 @@ class Unseen:
 
     def say(self, line: str) -> None: ...
 
-    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()
+    def busy(self, what: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+        return contextlib.nullcontext(lambda line: None)
 
     def show(self, now: Snapshot) -> None: ...
 

@@ -1,40 +1,67 @@
 """Checkpoints: the whole state of a run, atomic, with a checksum. Local disk or object store alike.
 
-`checkpoint/step-<n>.pt` is written first, `checkpoint/latest.json` (its name, step and SHA-256)
-after it, the older file is deleted last; killed anywhere in between, the folder still holds one
-whole checkpoint. All ranks hold the same state, so rank 0 writes and every rank reads. Left out:
-keeping a history of checkpoints.
+A `.pt` file is written first, `checkpoint/latest.json` (its name, step and SHA-256) after it, the
+older file is deleted last; killed anywhere in between, the folder still holds one whole checkpoint.
+All ranks hold the same state, so rank 0 writes and every rank reads.
+
+Training does not wait for the writing. `Behind` copies the state to the CPU's memory (of a GPU on a
+stream of its own, while the next gradients are computed) and a thread serializes and writes the
+copy. How often follows from what that costs: at most `SHARE` of the time. Left out: keeping a
+history of checkpoints. The copy takes as much of the CPU's memory as the state.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import threading
+import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raysparse.files import Folder, checksum
 from raysparse.run_folder import CHECKPOINT, LATEST, START
 from raysparse.train.state import TrainState
 from raysparse.train.weights import load_weights
 
+SHARE = 0.02  # of the time, at most
+RESUMING = ("exp_avg", "exp_avg_sq", "age")  # what only further training needs
+
 log = logging.getLogger(__name__)
 
 
-def save(folder: Folder, state: TrainState) -> None:
-    """Write the state as the folder's only checkpoint."""
+def write(folder: Folder, content: dict[str, Any], *, keeps: str = "state") -> None:
+    """Write a state, or its weights alone, as the folder's only checkpoint."""
     buffer = io.BytesIO()
-    torch.save(state.state_dict(), buffer)
-    data = buffer.getvalue()
-    name = f"step-{state.step:08d}.pt"
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    # Two names, so that what latest.json names is never overwritten.
+    name = f"{'step' if keeps == 'state' else 'weights'}-{content['step']:08d}.pt"
     folder.write(f"{CHECKPOINT}/{name}", data)
-    folder.write_json(
-        LATEST, {"file": name, "step": state.step, "sha256": checksum(data), "trial_id": state.spec.trial_id}
-    )
+    about = {"file": name, "step": content["step"], "sha256": checksum(data), "trial_id": content["trial_id"]}
+    folder.write_json(LATEST, {**about, "keeps": keeps})
     for other in folder.names(CHECKPOINT):
         if other.endswith(".pt") and other != name:
             folder.delete(f"{CHECKPOINT}/{other}")
+
+
+def retire(folder: Folder, state: TrainState) -> None:
+    """Keep of a trial that has ended what its placement says: nothing, the weights and their
+    average (enough to evaluate, to sample and to export), or the whole state.
+    """
+    keeps = state.placement.keep
+    if keeps == "nothing":
+        for name in folder.names(CHECKPOINT):
+            folder.delete(f"{CHECKPOINT}/{name}")
+        return
+    content = state.state_dict()
+    if keeps == "weights":
+        for arena in (content["weights"]["arena"], content["tables"], content["norms"]):
+            for name in RESUMING:
+                arena.pop(name, None)
+    write(folder, content, keeps=keeps)
 
 
 def read(folder: Folder) -> dict[str, Any]:
@@ -54,15 +81,90 @@ def read(folder: Folder) -> dict[str, Any]:
     return found
 
 
-def load(folder: Folder, state: TrainState) -> bool:
-    """Continue from the folder's checkpoint if it has one. Raises ValueError when it is damaged or
-    of another trial.
+def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
+    """Put the folder's checkpoint into the state, if it has one; to `resume`, only one that can be
+    trained further. Raises ValueError when it is damaged or of another trial.
     """
     if not folder.exists(LATEST):
+        return False
+    latest = folder.read_json(LATEST)
+    if resume and latest.get("keeps") == "weights" and latest["step"] < state.spec.steps:
+        log.warning(
+            "trial %s ended after step %d and kept its weights: it starts over", latest["trial_id"], latest["step"]
+        )
         return False
     state.load_state_dict(read(folder))
     log.info("trial %s continues after step %d of %d", state.spec.trial_id, state.step, state.spec.steps)
     return True
+
+
+class Behind:
+    """Writes checkpoints behind the training, one at a time. `cost` is what the last one took from
+    training, seconds: the wait for the copy and, on a CPU, the thread's own work.
+    """
+
+    def __init__(self, folder: Folder):
+        self.folder, self.cost = folder, 0.0
+        self._memory: dict[tuple[str, ...], Tensor] = {}  # of the copy, used again
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, state: TrainState) -> None:
+        """Copy the state as it is now, and go on writing; the one before must have ended."""
+        self.wait()
+        began = time.perf_counter()
+        copy, event = self._copied(state)
+        self.cost = time.perf_counter() - began
+        self._thread = threading.Thread(target=self._write, args=(copy, event), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being written. Raises what went wrong besides the storage."""
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def _copied(self, state: TrainState) -> tuple[dict[str, Any], torch.cuda.Event | None]:
+        if state.device.type != "cuda" or not state.weights.arena.values.is_cuda:
+            return self._copy(state.state_dict()), None
+        stream = torch.cuda.Stream(state.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(state.device))
+        with torch.cuda.stream(stream):
+            copy, event = self._copy(state.state_dict()), stream.record_event()
+        state.being_copied = event
+        return copy, event
+
+    def _copy(self, value: Any, path: tuple[str, ...] = ()) -> Any:
+        """The value with its tensors in this object's memory (pinned for a GPU's)."""
+        if isinstance(value, dict):
+            return {key: self._copy(inner, (*path, key)) for key, inner in value.items()}
+        if not isinstance(value, Tensor):
+            return value
+        if path not in self._memory:
+            self._memory[path] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+        return self._memory[path].copy_(value, non_blocking=True)
+
+    def _write(self, content: dict[str, Any], event: torch.cuda.Event | None) -> None:
+        began = time.thread_time()
+        try:
+            if event is not None:
+                event.synchronize()
+            write(self.folder, content)
+        except OSError as error:
+            log.warning(
+                "trial %s: no checkpoint after step %d (%s); training goes on, the checkpoint before it stays",
+                content["trial_id"], content["step"], error,
+            )  # fmt: skip
+        except Exception as error:
+            self._error = error
+        if event is None:
+            self.cost += time.thread_time() - began
 
 
 def save_start(folder: Folder, weights: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 from raysparse import memory
-from raysparse.spec import Placement, TrialSpec
+from raysparse.placement import Placement
+from raysparse.spec import TrialSpec
 
 
 def found(name: str) -> torch.device:

@@ -12,6 +12,7 @@ import torch
 
 from raysparse.data.order import Batches
 from raysparse.results import Evaluation
+from raysparse.sparsity.transfer import sent
 from raysparse.spec import TrialSpec
 from raysparse.train import ranks
 from raysparse.train.state import TrainState
@@ -44,7 +45,7 @@ def validation_loss(state: TrainState, batches: Batches) -> float:
     total = torch.zeros((), dtype=torch.float64, device=state.device)
     for first in range(start, stop, SEQUENCES_AT_ONCE):
         rows = batches.validation(first, min(first + SEQUENCES_AT_ONCE, stop))
-        total += state.model(torch.from_numpy(rows).to(state.device))
+        total += state.model(sent(torch.from_numpy(rows), state.device))
     ranks.sum_in_place([total])
     tokens = batches.validation_sequences * state.spec.model.context
     return total.item() / tokens

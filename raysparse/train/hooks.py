@@ -46,7 +46,7 @@ class UpdateTopology(Hook):
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         due = state.topology.due(record.step)
         state.last_change = state.topology.update(state.weights, record.step) if due else None
-        if due and not ranks.all_equal(state.weights.checksum(), state.device):
+        if due and ranks.count() > 1 and not ranks.all_equal(state.weights.checksum(), state.device):
             raise RuntimeError(
                 f"ranks disagree about the topology after step {record.step}: their weights or software differ"
             )
@@ -173,18 +173,29 @@ class TensorBoard(Hook):
 
 
 class Checkpoint(Hook):
-    """The whole state, every so many seconds and at the end of the run."""
+    """The whole state, every so many seconds, written behind the training; less often where that
+    would take more than its share of the time. With 0 seconds, after every step, which waits for
+    it. What is kept at the end of a run is `checkpoint.retire`'s to say.
+    """
 
     def __init__(self, folder: Folder, every_seconds: float):
-        self.folder, self.every_seconds = folder, every_seconds
+        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
 
     def start(self, state: TrainState) -> None:
-        self.written = time.monotonic()
+        self.begun = time.monotonic()
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
-        if state.is_done or time.monotonic() - self.written >= self.every_seconds:
-            checkpoint.save(self.folder, state)
-            self.written = time.monotonic()
+        if state.is_done or self.behind.is_busy:
+            return
+        pause = max(self.every_seconds, self.behind.cost / checkpoint.SHARE) if self.every_seconds else 0.0
+        if time.monotonic() - self.begun >= pause:
+            self.begun = time.monotonic()
+            self.behind.begin(state)
+            if not self.every_seconds:
+                self.behind.wait()
+
+    def finish(self, state: TrainState) -> None:
+        self.behind.wait()
 
 
 class StopTrial(Exception):  # noqa: N818  (a wish, not an error)

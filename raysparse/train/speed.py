@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from raysparse import counts
-from raysparse.spec import Placement, TrialSpec
+from raysparse.placement import Placement
+from raysparse.spec import TrialSpec
 from raysparse.train import device
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step

@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raysparse.model.llama import Llama
+from raysparse.placement import Placement
 from raysparse.results import Evaluation
 from raysparse.sparsity.arena import MOMENT_DTYPE, adopt
 from raysparse.sparsity.optimizer import Group, Smet
 from raysparse.sparsity.storage import SparseWeights
 from raysparse.sparsity.topology import Change, Topology
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train.reduce import GradientReducer
 
 
@@ -54,6 +56,8 @@ class TrainState:
         self.evaluations: list[Evaluation] = []
         self.late_losses: list[float] = []  # training losses of the last tenth of the steps
         self.last_change: Change | None = None
+        self.fetched: tuple[tuple[int, ...], Tensor | None] = (), None  # rows read ahead, and which they are
+        self.being_copied: torch.cuda.Event | None = None  # a copy of this state on another stream, until it is made
 
     @property
     def tokens(self) -> int:
@@ -62,6 +66,14 @@ class TrainState:
     @property
     def is_done(self) -> bool:
         return self.step >= self.spec.steps
+
+    def before_change(self) -> None:
+        """To be called before a step changes anything that lives from step to step: on a GPU such
+        changes come after a copy that was begun.
+        """
+        if self.being_copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.being_copied)
+            self.being_copied = None
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from raysparse.data.order import Batches
 from raysparse.model.dropout import Dropout
+from raysparse.sparsity.transfer import sent
 from raysparse.train import ranks
 from raysparse.train.state import TrainState
 
@@ -54,14 +56,18 @@ def train_step(state: TrainState, batches: Batches) -> StepRecord:
     loss = accumulate_gradients(state, batches)
     state.reducer.finish([loss, *state.weights.dense_gradients()])
     norm = optimizer.gradient_norm()
-    if not (torch.isfinite(norm) and torch.isfinite(loss)):
+    factor = optimizer.clip_factor(norm)
+    prefetch(state, batches, step)
+    mean_loss, gradient_norm = read_back(loss, norm)
+    if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm)):
         raise Diverged(
-            f"loss {loss.item():.4g}, gradient norm {norm.item():.4g}{spoilt(state)} at step {step} of "
+            f"loss {mean_loss:.4g}, gradient norm {gradient_norm:.4g}{spoilt(state)} at step {step} of "
             f"{state.spec.steps}"
         )
-    lr = optimizer.step(step, optimizer.clip_factor(norm))
+    state.before_change()
+    lr = optimizer.step(step, factor)
     state.step = step
-    record = StepRecord(step, loss.item(), lr, norm.item(), time.perf_counter() - started)
+    record = StepRecord(step, mean_loss, lr, gradient_norm, time.perf_counter() - started)
     state.seconds += record.seconds
     if step > 0.9 * state.spec.steps:
         state.late_losses.append(record.loss)
@@ -78,12 +84,38 @@ def accumulate_gradients(state: TrainState, batches: Batches) -> Tensor:
     for first in range(start, stop, size):
         if first + size >= stop:
             state.reducer.expect_last()
-        rows = batches.train(state.step, first, min(first + size, stop))
+        rows = take_rows(state, batches, state.step, first, min(first + size, stop))
         dropout = Dropout.of(state.spec, step=state.step + 1, first_row=first)
-        loss = state.model(torch.from_numpy(rows).to(state.device), dropout) / state.spec.tokens_per_step
+        loss = state.model(rows, dropout) / state.spec.tokens_per_step
         loss.backward()
         total += loss.detach()
     return total
+
+
+def read_back(loss: Tensor, norm: Tensor) -> tuple[float, float]:
+    """Both numbers, in the one wait for the device of a step. It comes when all of the step but the
+    optimizer is under way, and the device has the optimizer to do while the host begins the next.
+    """
+    mean_loss, gradient_norm = torch.stack([loss, norm]).tolist()
+    return mean_loss, gradient_norm
+
+
+def take_rows(state: TrainState, batches: Batches, step: int, first: int, stop: int) -> Tensor:
+    """Rows of a batch on the device, from those fetched ahead if they are those."""
+    key, rows = state.fetched
+    return rows if rows is not None and key == (step, first, stop) else fetch(state, batches, step, first, stop)
+
+
+def fetch(state: TrainState, batches: Batches, step: int, first: int, stop: int) -> Tensor:
+    return sent(torch.from_numpy(batches.train(step, first, stop)), state.device)
+
+
+def prefetch(state: TrainState, batches: Batches, step: int) -> None:
+    """The next step's first rows, read from the disk while the device is busy with this one's."""
+    start, stop = ranks.share(state.spec.optimizer.batch_sequences)
+    if step < state.spec.steps and start < stop:
+        stop = min(start + (state.placement.micro_batch or stop - start), stop)
+        state.fetched = (step, start, stop), fetch(state, batches, step, start, stop)
 
 
 def spoilt(state: TrainState) -> str:

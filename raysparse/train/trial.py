@@ -28,9 +28,10 @@ from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.memory import worker_share
+from raysparse.placement import Placement
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import SPEC
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.train import checkpoint, device, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
 from raysparse.train.state import TrainState
@@ -59,13 +60,15 @@ def run(
     device.begin(torch.device(placement.device))
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
-    if not checkpoint.load(folder, state) and spec.parent:
+    if not checkpoint.load(folder, state, resume=True) and spec.parent:
         checkpoint.begin(folder, state)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())
         everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds)]
     status, reason = _train(state, batches, everyone)
+    if ranks.rank() == 0:
+        checkpoint.retire(folder, state)
     loss = state.evaluations[-1].loss if state.evaluations else None
     return Outcome(
         status=status,
@@ -84,6 +87,7 @@ def run(
         device=device_name(state.device),
         versions=versions(),
         git_commit=git_commit(),
+        host=platform.node(),
         corpus_fingerprint=store.corpus_fingerprint,
     )
 

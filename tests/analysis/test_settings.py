@@ -253,7 +253,7 @@ def test_a_setting_of_a_search_is_told_from_epochs_that_no_two_trials_share():
         "weight_decay": [2.0] * 12 + [0.5, 3.1, 1.7, 0.9, 4.0],
         "loss": [2.0 + 0.01 * n for n in range(17)],
     })  # fmt: skip
-    assert set(read_table(table).settings) == {"weight_decay"}
+    assert set(read_table(table, {"active": "params"}).settings) == {"weight_decay"}
 
 
 def foreign(**columns):

@@ -12,6 +12,7 @@ from scipy.optimize import approx_fprime
 
 from analysis.answer.axes import Axis
 from analysis.answer.gaussian import WIDER, _Objective, fit_process
+from analysis.answer.paths import draw
 from analysis.answer.surrogate import surrogate
 from analysis.answer.warp import Warp
 from analysis.data.points import Points
@@ -139,8 +140,8 @@ def test_expected_improvement_equals_the_average_over_draws(model):
 
 @given(st.floats(1.0, 4.0), st.lists(st.floats(0.0, 5.0), min_size=1, max_size=5))
 def test_the_warp_is_undone(best, excess):
-    loss, base = best + np.array(excess), np.full(len(excess), best)
-    warp = Warp(lambda columns: np.full(columns.shape[:-1], best), 0.15 * best)
+    warp, loss = Warp(best, np.zeros(2), 0.15 * best), best + np.array(excess)
+    base = warp.base(np.zeros((len(loss), 2)))
     np.testing.assert_allclose(warp.outward(warp.inward(loss, base), base), loss, rtol=1e-9)
 
 
@@ -163,6 +164,23 @@ def test_the_gradient_of_the_fit_is_that_of_its_value():
     at = objective.middle + 0.3 * generator.normal(size=len(objective.middle))
     numeric = approx_fprime(at, lambda x: objective(x)[0], 1e-6)
     np.testing.assert_allclose(objective(at)[1], numeric, rtol=1e-3, atol=1e-3)
+
+
+def test_a_row_that_was_resampled_twice_is_two_rows_and_one_left_out_is_none():
+    """Against a plain reference: one draw's own rows, written out, and their covariance solved."""
+    generator = np.random.default_rng(4)
+    inputs, values = generator.uniform(-1, 1, (12, 2)), generator.standard_normal((12, 3))
+    process = fit_process(inputs, values[:, 0], 0.3, np.zeros(2), np.ones(12))[0]
+    counts = generator.integers(0, 3, (12, 3)).astype(float)
+    bundle = draw((process,), 3, 7, values, counts).bundles[0]
+    at = generator.uniform(-1, 1, (5, 2))
+    for place in range(3):
+        rows = np.repeat(np.arange(12), counts[:, place].astype(int))
+        own, rough = inputs[rows], bundle.features(inputs[rows]) @ bundle.loads[:, place]
+        prior = process.covariance(own, own) + process.noise**2 * np.eye(len(rows))
+        weights = np.linalg.solve(prior, values[rows, place] - process.prior(own) - rough)
+        expected = bundle.features(at) @ bundle.loads[:, place] + process.covariance(at, own) @ weights
+        assert bundle.basis(at) @ bundle.weights[:, place] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_posterior_is_that_of_the_textbook():

@@ -150,16 +150,22 @@ def test_assumptions_are_noted(tmp_path):
     )
 
 
-def test_a_table_of_two_corpora_is_said_to_mix_them():
-    runs = read(rows(corpus="python"), rows(trial_id="b", corpus="c4"))
-    assert runs.notes == ("the table mixes values of 'corpus': their losses may not compare",)
+@pytest.mark.parametrize("column", ["corpus", "dataset", "corpus_fingerprint", "tokenizer", "source"])
+def test_a_table_of_two_data_sets_is_never_pooled(column):
+    """T-mix."""
+    table = [rows(**{column: "python"}), rows(trial_id="b", **{column: "c4"}), rows(trial_id="c", **{column: None})]
+    with pytest.raises(ValueError, match=rf"mixes 2 values of '{column}' \(c4, python\).*--where {column}=c4"):
+        read(*table)
+    assert list(read(*table, where={column: "c4"}).ids) == ["b"]
+    with pytest.raises(ValueError, match=r"--where .*=c5: no row has it; did you mean 'c4'"):
+        read(*table, where={column: "c5"})
 
 
 def test_unreadable_sources_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="no table at"):
         read_table(tmp_path / "missing.parquet")
     (tmp_path / "t.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"expected a name ending in \.parquet or \.csv"):
+    with pytest.raises(ValueError, match=r"cannot read 't\.txt': expected \.parquet, \.csv, \.tsv, \.jsonl"):
         read_table(tmp_path / "t.txt")
     with pytest.raises(ValueError, match="not of the form role=column"):
         parse_mapping("loss")

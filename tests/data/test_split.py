@@ -215,7 +215,7 @@ class TestFirstRule:
         found = open_corpus("python")
         assert isinstance(found, FiniteCorpus)
         assert found.policy == Policy(REACH, near=False)
-        texts = {digest(d.text): d.text for d in found._documents}
+        texts = {digest(text): text for _, text in found.texts()}
         wanted, held = 0.05 * sum(map(len, texts.values())), set()
         for key in sorted(texts):  # the rule in its plainest form
             if wanted > 0:
@@ -245,7 +245,7 @@ class TestFirstRule:
         assert again.corpus_fingerprint == by_first.fingerprint
 
 
-needs_datasketch = pytest.mark.skipif(not near.installed(), reason="pip install 'raysparse[near]'")
+needs_datasketch = pytest.mark.skipif(not near.installed(), reason="pip install datasketch")
 
 
 class TestNear:
@@ -284,5 +284,36 @@ class TestNear:
         monkeypatch.setattr(near, "installed", lambda: False)
         path = str(write_jsonl(tmp_path / "a.jsonl", prose(5)))
         assert not open_corpus(path).policy.near
-        with pytest.raises(ValueError, match=r"cannot be looked for: pip install 'raysparse\[near\]'"):
+        with pytest.raises(ValueError, match=r"cannot be looked for: pip install datasketch"):
             open_corpus(path, ReadingSpec(near_duplicates="on"))
+
+
+@given(drawn=documents, groups=st.booleans())
+@settings(max_examples=25)
+def test_a_corpus_that_is_sorted_on_disk_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, int, str, str]], groups: bool
+) -> None:
+    """Larger than memory: the same passages in the same order, whatever the number of buckets."""
+    path = tmp_path_factory.mktemp("disk") / "a.jsonl"
+    texts = [how.format(f"{n} {words(seed, size)}") for n, (seed, size, how, _) in enumerate(drawn)]
+    rows = [{"text": text, "book": group} for text, (_, _, _, group) in zip(texts, drawn, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:2]]))
+    reading = ReadingSpec(group_field="book" if groups else "", near_duplicates="off")
+    with pytest.MonkeyPatch.context() as patch:
+        if groups and len({group or str(n) for n, (_, _, _, group) in enumerate(drawn)}) == 1:
+            return  # one group has no second side
+        whole = FiniteCorpus("a", [path], reading)
+        patch.setattr("raysparse.data.corpus.HELD_CHARACTERS", 0)
+        patch.setattr("raysparse.data.spool.BUCKET_BYTES", 5_000)
+        on_disk = FiniteCorpus("a", [path], reading)
+        assert list(on_disk.passages()) == list(whole.passages()) == list(on_disk.passages())
+    assert (on_disk.fingerprint, on_disk.facts) == (whole.fingerprint, whole.facts)
+
+
+def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysparse.data.corpus.HELD_CHARACTERS", 0)
+    path = write_jsonl(tmp_path / "a.jsonl", prose(20))
+    found = FiniteCorpus("a", [path], ReadingSpec(near_duplicates="off"))
+    write_jsonl(path, prose(20, seed=1))
+    with pytest.raises(ValueError, match="has changed while it was read; run again"):
+        list(found.passages())

@@ -4,12 +4,14 @@ held-out documents.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from corpora import prose, write_jsonl
 
 from raysparse.data.split import digest, is_held_out, normal
 from raysparse.data.store import TokenStore, prepare
+from raysparse.data.tokenizer import ByteTokenizer
+from raysparse.data.unfinished import Unfinished
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
 from raysparse.run_folder import store_name
@@ -262,6 +266,7 @@ def test_a_killed_preparation_is_no_store_and_is_done_again(corpus: str, tmp_pat
     with pytest.raises(ValueError, match="there is no token store"):
         TokenStore.open(Folder(tmp_path))
     again = make(tmp_path, corpus, tokenizer="bpe:300")
+    assert set(names(tmp_path)) == {*again.manifest.shard_names, "manifest.json", "tokenizer.json"}
     assert again.manifest == make(tmp_path / "undisturbed", corpus, tokenizer="bpe:300").manifest
 
 
@@ -347,3 +352,49 @@ def test_a_store_of_another_reading_is_refused(corpus: str, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"holds reading \{\}, not \{'validation_share': 0.1\}"):
         prepare(Folder(tmp_path), corpus, "bytes", train_tokens=9, validation_tokens=9,
                 reading=ReadingSpec(validation_share=0.1))  # fmt: skip
+
+
+class Killed(BaseException):
+    """As if the process had been killed: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_preparation_goes_on_where_it_was_killed(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Batches that were packed are not encoded again, and the store is the same bit for bit."""
+    monkeypatch.setattr("raysparse.data.packing.BATCH_CHARACTERS", 4_000)
+    undisturbed = make(tmp_path / "undisturbed", corpus, tokenizer="bytes")
+    encoded: list[int] = []
+    encode, save = ByteTokenizer.encode_batch, Unfinished.save
+
+    def counted(tokenizer: ByteTokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+        encoded.append(len(texts))
+        return encode(tokenizer, texts)
+
+    def killed(progress: Unfinished, folder: Folder, asked: dict) -> list[str]:
+        found = save(progress, folder, asked)
+        saves.append(progress.batches)
+        if len(saves) == after:
+            raise Killed
+        return found
+
+    saves: list[int] = []
+    monkeypatch.setattr(ByteTokenizer, "encode_batch", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "save", killed)
+        patch.setattr("raysparse.data.store.withdrawn_on_failure", lambda folder: contextlib.nullcontext([]))
+        with pytest.raises(Killed):
+            make(tmp_path / "store", corpus)
+    encoded.clear()
+    again = make(tmp_path / "store", corpus)
+    assert again.manifest == undisturbed.manifest
+    assert sum(encoded) < undisturbed.manifest.train.passages + undisturbed.manifest.validation.passages
+    for name in again.manifest.shard_names:
+        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_another_question_begins_anew(corpus: str, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write_json("progress.json", {"asked": {}, "batches": 3, "splits": {}})
+    assert make(tmp_path, corpus).manifest == make(tmp_path / "other", corpus).manifest

@@ -27,7 +27,7 @@ from raysparse.kernels.tile_lists import tile_lists
 Shape = tuple[int, ...]  # (blocks, size) of single weights and runs, (rows, columns, tile) of tiles
 FP32, BF16 = torch.float32, torch.bfloat16
 DTYPES = (FP32, BF16)
-DENSITIES = (0.0, 1 / 16, 0.25, 0.5, 1.0)  # 0 stands for one active block
+DENSITIES = (0.0, 0.25, 1.0)  # 0 stands for one active block
 NONE = -1.0  # and this for none: a matrix keeps at least one, but its first mask is made from none
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01}
 

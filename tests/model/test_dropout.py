@@ -14,7 +14,7 @@ from raysparse.data.order import Batches
 from raysparse.kernels import philox
 from raysparse.model import dropout as module
 from raysparse.model.dropout import ATTENTION, DROPOUT, MLP, Dropout
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import ranks
 from raysparse.train.evaluate import evaluate
 from raysparse.train.state import TrainState

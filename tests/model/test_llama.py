@@ -10,7 +10,8 @@ from torch import nn
 from raysparse import counts, memory
 from raysparse.model.dropout import Dropout
 from raysparse.model.loss import head_loss
-from raysparse.spec import ModelSpec, Placement
+from raysparse.placement import Placement
+from raysparse.spec import ModelSpec
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial
 

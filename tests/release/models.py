@@ -6,9 +6,10 @@ from pathlib import Path
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.results import Results, make_row
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement, TrialSpec
+from raysparse.spec import TrialSpec
 from raysparse.sweep.plan import Plan
 from raysparse.train import trial
 

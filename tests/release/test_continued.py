@@ -9,12 +9,12 @@ import torch
 
 from raysparse.console import cli
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.release import continued, evaluate
 from raysparse.release.export import export
 from raysparse.release.opened import open_model
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
-from raysparse.spec import Placement
 from raysparse.train import checkpoint, trial
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial

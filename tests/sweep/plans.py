@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
+from raysparse.placement import Placement
+from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid

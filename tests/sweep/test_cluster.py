@@ -11,7 +11,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.sweep.ray import cluster
 from raysparse.sweep.settings import Settings
 from tests.conftest import REPOSITORY

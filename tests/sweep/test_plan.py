@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysparse.files import Folder
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.grid import grid

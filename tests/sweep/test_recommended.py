@@ -12,9 +12,10 @@ from raysparse import counts, ladder
 from raysparse.console import cli, script
 from raysparse.console.training import train_recommended
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
-from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe

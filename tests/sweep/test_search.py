@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysparse import counts
+from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, make_row
 from raysparse.run_folder import STUDY, RunFolder
-from raysparse.spec import OptimizerSpec, Placement, SparsitySpec, TrialSpec
+from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.sweep.broker import known_of
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan

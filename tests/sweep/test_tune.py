@@ -9,9 +9,10 @@ import json
 import pytest
 
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.results import Results
 from raysparse.run_folder import STUDY, RunFolder
-from raysparse.spec import DataSpec, OptimizerSpec, Placement, SparsitySpec
+from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.halving import Halving
 from raysparse.sweep.plan import Plan, load

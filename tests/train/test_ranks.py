@@ -11,11 +11,11 @@ import torch.multiprocessing as mp
 
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.train import reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
-from tests.train.test_trial import BREAKS, EVERY_STEP, Interrupt, assert_same, final_state
+from tests.train.test_trial import BREAKS, EVERY_STEP, WHOLE_STATE, Interrupt, assert_same, final_state
 
 CASES = {method: small_trial(method) for method in ("dense", "static", "set", "rigl", "smet", "smet_grad")}
 CASES["dropout-average"] = small_trial(optimizer={"dropout": 0.2, "average": 0.2, "weight_decay": 1.0})
@@ -39,13 +39,13 @@ def work(rank: int, folder: Path, tokens: str) -> None:
     store = TokenStore.open(Folder(tokens))
     for case, spec in CASES.items():
         record = RecordTopology()
-        trial.run(spec, store, Folder(folder / case / "whole"), hooks=[record])
+        trial.run(spec, store, Folder(folder / case / "whole"), hooks=[record], placement=WHOLE_STATE)
         torch.save(record.seen, folder / case / f"topologies-{rank}.pt")
         for step in BREAKS.values():
             with pytest.raises(KeyboardInterrupt):
                 trial.run(spec, store, Folder(folder / case / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP)
             dist.barrier()  # rank 0 has written its checkpoint before the other reads it
-        trial.run(spec, store, Folder(folder / case / "broken"), placement=Placement(recompute="layer"))
+        trial.run(spec, store, Folder(folder / case / "broken"), placement=Placement(recompute="layer", keep="state"))
     _stop_one_rank(rank, store, folder)
     _spoil_one_rank(rank, store, folder)
     _reduce_in_small_buckets(rank, store, folder)

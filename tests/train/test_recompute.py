@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from raysparse import memory
 from raysparse.files import Folder
 from raysparse.model.dropout import Dropout
-from raysparse.spec import ModelSpec, Placement
+from raysparse.placement import Placement
+from raysparse.spec import ModelSpec
 from raysparse.train import speed, trial
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step

@@ -12,8 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from raysparse.data.order import Batches
 from raysparse.files import Folder
+from raysparse.placement import Placement
 from raysparse.results import make_row
-from raysparse.spec import ModelSpec, Placement
+from raysparse.spec import ModelSpec
 from raysparse.train import trial
 from raysparse.train.evaluate import evaluate
 from raysparse.train.hooks import Hook, Progress, StopTrial
@@ -24,6 +25,7 @@ from tests.model.test_llama import plain_copy
 
 METHODS = ["dense", "static", "set", "rigl", "smet", "smet_grad"]
 EVERY_STEP = Placement(checkpoint_seconds=0.0)
+WHOLE_STATE = Placement(keep="state")
 
 
 class Interrupt(Hook):
@@ -89,12 +91,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
     assert spec.unique_sequences == 64
     assert spec.steps == 41
     whole = Folder(tmp_path / "whole")
-    undisturbed = trial.run(spec, store, whole)
+    undisturbed = trial.run(spec, store, whole, placement=WHOLE_STATE)
     broken = Folder(tmp_path / "broken")
     for step in BREAKS.values():
         with pytest.raises(KeyboardInterrupt):
             trial.run(spec, store, broken, hooks=[Interrupt(step)], placement=EVERY_STEP)
-    resumed = trial.run(spec, store, broken)
+    resumed = trial.run(spec, store, broken, placement=WHOLE_STATE)
     assert resumed.evaluations == undisturbed.evaluations
     assert best(resumed) == best(undisturbed)
     assert (resumed.train_loss, resumed.validation_loss) == (undisturbed.train_loss, undisturbed.validation_loss)
@@ -123,10 +125,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(method, store, tmp_path):
 )
 def test_resuming_is_exact_in_every_dtype_and_layout(change, store, tmp_path):
     spec = small_trial(**change)
-    undisturbed = trial.run(spec, store, Folder(tmp_path / "whole"))
+    undisturbed = trial.run(spec, store, Folder(tmp_path / "whole"), placement=WHOLE_STATE)
     with pytest.raises(KeyboardInterrupt):
         trial.run(spec, store, Folder(tmp_path / "broken"), hooks=[Interrupt(20)], placement=EVERY_STEP)
-    resumed = trial.run(spec, store, Folder(tmp_path / "broken"), placement=Placement())
+    resumed = trial.run(spec, store, Folder(tmp_path / "broken"), placement=WHOLE_STATE)
     assert best(resumed) == best(undisturbed)
     assert_same(final_state(Folder(tmp_path / "broken")), final_state(Folder(tmp_path / "whole")))
 

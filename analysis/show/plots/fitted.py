@@ -18,7 +18,7 @@ from analysis.answer.study import Study
 from analysis.data.points import Array, Points
 from analysis.fit.intervals import Draws
 from analysis.fit.joint import Fit
-from analysis.fit.profile import profile
+from analysis.fit.profile import profile_all
 from analysis.fit.select import MULTI
 from analysis.show.plots import style
 from analysis.show.plots.style import Look, epoch_ticks, figure, log_axis, picture
@@ -167,8 +167,7 @@ def profiles(study: Study) -> Figure:
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     made, axes = figure(rows, columns, (4.2 * columns, 3.3 * rows), "Profiles: is each parameter limited by the runs?")
-    for axis, name in zip(axes.ravel(), names, strict=False):
-        curve = profile(study.fit, name)
+    for axis, name, curve in zip(axes.ravel(), names, profile_all(study.fit, names), strict=False):
         axis.axhline(curve.threshold, color=style.GREY, linewidth=1.2, linestyle="--")
         axis.axvspan(
             max(curve.low, curve.values[0]),

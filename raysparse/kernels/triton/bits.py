@@ -3,14 +3,15 @@ and changes on the device.
 
 Legend: block b of a matrix is bit b % 32 of int32 word b // 32; a group is 1,024 blocks; `bases`
 counts the active blocks before every group, so a program that holds one group finds the compact
-place of its blocks with one scan and no other communication.
+place of its blocks with a scan of 32 words and, within a word, a popcount of the bits below.
 
 One program, one group. Programs exchange nothing but the counts of groups, summed by `torch.cumsum`
 on the device: no atomics, no waiting for the device, and the same answer in every run.
 
 Hazards. Triton's interpreter truncates when it narrows float32 to bfloat16 and computes wrongly in
-bfloat16, so kernels compute in float32 and narrow through `cast`, which rounds by integers, the
-same everywhere. There is no popcount in the language itself.
+bfloat16, so kernels compute in float32 and narrow through `cast`, which rounds by integers there.
+There is no popcount in the language itself; written by halves, the compiler recognizes it and takes
+the hardware's.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -25,12 +26,15 @@ from torch import Tensor
 from raysparse.kernels.bitmask import GROUP, words
 
 GROUPS_AT_ONCE = 32  # groups that one program counts
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
 def cast(x, dtype: tl.constexpr):
-    """x as `dtype`; float32 goes to bfloat16 by rounding to the nearest, ties to even."""
-    if dtype == tl.bfloat16 and x.dtype == tl.float32:
+    """x as `dtype`; float32 goes to bfloat16 by rounding to the nearest, ties to even, as the
+    hardware does by itself.
+    """
+    if INTERPRETED and dtype == tl.bfloat16 and x.dtype == tl.float32:
         bits = x.to(tl.int32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
         x = tl.where(x == x, rounded.to(tl.float32, bitcast=True), x)
@@ -56,16 +60,26 @@ def bits_of(mask, first, blocks, count: tl.constexpr):
 
 
 @triton.jit
-def ranks(mask, bases, first, blocks, count: tl.constexpr):
-    """Bits of `count` blocks of one group from `first` on (a multiple of 32), and the compact place
-    of those that are active.
+def ranks_by_word(mask, bases, first, blocks, count: tl.constexpr):
+    """Which of `count` blocks of one group are active, from `first` on (a multiple of 32), and the
+    compact place of those that are; both (count / 32, 32), a row a word.
     """
-    bits = bits_of(mask, first, blocks, count)
-    before = tl.load(bases + first // 1024)
+    word = first // 32 + tl.arange(0, count // 32)
+    words = tl.load(mask + word, mask=word * 32 < blocks, other=0)
+    found = popcount(words)
+    before = tl.load(bases + first // 1024) + tl.cumsum(found) - found
     if count < 1024:  # and the words of the group that come before
-        word = first // 1024 * 32 + tl.arange(0, 32)
-        before += tl.sum(popcount(tl.load(mask + word, mask=word < first // 32, other=0)))
-    return bits, before + tl.cumsum(bits) - bits
+        earlier = first // 1024 * 32 + tl.arange(0, 32)
+        before += tl.sum(popcount(tl.load(mask + earlier, mask=earlier < first // 32, other=0)))
+    bit = (1 << tl.arange(0, 32))[None, :]
+    return (words[:, None] & bit) != 0, before[:, None] + popcount(words[:, None] & (bit - 1))
+
+
+@triton.jit
+def ranks(mask, bases, first, blocks, count: tl.constexpr):
+    """`ranks_by_word` as (count,), int32 ones for active blocks."""
+    active, place = ranks_by_word(mask, bases, first, blocks, count)
+    return tl.reshape(active.to(tl.int32), (count,)), tl.reshape(place, (count,))
 
 
 @triton.jit

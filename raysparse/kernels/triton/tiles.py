@@ -88,6 +88,7 @@ class Cut(NamedTuple):
     tokens: int  # entries of dW's sum at a time
     part: int  # columns of a tile that a program of dW computes, at most
     warps: int
+    stages: int = 3  # of the pipeline that loads operands ahead
 
 
 def cut_of(side: int, dtype: torch.dtype) -> Cut:
@@ -113,7 +114,8 @@ def _by_side(
         TensorDescriptor.from_tensor(x.contiguous(), [cut.portion, cut.depth]),
         TensorDescriptor.from_tensor(tiles.view(-1, side), [side, cut.depth] if transposed else [cut.depth, side]),
         TensorDescriptor.from_tensor(y, [cut.portion, side]),
-        starts, numbers, partners, side, cut.portion, cut.depth, transposed, _is_interpreted(), num_warps=cut.warps,
+        starts, numbers, partners, side, cut.portion, cut.depth, transposed, _is_interpreted(),
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     return y
 
@@ -142,7 +144,8 @@ def accumulate_weight_gradient(gradient: Tensor, x: Tensor, where: TileLists, ou
     _weight_gradient[(len(out), side // part)](
         TensorDescriptor.from_tensor(gradient.contiguous(), [cut.tokens, side]),
         TensorDescriptor.from_tensor(x.contiguous(), [cut.tokens, part]),
-        where.rows, where.columns, out, len(x), side, part, cut.tokens, _is_interpreted(), num_warps=cut.warps,
+        where.rows, where.columns, out, len(x), side, part, cut.tokens, _is_interpreted(),
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
 
 

@@ -18,10 +18,14 @@ from dataclasses import dataclass
 
 import ray
 
-from raysparse.spec import Placement
+from raysparse.placement import Placement
 from raysparse.sweep.settings import Settings
 
 CONNECT_TIMEOUT = 10.0  # seconds
+ANSWER_TIMEOUT = 5.0
+SETTINGS_FRAME = 4
+SOCKET_PATH = 107  # bytes
+SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store") + 2
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
 
 
@@ -56,6 +60,7 @@ def _start(settings: Settings, placement: Placement) -> None:
         except ConnectionError as error:
             raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
     else:
+        _check_temporary_folder()
         cpus = len(os.sched_getaffinity(0))
         needed = max(1, settings.slots) * placement.workers * placement.threads
         ray.init(
@@ -74,12 +79,40 @@ def _knock(address: str) -> None:
             f"--address {address!r} is Ray Client's, which cannot run Ray Train; run this on the head node with "
             f"--address auto"
         )
+    if address in ("auto", "local"):
+        return
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
-        except OSError as error:
-            raise _nobody(address, str(error)) from error
+    if not host or not port.isdigit():
+        raise ValueError(f"--address is {address!r}, expected HOST:PORT (Ray's is 6379), auto or local")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT) as line:
+            if not os.environ.get("RAY_USE_TLS") and not _speaks_http2(line):
+                raise _nobody(address, "something else listens there")
+    except OSError as error:
+        raise _nobody(address, str(error)) from error
+
+
+def _speaks_http2(line: socket.socket) -> bool:
+    """Whether the other side answers as a gRPC server must: to the connection preface of HTTP/2
+    with a SETTINGS frame (RFC 9113, section 3.4).
+    """
+    line.settimeout(ANSWER_TIMEOUT)
+    line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, SETTINGS_FRAME, 0, 0, 0, 0, 0)))
+    try:
+        head = line.recv(9)
+    except TimeoutError:
+        return False
+    return len(head) > 3 and head[3] == SETTINGS_FRAME
+
+
+def _check_temporary_folder() -> None:
+    """Ray's sockets lie under its temporary folder, and a socket's path has at most 107 bytes."""
+    place = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(place.encode()) > SOCKET_PATH - SESSION_PATH:
+        raise ValueError(
+            f"TMPDIR is {place!r}, too long for the sockets of Ray (at most {SOCKET_PATH - SESSION_PATH} bytes); set "
+            f"RAY_TMPDIR=/tmp, or use --executor inline"
+        )
 
 
 def _nobody(address: str, cause: str) -> ValueError:

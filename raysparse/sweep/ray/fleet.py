@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -36,11 +37,12 @@ REFRESH = 0.5  # seconds between looks of the view at the broker
 FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
 
 
-def run(job: Job, settings: Settings, view: View) -> None:
-    """Run the chosen trials of a job on a Ray cluster. Raises RuntimeError when no slot could be
-    kept alive.
+def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
+    """Run the chosen trials of a job on a Ray cluster; `begin` is called once Ray has answered.
+    Raises RuntimeError when no slot could be kept alive.
     """
     with cluster.joined(settings, job.plan.placement) as place:
+        begin()
         broker = start_broker(job)
         count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
         told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
