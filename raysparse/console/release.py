@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from raysparse.record import require
 from raysparse.run_folder import ENSEMBLES
 from raysparse.units import amount, si
@@ -107,6 +105,8 @@ def _add_sample(verbs: Any) -> None:
 
 
 def command_sample(args: argparse.Namespace) -> int:
+    import numpy as np
+
     from raysparse.release import sample
     from raysparse.release.opened import open_model
 

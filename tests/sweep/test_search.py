@@ -8,6 +8,7 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,8 +55,8 @@ def loss_of(spec: TrialSpec) -> float:
     return 2.0 + 0.2 * (5e4 / size) ** 0.3 + 0.5 / spec.data.epochs**0.6 + 0.02 * off * spec.data.epochs**0.5
 
 
-def ended(spec: TrialSpec, status: str = "completed") -> Known:
-    loss = loss_of(spec)
+def ended(spec: TrialSpec, status: str = "completed", noise: float = 0.0) -> Known:
+    loss = loss_of(spec) + noise * float(np.random.default_rng(int(spec.trial_id, 16)).standard_normal())
     end = Evaluation(spec.steps, spec.tokens, loss)
     more = {"validation_loss": loss} if status == "completed" else {"reason": "made up"}
     outcome = Outcome(status=status, evaluations=(end,), steps=spec.steps, tokens=spec.tokens, **more)
@@ -99,8 +100,8 @@ def few_draws(monkeypatch):
 
 
 def test_an_adaptive_sweep_designs_affordable_trials_from_its_rows(few_draws):
-    planner = adaptive(batch=2)
-    rows = [ended(spec) for spec in planner.start]
+    planner = adaptive(batch=2, narrow=1e-9)
+    rows = [ended(spec, noise=0.05) for spec in planner.start]  # without noise all draws have one answer
     designed = planner.ask(rows, Purse(1e18, price))
     assert len(designed) == 2
     assert all(counts.flops(spec)[0] <= 1.05 * planner.compute for spec in designed)
