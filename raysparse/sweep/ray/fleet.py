@@ -28,6 +28,7 @@ from raysparse.sweep.attempt import attempt
 from raysparse.sweep.broker import Job
 from raysparse.sweep.ray import cluster
 from raysparse.sweep.ray.broker_actor import start_broker
+from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.tune import run_tune
 from raysparse.sweep.ray.worker import serve
 from raysparse.sweep.settings import Settings
@@ -50,10 +51,12 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
             view.say(line)
         slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
         tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
+        gauges = Gauges(job.folder.name, job.plan.budget.unit)
         with view:
             while not tuner.ended:
                 now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
                 view.show(now)
+                gauges.show(now)
                 if all(slot.ended for slot in slots):
                     ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
                 time.sleep(REFRESH)
