@@ -14,9 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import secrets
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from raysparse import faults
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -31,13 +34,17 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     synced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.write(data[: len(data) // 2])
+            faults.point("file.half")
+            file.write(data[len(data) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        faults.point("file.written")
         os.replace(temporary, path)
+        faults.point("file.named")
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk names none by itself
@@ -49,6 +56,20 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process that began a temporary file lives, as far as this machine can tell."""
+    _, node, process, _ = temporary.name.rsplit("~", 3)
+    if node != platform.node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 class Folder:
@@ -153,6 +174,14 @@ class Folder:
             Path(self._path(name)).unlink(missing_ok=True)
         elif self.exists(name):
             self._filesystem.delete_file(self._path(name))
+
+    def discard_temporaries(self, under: str = "") -> None:
+        """Delete what writers left in `under` when they were killed; those that still live on this
+        machine keep theirs. An object store publishes only whole objects and holds none.
+        """
+        for path in Path(self._path(under)).glob(".*~*~*~*.tmp") if self.is_local else ():
+            if not _is_being_written(path):
+                path.unlink(missing_ok=True)
 
     def writable(self) -> Folder:
         """This folder, after proving that a file can be written there. Raises ValueError naming the

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from raysparse import counts, memory
+from raysparse import counts, faults, memory
 from raysparse.placement import Placement
 from raysparse.record import leaves, require_choice
 from raysparse.run_folder import JOURNAL, TABLE
@@ -227,6 +227,7 @@ class Results:
         if missing or not row.get("trial_id"):
             raise ValueError(f"a results row lacks {', '.join(missing) or 'trial_id'}; build it with results.make_row")
         self.folder.write_json(f"{JOURNAL}/{row['trial_id']}.json", row)
+        faults.point("journal.written")
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, by trial id."""
@@ -250,6 +251,7 @@ class Results:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         self.folder.write(TABLE, buffer.getvalue())
+        faults.point("table.made")
         return table
 
 

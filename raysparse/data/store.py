@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from raysparse import faults
 from raysparse.data.corpus import open_corpus
 from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
@@ -78,6 +79,7 @@ def prepare(
         stored.check_tokens(*targets, growing=True)
         targets = (max(train_tokens, stored.train.tokens), max(validation_tokens, stored.validation.tokens))
     encoder = _tokenizer_for(folder, stored, source, tokenizer)
+    folder.discard_temporaries()
     with withdrawn_on_failure(folder.writable()) as written:
         made = write_shards(folder, source, encoder, tokenizer, targets, written, shard_tokens, told)
         made.check_tokens(train_tokens, validation_tokens)
@@ -113,7 +115,9 @@ def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
         return
     if (text := tokenizer.to_json()) is not None:
         folder.write(TOKENIZER, text.encode())
+    faults.point("tokens.shards")
     made.write(folder)
+    faults.point("tokens.published")
 
 
 def _tokenizer_for(folder: Folder, stored: Manifest | None, source: Corpus, name: str) -> Tokenizer:

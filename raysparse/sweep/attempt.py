@@ -16,7 +16,7 @@ import torch
 
 from raysparse.data.store import TokenStore
 from raysparse.results import Outcome, Status
-from raysparse.run_folder import FAILURE
+from raysparse.run_folder import CHECKPOINT, FAILURE
 from raysparse.sweep.broker import Lease, Report
 from raysparse.train import device, trial
 from raysparse.train.hooks import Progress, StopTrial
@@ -36,6 +36,8 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
 
     placement = lease.placement
     try:
+        for under in ("", CHECKPOINT):
+            lease.folder.discard_temporaries(under)
         placement = device.fitted(lease.spec, placement)
         store = TokenStore.open(lease.token_folder)
         return trial.run(lease.spec, store, lease.folder, placement=placement, hooks=[Progress(relay)])

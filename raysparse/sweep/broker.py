@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
+from raysparse import faults
 from raysparse.files import Folder
 from raysparse.memory import worker_share
 from raysparse.placement import Placement
@@ -229,6 +230,7 @@ class Broker:
         entry.state, entry.slot, entry.began_at = State.RUNNING, slot, self._clock()
         entry.first_step = entry.step = first
         self._held[slot] = trial_id
+        faults.point("trial.leased")
         return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
 
     def progress(self, trial_id: str, report: Report) -> str:
@@ -309,6 +311,7 @@ class Broker:
         self._held.pop(entry.slot)
         entry.work += done
         self._save()
+        faults.point("ledger.settled")
 
     def _save(self) -> None:
         """Write the ledger, running attempts included, so that a driver killed now is charged for

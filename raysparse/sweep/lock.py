@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from raysparse import faults
 from raysparse.files import Folder
 from raysparse.run_folder import LOCK
 
@@ -66,6 +67,7 @@ def _owned_remotely(folder: Folder) -> Iterator[None]:
         folder.write_json(LOCK, {"owner": me, "renewed": time.time()})
         while not ended.wait(RENEW_EVERY):
             folder.write_json(LOCK, {"owner": me, "renewed": time.time()})
+            faults.point("lock.renewed")
 
     renewer = threading.Thread(target=renew, name="run-folder-owner", daemon=True)
     renewer.start()

@@ -12,18 +12,18 @@ Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import PLAN, TABLE, RunFolder
+from raysparse.run_folder import JOURNAL, PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import lock
 from raysparse.sweep.broker import Job, known_of
-from raysparse.sweep.budget import UNIT_NAMES, load_work, price
+from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import Purse
 from raysparse.sweep.settings import Settings
@@ -79,6 +79,10 @@ def run(
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
         with lock.owned(folder.writable()):
+            for under in ("", JOURNAL):
+                folder.discard_temporaries(under)
+            if (work := caught_up(folder, todo)) != load_work(folder):
+                save_work(folder, work)
             prepare_tokens(plan, folder, view, results)
 
             def begin() -> None:
@@ -115,19 +119,30 @@ def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Pl
         return plan, []
     rows = {row["trial_id"]: row for row in results.rows()}
     known = [known_of(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
-    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, folder), plan.price))
+    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, load_work(folder)), plan.price))
     return plan.replace(specs=(*plan.specs, *asked)), list(asked)
 
 
 def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
     begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
-    return plan.affordable(begun, plan.budget.limit - spent(plan, folder))
+    return plan.affordable(begun, plan.budget.limit - spent(plan, caught_up(folder, todo)))
 
 
-def spent(plan: Plan, folder: RunFolder) -> float:
-    """What earlier sessions spent on the trials of a plan, in the unit of its budget."""
+def caught_up(folder: RunFolder, todo: Sequence[TrialSpec]) -> dict[str, Work]:
+    """What earlier sessions spent, by trial id: a driver that was killed may have written a
+    checkpoint after its ledger, and steps that a trial continues from were paid for.
+    """
     work = load_work(folder)
+    for spec in todo:
+        known = work.get(spec.trial_id, Work())
+        if (step := folder.checkpoint_step(spec.trial_id)) > known.steps:
+            work[spec.trial_id] = Work(step, known.seconds)
+    return work
+
+
+def spent(plan: Plan, work: Mapping[str, Work]) -> float:
+    """What some work on the trials of a plan costs, in the unit of its budget."""
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
@@ -157,7 +172,7 @@ def _execute(job: Job, settings: Settings, view: View, begin: Callable[[], None]
 def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Summary:
     """What was chosen is compared with what has a row: nothing is lost without a word."""
     rows = {row["trial_id"]: row for row in results.rows()}
-    left = plan.budget.limit - spent(plan, folder)
+    left = plan.budget.limit - spent(plan, load_work(folder))
     finished, unaffordable, unfinished = 0, 0, {}
     for spec in plan.specs:
         row, name = rows.get(spec.trial_id), spec.name or spec.trial_id

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysparse import faults
 from raysparse.files import Folder, checksum
 from raysparse.run_folder import CHECKPOINT, LATEST, START
 from raysparse.train.state import TrainState
@@ -40,8 +41,10 @@ def write(folder: Folder, content: dict[str, Any], *, keeps: str = "state") -> N
     # Two names, so that what latest.json names is never overwritten.
     name = f"{'step' if keeps == 'state' else 'weights'}-{content['step']:08d}.pt"
     folder.write(f"{CHECKPOINT}/{name}", data)
+    faults.point("checkpoint.written")
     about = {"file": name, "step": content["step"], "sha256": checksum(data), "trial_id": content["trial_id"]}
     folder.write_json(LATEST, {**about, "keeps": keeps})
+    faults.point("checkpoint.pointed")
     for other in folder.names(CHECKPOINT):
         if other.endswith(".pt") and other != name:
             folder.delete(f"{CHECKPOINT}/{other}")
@@ -155,6 +158,7 @@ class Behind:
         try:
             if event is not None:
                 event.synchronize()
+            faults.point("checkpoint.copied")
             write(self.folder, content)
         except OSError as error:
             log.warning(

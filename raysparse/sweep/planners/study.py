@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from raysparse import faults
 from raysparse.run_folder import STUDY, RunFolder
 from raysparse.sweep.planners.base import RUNNING, Known, Purse
 from raysparse.sweep.planners.space import Axis, Space
@@ -195,6 +196,7 @@ def _add(
         if told is not None:
             study.add_trial(told)
             added += 1
+            faults.point("study.mirrored")
     return added
 
 

@@ -1,0 +1,45 @@
+"""Inline sweeps in processes of their own that die where they are told to.
+
+A server process imports torch and raysparse once and forks a child for each sweep, so that a kill
+and a resume cost no start of Python. The child's `RAYSPARSE_KILL_AT` is read as a new process would:
+the module is loaded again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from pathlib import Path
+
+from raysparse import faults
+from raysparse.files import Folder
+from raysparse.sweep import lock, runner
+from raysparse.sweep.plan import Plan
+from raysparse.sweep.settings import Settings
+
+PATIENCE = 240.0  # seconds
+PRELOADED = ["tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "tensorboard"]
+
+
+def sweep(plan: Plan, storage: Path, kill_at: str = "", *, remote_lock: bool = False) -> int:
+    """Run a plan in a process of its own; its exit code, -9 when it was killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_run, args=(plan, str(storage), kill_at, remote_lock))
+    process.start()
+    process.join(PATIENCE)
+    code = process.exitcode
+    process.kill()
+    assert code is not None, "the sweep did not end"
+    return code
+
+
+def _run(plan: Plan, storage: str, kill_at: str, remote_lock: bool) -> None:
+    if kill_at:
+        os.environ[faults.VARIABLE] = kill_at
+    importlib.reload(faults)
+    if remote_lock:  # that of an object store, renewed and stale a thousand times sooner
+        lock._owned_locally = lock._owned_remotely
+        lock.RENEW_EVERY, lock.STALE_AFTER = 0.01, 0.05
+    runner.run(plan, Folder(storage), "run", Settings(executor="inline"))
