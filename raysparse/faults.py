@@ -1,6 +1,6 @@
-"""Named points at which a process kills itself when it is told to, so that tests can try moments that
-a random kill hardly ever meets: inside a write, between a checkpoint and its pointer, between the
-ledger and the row.
+"""Named points at which a process kills itself when it is told to: moments that a random kill
+hardly ever meets, inside a write, between a checkpoint and its pointer, between the ledger and
+the row.
 
 `RAYSPARSE_KILL_AT=checkpoint.written:3` sends SIGKILL to the process when it comes to that point
 for the third time; nothing is cleaned up, as when a machine loses its power. Without the variable a
@@ -33,6 +33,7 @@ POINTS: dict[str, str] = {
     "trial.trained": "a trial took its last step, its weights and its row are not written",
     "ledger.settled": "the ledger holds what a trial cost, its row is not written",
     "journal.written": "the row is written, the broker has not noted it",
+    "study.begun": "a trial is about to be written into the Optuna study",
     "study.mirrored": "some of the trials are in the Optuna study",
     "table.made": "results.parquet is written",
 }

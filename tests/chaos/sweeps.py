@@ -1,7 +1,7 @@
 """Inline sweeps in processes of their own that die where they are told to.
 
 A server process imports torch and raysparse once and forks a child for each sweep, so that a kill
-and a resume cost no start of Python. The child's `RAYSPARSE_KILL_AT` is read as a new process would:
+and a resume cost no start of Python. The child reads `RAYSPARSE_KILL_AT` as a new process would:
 the module is loaded again.
 """
 
