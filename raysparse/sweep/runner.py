@@ -12,8 +12,9 @@ Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
@@ -26,9 +27,11 @@ from raysparse.sweep.broker import Job, known_of
 from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import Purse
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Unseen, View
 from raysparse.units import amount
+
+RAY_STARTS = 4  # of a sweep's own Ray, in all; what ends it so often would do so again
 
 
 @dataclass(frozen=True)
@@ -69,37 +72,62 @@ def run(
     plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)
-    rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
-    todo = [spec for spec in plan.specs if spec.trial_id not in rows]
-    chosen = affordable(plan, folder, todo)
-    if not chosen:
-        plan, chosen = first_proposals(plan, folder, results)
-    if not chosen and not rows:
-        raise _buys_nothing(plan, todo)
-    if chosen or not folder.exists(PLAN):
-        before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
+    left = what_is_left(plan, folder, results)
+    if not left.chosen and not left.rows:
+        raise _buys_nothing(plan, left.todo)
+    if left.chosen or not folder.exists(PLAN):
         with lock.owned(folder.writable()):
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
-            if (work := caught_up(folder, todo)) != load_work(folder):
-                save_work(folder, work)
-            prepare_tokens(plan, folder, view, results)
-
-            def begin() -> None:
-                plan.save(folder)
-                view.begin(plan, before)
-                for line in plan.planner.links(folder) if plan.planner is not None else ():
-                    view.say(line)
-
+            prepare_tokens(left.plan, folder, view, results)
             try:
-                _execute(Job(plan, folder, chosen), settings, view, begin)
+                _outlive(left, folder, results, settings, view)
             finally:
                 if folder.exists(PLAN):
                     results.compact()
     elif not folder.exists(TABLE):
         results.compact()
     plan = load(folder)
-    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(rows)))
+    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(left.rows)))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the folder says is still to be done: `rows` are the final ones, `todo` has none,
+    `chosen` can be paid. `plan` holds what its planner proposed.
+    """
+
+    plan: Plan
+    rows: Mapping[str, dict[str, Any]]
+    todo: Sequence[TrialSpec]
+    chosen: Sequence[TrialSpec]
+
+
+def what_is_left(plan: Plan, folder: RunFolder, results: Results) -> Left:
+    rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
+    todo = [spec for spec in plan.specs if spec.trial_id not in rows]
+    chosen = affordable(plan, folder, todo)
+    if not chosen:
+        plan, chosen = first_proposals(plan, folder, results)
+    return Left(plan, rows, todo, chosen)
+
+
+def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
+    """Run what is left. When the Ray that was started for it is lost, start another one and go on
+    from the folder, as the next call of `run` would.
+    """
+    for start in range(1, RAY_STARTS + 1):
+        try:
+            _execute(left, folder, settings, view)
+            return
+        except RayLostError as lost:
+            if settings.address or start == RAY_STARTS:
+                raise RayLostError(f"{lost}; what is finished is kept: run again to continue") from lost
+            view.say(f"{lost}: starting another, {start} of {RAY_STARTS - 1}")
+        if folder.exists(PLAN):
+            left = what_is_left(left.plan.continued(folder), folder, results)
+        if not left.chosen:
+            return
 
 
 def _buys_nothing(plan: Plan, todo: Sequence[TrialSpec]) -> ValueError:
@@ -146,10 +174,21 @@ def spent(plan: Plan, work: Mapping[str, Work]) -> float:
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
-def _execute(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
-    """`begin` writes the plan: when nothing stands in its way any more, so that a sweep that could
-    not start leaves no folder of its name.
-    """
+def _execute(left: Left, folder: RunFolder, settings: Settings, view: View) -> None:
+    job = Job(left.plan, folder, left.chosen)
+    if (work := caught_up(folder, left.todo)) != load_work(folder):
+        save_work(folder, work)
+
+    def begin() -> None:
+        """When nothing stands in its way any more, so that a sweep that could not start leaves no
+        folder of its name.
+        """
+        left.plan.save(folder)
+        specs = (spec for spec in left.plan.specs if spec.trial_id in left.rows)
+        view.begin(left.plan, [(spec, left.rows[spec.trial_id]["validation_loss"]) for spec in specs])
+        for line in left.plan.planner.links(folder) if left.plan.planner is not None else ():
+            view.say(line)
+
     if settings.executor == "inline":
         from raysparse.sweep import inline
 

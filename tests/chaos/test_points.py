@@ -19,15 +19,9 @@ from tests.chaos.sweeps import sweep
 from tests.chaos.verdict import Losses, faults_of, losses
 from tests.conftest import REPOSITORY
 from tests.sweep import runs
-from tests.sweep.plans import write_corpus
 
 KILLED = -9
 LOCAL = sorted(set(faults.POINTS) - {"lock.renewed"})
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "text")
 
 
 @pytest.fixture(scope="module")

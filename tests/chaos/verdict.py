@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import Unit, Work, price
 
 Losses = dict[str, tuple[Any, ...]]
 
@@ -76,12 +75,3 @@ def _lock_faults(path: Path) -> list[str]:
         except BlockingIOError:
             return ["the run folder is still locked"]
     return []
-
-
-def spent(run: Path, unit: Unit) -> float:
-    """What the ledger of a run folder holds now, in the unit of a budget; 0 before there is one."""
-    if not (run / "ledger.json").exists():
-        return 0.0
-    specs = [TrialSpec.from_dict(spec) for spec in json.loads((run / "plan.json").read_text())["specs"]]
-    ledger = json.loads((run / "ledger.json").read_text())
-    return sum(price(s, unit, Work(**ledger[s.trial_id])) for s in specs if s.trial_id in ledger)

@@ -81,6 +81,6 @@ def test_the_slurm_script_is_one_that_bash_reads():
 def test_no_cluster_at_an_address_is_one_clear_line():
     with (
         pytest.raises(ValueError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'.*or leave both out"),
-        cluster.joined(Settings(address="127.0.0.1:1"), Placement()),
+        cluster.joined(Settings(address="127.0.0.1:1"), Placement(), "nobody"),
     ):
         pass

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from raysparse.placement import Placement
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.ray import private
+from raysparse.sweep.settings import RayLostError, Settings
 
 CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 5.0
@@ -38,18 +40,46 @@ class Place:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
-    """A connection to a cluster; one that was started here ends with it.
+def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here, for `owner`, ends with it, and what an
+    earlier one for the same owner left behind ends before it.
 
-    Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
+    Raises ValueError when there is no cluster at the address, or when it has no room for one trial,
+    and RayLostError when what is done with it fails because the cluster, or the broker, is gone.
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _start(settings, placement)
+    if not settings.address:
+        private.end_all(owner)
     try:
+        with private.marked(owner):
+            _start(settings, placement)
         yield Place(_slots(settings, placement), _links())
+    except Exception as error:
+        if cause := _death(error):
+            raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
+        raise
     finally:
         ray.shutdown()
+        if not settings.address:
+            private.end_all(owner)
+
+
+def check() -> None:
+    """Raise RayLostError when the Ray that was started here has lost one of its processes; those
+    that wait for it would wait for long.
+    """
+    if gone := private.ended():
+        raise RayLostError(f"its {' and its '.join(gone)} ended")
+
+
+def _death(error: Exception) -> str:
+    """How Ray itself came to its end, when that is what an error means."""
+    if gone := private.ended():
+        return f"its {' and its '.join(gone)} ended"
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):  # not what our own code raised in it
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 def _start(settings: Settings, placement: Placement) -> None:
@@ -70,6 +100,7 @@ def _start(settings: Settings, placement: Placement) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
+        private.without_last_words()
 
 
 def _knock(address: str) -> None:

@@ -31,41 +31,67 @@ from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.tune import run_tune
 from raysparse.sweep.ray.worker import serve
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Snapshot, View
 
 REFRESH = 0.5  # seconds between looks of the view at the broker
+ENDING = 0.05  # seconds between looks at slots that were told to end
+PATIENCE = 60.0  # seconds for calls of a Ray that was lost to return
 FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
 
 
 def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
     """Run the chosen trials of a job on a Ray cluster; `begin` is called once Ray has answered.
-    Raises RuntimeError when no slot could be kept alive.
+    Raises RuntimeError when no slot could be kept alive, RayLostError when Ray itself went away.
     """
-    with cluster.joined(settings, job.plan.placement) as place:
-        begin()
-        broker = start_broker(job)
-        count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
-        told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
-            view.say(line)
-        slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
-        tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
-        gauges = Gauges(job.folder.name, job.plan.budget.unit)
-        with view:
-            while not tuner.ended:
-                now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
-                view.show(now)
-                gauges.show(now)
-                if all(slot.ended for slot in slots):
-                    ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
-                time.sleep(REFRESH)
-            ray.get(broker.close.remote())
-            for slot in slots:
-                slot.join()
-        tuner.result()
-        for slot in slots:
-            slot.result()
+    threads: list[Background] = []
+    try:
+        with cluster.joined(settings, job.plan.placement, job.folder.uri) as place:
+            begin()
+            _run(job, settings, view, place, threads)
+    except RayLostError:
+        for thread in threads:  # whatever they waited for is gone
+            thread.join(PATIENCE)
+        if any(not thread.ended for thread in threads):
+            raise RuntimeError("a call of Ray still waits for a Ray that was lost; run again to continue") from None
+        raise
+
+
+def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads: list[Background]) -> None:
+    broker = start_broker(job)
+    count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
+    told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
+    for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
+        view.say(line)
+    slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
+    tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
+    threads += [tuner, *slots]
+    gauges = Gauges(job.folder.name, job.plan.budget.unit)
+    with view:
+        while not tuner.ended:
+            now: Snapshot = answer(broker.snapshot.remote())
+            view.show(now)
+            gauges.show(now)
+            if all(slot.ended for slot in slots):
+                answer(broker.give_up.remote("Ray Train could not keep a worker group alive"))
+            time.sleep(REFRESH)
+        answer(broker.close.remote())
+        while not all(slot.ended for slot in slots):
+            cluster.check()
+            time.sleep(ENDING)
+    tuner.result()
+    for slot in slots:
+        slot.result()
+
+
+def answer(question: Any) -> Any:
+    """What the broker answers. Raises RayLostError when the Ray that was started here ends before;
+    Ray's own call may wait for a minute then.
+    """
+    while True:
+        cluster.check()
+        if ray.wait([question], timeout=REFRESH)[0]:
+            return ray.get(question)
 
 
 class Background(threading.Thread):
