@@ -54,7 +54,7 @@ cp {work}/key /root/.ssh/id_ed25519; cp {work}/key.pub /root/.ssh/authorized_key
 chmod 700 /root /root/.ssh; chmod 600 /root/.ssh/*
 ip link set lo up
 touch {work}/{name}.up
-exec sleep infinity
+while true; do sleep 3600 & wait; done  # as the first process of a machine it buries the dead
 """
 SSHD = "ListenAddress 0.0.0.0\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
 
