@@ -36,7 +36,7 @@ from raysparse.sweep.snapshot import Snapshot, View
 
 REFRESH = 0.5  # seconds between looks of the view at the broker
 ENDING = 0.05  # seconds between looks at slots that were told to end
-PATIENCE = 60.0  # seconds for calls of a Ray that was lost to return
+PATIENCE = 120.0  # seconds for calls of a Ray that was lost to return
 FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
 
 
@@ -50,8 +50,9 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
             begin()
             _run(job, settings, view, place, threads)
     except RayLostError:
+        until = time.monotonic() + PATIENCE
         for thread in threads:  # whatever they waited for is gone
-            thread.join(PATIENCE)
+            thread.join(max(0.0, until - time.monotonic()))
         if any(not thread.ended for thread in threads):
             raise RuntimeError("a call of Ray still waits for a Ray that was lost; run again to continue") from None
         raise
