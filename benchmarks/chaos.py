@@ -10,7 +10,6 @@ undisturbed sweep beside it runs inline. Left out: more machines than one (`test
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -83,17 +82,12 @@ def main() -> int:
         return 0
     storm.finish()
     wrong = storm.faults(expected)
-    rows = [row for row in _earlier() if row["seed"] != args.seed] + [row_of(storm, wrong, storm.seconds)]
+    rows = [row for row in record.earlier("chaos") if row["seed"] != args.seed] + [row_of(storm, wrong, storm.seconds)]
     rows.sort(key=lambda row: row["seed"])
     record.show("chaos", [{key: value for key, value in row.items() if key not in ("kinds", "said")} for row in rows])
     print("\n".join(wrong) or "nothing is wrong")
     print(f"kept in {record.save('chaos', rows)}")
     return 1 if wrong else 0
-
-
-def _earlier() -> list[dict[str, Any]]:
-    path = record.RESULTS / "chaos.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 if __name__ == "__main__":
