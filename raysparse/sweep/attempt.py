@@ -9,12 +9,15 @@ in a Ray Train worker. Imports torch.
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable
 
 import torch
 
+from raysparse.data.manifest import MANIFEST
 from raysparse.data.store import TokenStore
+from raysparse.files import Folder
 from raysparse.results import Outcome, Status
 from raysparse.run_folder import CHECKPOINT, FAILURE
 from raysparse.sweep.broker import Lease, Report
@@ -39,7 +42,7 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
         for under in ("", CHECKPOINT):
             lease.folder.discard_temporaries(under)
         placement = device.fitted(lease.spec, placement)
-        store = TokenStore.open(lease.token_folder)
+        store = token_store(lease.token_folder)
         return trial.run(lease.spec, store, lease.folder, placement=placement, hooks=[Progress(relay)])
     except Exception as error:
         status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
@@ -49,6 +52,19 @@ def attempt(lease: Lease, tell: Callable[[Report], str]) -> Outcome:
         except OSError as second:
             reason += f"; nor could {FAILURE} be written: {second}"
         return Outcome(status=status, reason=reason, micro_batch=placement.micro_batch, recompute=placement.recompute)
+
+
+def token_store(folder: Folder) -> TokenStore:
+    """The store in a folder, whose shards are hashed once a process, not once a trial."""
+    try:
+        return _opened(folder.uri, folder.read(MANIFEST))
+    except FileNotFoundError:
+        return TokenStore.open(folder)  # which says what is missing
+
+
+@functools.lru_cache(2)
+def _opened(uri: str, manifest: bytes) -> TokenStore:
+    return TokenStore.open(Folder(uri))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

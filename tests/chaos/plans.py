@@ -33,8 +33,8 @@ def tiny_plan(corpus: str) -> Plan:
     return Plan(specs=specs, placement=Placement(checkpoint_seconds=0.0), planner=asks)
 
 
-def many(corpus: str, trials: int, *, epochs: float = 1, batch: int = 4, checkpoint_seconds: float = 0.2) -> Plan:
-    """So many trials, alike but for density and seed; 4 steps an epoch at 4 sequences a batch.
+def many(corpus: str, trials: int, *, epochs: float = 1, batch: int = 2, checkpoint_seconds: float = 0.2) -> Plan:
+    """So many trials, alike but for density and seed; 8 steps an epoch at 2 sequences a batch.
 
     The micro-batch is 1, which no retry can halve: whatever kills a trial, its sums stay the same.
     """
