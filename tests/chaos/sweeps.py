@@ -10,15 +10,20 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+from collections import Counter
 from pathlib import Path
 
 from raysparse import faults
+from raysparse.data.order import Batches
 from raysparse.files import Folder
 from raysparse.sweep import lock, runner
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.settings import Settings
+from raysparse.train import step
+from raysparse.train.state import TrainState
 
 PATIENCE = 240.0  # seconds
+WITNESS = "steps.txt"
 PRELOADED = ["tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "tensorboard"]
 
 
@@ -35,6 +40,25 @@ def sweep(plan: Plan, storage: Path, kill_at: str = "", *, remote_lock: bool = F
     return code
 
 
+def steps_taken(storage: Path) -> dict[str, int]:
+    """The steps that were really computed for each trial, over all sweeps in this storage."""
+    return Counter((storage / WITNESS).read_text().split())
+
+
+def _witness(path: Path) -> None:
+    """From now on write down every step of a trial once it is computed, before anything else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    real = step.train_step
+
+    def train_step(state: TrainState, batches: Batches) -> step.StepRecord:
+        done = real(state, batches)
+        os.write(file, f"{state.spec.trial_id}\n".encode())
+        return done
+
+    step.train_step = train_step
+
+
 def _run(plan: Plan, storage: str, kill_at: str, remote_lock: bool) -> None:
     if kill_at:
         os.environ[faults.VARIABLE] = kill_at
@@ -42,4 +66,5 @@ def _run(plan: Plan, storage: str, kill_at: str, remote_lock: bool) -> None:
     if remote_lock:  # that of an object store, renewed and stale a thousand times sooner
         lock._owned_locally = lock._owned_remotely
         lock.RENEW_EVERY, lock.STALE_AFTER = 0.01, 0.05
+    _witness(Path(storage) / WITNESS)
     runner.run(plan, Folder(storage), "run", Settings(executor="inline"))

@@ -5,6 +5,7 @@ the folder is the one of a sweep that nobody disturbed.
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from raysparse import faults
 from tests.chaos.plans import tiny_plan
-from tests.chaos.sweeps import sweep
+from tests.chaos.sweeps import steps_taken, sweep
 from tests.chaos.verdict import Losses, faults_of, losses
 from tests.conftest import REPOSITORY
 from tests.sweep import runs
@@ -55,6 +56,17 @@ def test_killed_at_a_point_and_resumed(point, corpus, undisturbed, tmp_path):
     assert sweep(tiny_plan(corpus), tmp_path, point, remote_lock=remote) == KILLED, "every point is reached"
     assert sweep(tiny_plan(corpus), tmp_path, remote_lock=remote) == 0
     assert faults_of(tmp_path / "run", undisturbed) == []
+    check_ledger(tmp_path, kills=1)
+
+
+def check_ledger(storage: Path, kills: int) -> None:
+    """It holds what rows hold and what was lost: every step that was computed, but for the one that
+    each kill can hide from a checkpoint after every step.
+    """
+    taken, ledger = steps_taken(storage), json.loads((storage / "run" / "ledger.json").read_text())
+    charged = {trial_id: work["steps"] for trial_id, work in ledger.items()}
+    assert sum(taken.values()) - kills <= sum(charged.values()) <= sum(taken.values())
+    assert all(charged[trial_id] <= steps for trial_id, steps in taken.items())
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,6 +78,7 @@ def test_killed_again_and_again(corpus, undisturbed, tmp_path_factory, sequence)
     assert set(codes) <= {KILLED, 0}
     assert sweep(tiny_plan(corpus), storage) == 0
     assert faults_of(storage / "run", undisturbed) == []
+    check_ledger(storage, kills=codes.count(KILLED))
 
 
 def test_the_variable_is_all_it_takes(corpus, tmp_path, monkeypatch):
