@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.broker import Broker, Entry, State
+from raysparse.sweep.books import Entry, State
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.plan import Plan
 
 
@@ -40,6 +41,8 @@ class Snapshot:
     running: tuple[tuple[str, int, int, float | None], ...]  # name, step, steps, loss
     waiting: int
     unaffordable: int
+    wanted: int  # of those that wait, as many as slots would be given now
+    present: tuple[str, ...]  # slots that have workers
     spent: float
     left_to_spend: float
     seconds_done: float
@@ -61,6 +64,8 @@ def snapshot(broker: Broker) -> Snapshot:
         running=tuple((e.spec.name or e.spec.trial_id, e.step, e.spec.steps, _loss(e)) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
+        wanted=broker.wanted,
+        present=broker.present,
         spent=broker.ledger.spent,
         left_to_spend=sum(plan.price(spec) * share for spec, share in left),
         seconds_done=sum(_planned(plan, e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
