@@ -11,6 +11,7 @@ Left out: which trial comes next and what its end means (`broker`), and arithmet
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -49,7 +50,7 @@ class Entry:
     deaths: int = 0
     began_at: float = 0.0
     heard_at: float = 0.0  # the last word of the holder
-    expires_at: float = 0.0  # when the lease may go to another slot
+    expires_at: float = -math.inf  # when the last lease has run out
     first_step: int = 0  # where this attempt started: 0, or the step of its checkpoint
     step: int = 0  # how far this attempt is
     reports: list[Report] = field(default_factory=list)
@@ -118,7 +119,7 @@ class Books:
         """End the reservation of an attempt and charge what it really used."""
         done = entry.attempt
         self.ledger.settle(entry.spec.trial_id, self._price(entry.spec, done))
-        entry.work += done
+        entry.work, entry.state = entry.work + done, State.WAITING
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Write the ledger, running attempts included, so that a driver killed now is charged for

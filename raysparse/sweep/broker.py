@@ -11,9 +11,7 @@ micro-batch until it is 1, then `out_of_memory`. An exception: `failed`, with th
 `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the last time with half the
 micro-batch: `failed`. Its machine went away: not held against it, and where that and an error
 coincide the machine is the cause; `preempted` if none comes back. Not affordable: no row, it waits
-for a larger budget.
-
-Left out: starting processes (`fleet`), and telling people (`progress`).
+for a larger budget. Left out: starting processes (`fleet`), and telling people (`progress`).
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ class Broker:
         self._clock, self._lease_seconds = clock, lease_seconds
         self._called_at = self._saved_at = clock()
         self._queue: deque[str] = deque()
-        self._is_stuck = False  # whoever asks now gets nothing of the queue
+        self._too_dear: set[str] = set()  # of the queue: what the budget does not have now
         self._rungs = Rungs(job.plan.stopping) if job.plan.stopping is not None else None
         if self._rungs is not None:
             for trial_id, spec in self.books.earlier.items():
@@ -85,7 +83,6 @@ class Broker:
             entry.state, entry.reason = State.ABANDONED, self.halted
         else:
             self._queue.append(spec.trial_id)
-            self._is_stuck = False
 
     def standing(self) -> tuple[list[Known], float]:
         """Every trial of the sweep as planners see it, and what is left to spend on others."""
@@ -133,8 +130,8 @@ class Broker:
     @property
     def wanted(self) -> int:
         """Trials that a slot would be given now if it asked."""
-        overdue = sum(self._is_overdue(trial_id) for trial_id in self.slots.held.values())
-        return overdue + (0 if self._is_stuck else len(self._queue))
+        asked = (*self._queue, *self.slots.held.values())
+        return sum(self._is_free(trial_id) for trial_id in asked if trial_id not in self._too_dear)
 
     # -- what the slots say --
 
@@ -151,11 +148,11 @@ class Broker:
         if self.slots.is_former(slot, group):
             return NoLease.CLOSED
         self._came_back(slot, group, preempted)
-        for trial_id in [trial_id for trial_id in self.slots.held.values() if self._is_overdue(trial_id)]:
+        for trial_id in [trial_id for trial_id in self.slots.held.values() if self._is_free(trial_id)]:
             self.lost(self.entries[trial_id].slot, "preempted")
         if leaving:
             return NoLease.WAIT
-        for trial_id in self._queue:
+        for trial_id in filter(self._is_free, self._queue):
             if (lease := self._lease(trial_id, slot, workers)) is not None:
                 self._queue.remove(trial_id)
                 return lease
@@ -165,17 +162,18 @@ class Broker:
         """A slot that asks holds nothing any more: its group has died, or lost its lease."""
         died, blamed = self.slots.arrive(slot, group), self.slots.blamed.pop(slot, "")
         if slot in self.slots.held:
+            if not (died and preempted):  # it knows that it lost its lease, or Ray has ended it
+                self.entries[self.slots.held[slot]].expires_at = -math.inf
             self.lost(slot, "failed" if died and not preempted else "preempted")
         elif blamed and preempted:  # its error came before the news of the machine
             self.entries[blamed].deaths -= 1
 
     def _nothing_for(self, slot: str) -> NoLease:
-        if not self.slots.held:  # nobody can give anything back any more
+        if not self.slots.held and self._too_dear.issuperset(self._queue):  # nobody can give anything back any more
             for trial_id in self._queue:
                 entry = self.entries[trial_id]
                 entry.state, entry.reason = State.UNAFFORDABLE, "the budget does not have what it costs"
             self._queue.clear()
-        self._is_stuck = True
         if (self.closed and not self._queue) or self.slots.may_go(slot):
             self.slots.leave(slot)
             return NoLease.CLOSED
@@ -186,6 +184,7 @@ class Broker:
         entry = self.entries[trial_id]
         step, epoch = self.run_folder.checkpoint(trial_id)
         if not self.books.reserve(entry.spec, step):
+            self._too_dear.add(trial_id)
             return None
         entry.placement = entry.placement.replace(workers=workers or self.plan.placement.workers)
         entry.begin(slot, step, epoch=max(entry.epoch, epoch) + 1, now=self._clock(), seconds=self._lease_seconds)
@@ -223,6 +222,7 @@ class Broker:
         if entry.epoch == claim.epoch and entry.state is not State.RUNNING:
             return
         self._hear(claim)
+        entry.expires_at = -math.inf  # the holder says so itself
         if outcome.status == "preempted":  # other ranks are gone, for a reason that this one does not know
             return self.lost(entry.slot, "failed", outcome.reason)
         entry.step = max(entry.step, outcome.steps)
@@ -230,16 +230,15 @@ class Broker:
         smaller = half_micro_batch(entry.spec, entry.placement, outcome.micro_batch)
         if outcome.status == "out_of_memory" and smaller:
             entry.placement = smaller
-            self._again(entry)
-            return
+            return self._queue.appendleft(claim.trial_id)
         self.books.record(entry, outcome)
         if outcome.status == "failed" and DISK_FULL in outcome.reason:  # as it would for every other trial
             self.halted = f"not tried: {outcome.reason}"
             self.give_up(self.halted)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
-        """The process of a slot is gone. Its trial is queued first again, until it has taken too
-        many processes with it.
+        """The process of a slot is gone. Its trial is queued first again, until it has taken too many
+        with it; one that may live on, cut off, is given the rest of its lease first.
         """
         trial_id = self.slots.held.get(slot)
         if trial_id is None:
@@ -256,7 +255,7 @@ class Broker:
             return self.books.record(entry, Outcome(status="failed", reason=reason or DIED))
         if entry.deaths == MAX_DEATHS - 1:  # the system kills for memory without a word: the last try takes less of it
             entry.placement = half_micro_batch(entry.spec, entry.placement) or entry.placement
-        self._again(entry)
+        self._queue.appendleft(trial_id)
 
     # -- what follows --
 
@@ -283,17 +282,16 @@ class Broker:
                 self.entries[trial_id].expires_at += missed
         self._called_at = now
 
-    def _is_overdue(self, trial_id: str) -> bool:
+    def _is_free(self, trial_id: str) -> bool:
+        """Whether nobody can believe that he holds a trial: its last lease has run out, or its
+        holder is dead.
+        """
         return self._clock() > self.entries[trial_id].expires_at
-
-    def _again(self, entry: Entry) -> None:
-        entry.state = State.WAITING
-        self._queue.appendleft(entry.spec.trial_id)
 
     def _settle(self, entry: Entry) -> None:
         self.books.settle(entry)
         self.slots.held.pop(entry.slot)
-        entry.state, self._is_stuck = State.WAITING, False
+        self._too_dear.clear()
         self._save()
 
     def _save(self) -> None:

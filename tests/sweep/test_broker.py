@@ -2,6 +2,8 @@
 that rows are written once.
 """
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,9 +27,10 @@ class Clock:
         return self.now
 
 
-def broker_for(folder, *, budget=None, clock=None, **changes) -> Broker:
-    plan = small_plan("text", budget=budget, **changes)
-    broker = Broker(Job(plan, RunFolder.named(Folder(folder), "run"), plan.specs), clock=clock or Clock())
+def broker_for(folder, *, budget=None, clock=None, patience=math.inf) -> Broker:
+    plan = small_plan("text", budget=budget)
+    job = Job(plan, RunFolder.named(Folder(folder), "run"), plan.specs)
+    broker = Broker(job, clock=clock or Clock(), patience=patience)
     for spec in plan.specs:
         broker.submit(spec)
     return broker
@@ -70,7 +73,7 @@ def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
     broker = broker_for(tmp_path)
     first, other = broker.take("one"), broker.take("two")
     broker.progress(first.claim, report(first, 5))
-    again = broker.take("one")
+    again = broker.take("one", group="started again")
     assert again.spec == first.spec != other.spec
     assert rows(broker) == {}, "a death is no result"
     broker.finish(again.claim, completed(again.spec))
@@ -81,7 +84,7 @@ def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
 
 def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run(tmp_path):
     broker = broker_for(tmp_path)
-    leases = [broker.take("slot") for _ in range(MAX_DEATHS + 1)]
+    leases = [broker.take("slot", group=f"{n}") for n in range(MAX_DEATHS + 1)]
     assert [lease.spec for lease in leases[:-1]] == [leases[0].spec] * MAX_DEATHS
     assert leases[-1].spec != leases[0].spec
     assert [lease.placement.micro_batch for lease in leases] == [0, 0, 2, 0], "the last try takes less memory"
@@ -91,8 +94,12 @@ def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run
 
 
 def test_a_machine_that_went_away_is_not_held_against_the_trial(tmp_path):
-    broker = broker_for(tmp_path)
-    leases = [broker.take("slot", preempted=True) for _ in range(MAX_DEATHS + 3)]
+    clock = Clock()
+    broker, leases = broker_for(tmp_path, clock=clock), []
+    for n in range(MAX_DEATHS + 3):
+        broker.lost("slot", "preempted")
+        clock.now += 31.0  # when nobody who is cut off can believe any more that it is his
+        leases.append(broker.take("slot", group=f"{n}", preempted=True))
     assert len({lease.spec for lease in leases}) == 1
     assert rows(broker) == {}
 
@@ -185,22 +192,22 @@ def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_fact
     broker = broker_for(folder, budget=Budget(total=share * whole))
     held: dict[str, Lease] = {}
     at: dict[str, int] = {}
-    for slot, event in steps:
+    for n, (slot, event) in enumerate(steps):
         if slot not in held or event == "die":
             held.pop(slot, None)
-            lease = broker.take(slot)
+            lease = broker.take(slot, group=f"{n}")
             if isinstance(lease, Lease):
                 held[slot], at[slot] = lease, 0
         elif event == "report":
             at[slot] = min(held[slot].spec.steps, at[slot] + 5)
-            broker.progress(held[slot].spec.trial_id, report(held[slot], at[slot]))
+            broker.progress(held[slot].claim, report(held[slot], at[slot]))
         elif event == "leave":
             broker.lost(slot, "preempted")
             held.pop(slot)
         else:
-            spec = held.pop(slot).spec
-            outcome = completed(spec) if event == "finish" else Outcome(status="out_of_memory", reason="no memory")
-            broker.finish(slot, spec.trial_id, outcome)
+            lease = held.pop(slot)
+            done = completed(lease.spec) if event == "finish" else Outcome(status="out_of_memory", reason="no memory")
+            broker.finish(lease.claim, done)
         assert broker.ledger.spent + broker.ledger.reserved <= share * whole * (1 + 1e-12)
         states = [entry.state for entry in broker.entries.values()]
         assert states.count(State.RUNNING) == len(held)

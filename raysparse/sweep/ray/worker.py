@@ -108,7 +108,7 @@ def _train(broker: ActorHandle[Any], lease: Lease) -> None:
     is_over = outcome.status in ("failed", "out_of_memory", "preempted")
     if fence.is_lost:
         log.warning("trial %s is left to another worker: %s", lease.spec.trial_id, outcome.reason)
-    elif ranks.rank() == 0 or is_over:  # whoever fails says so first: what the others see is a lost connection
+    elif ranks.rank() == 0 or outcome.status in ("failed", "out_of_memory"):  # whoever fails says so first
         with contextlib.suppress(LeaseLostError):  # the trial is another worker's, and so is the row
             desk.finish(lease.claim, outcome)
     if is_over and ranks.count() > 1:
