@@ -86,5 +86,12 @@ class RunFolder(Folder):
 
     def checkpoint_step(self, trial_id: str) -> int:
         """The step from which a trial would continue; 0 when it would begin anew."""
+        return self.checkpoint(trial_id)[0]
+
+    def checkpoint(self, trial_id: str) -> tuple[int, int]:
+        """The step of a trial's checkpoint and the epoch of the lease that wrote it; zeros when
+        there is none.
+        """
         trial = self.trial(trial_id)
-        return int(trial.read_json(LATEST)["step"]) if trial.exists(LATEST) else 0
+        about = trial.read_json(LATEST) if trial.exists(LATEST) else {}
+        return int(about.get("step", 0)), int(about.get("epoch", 0))

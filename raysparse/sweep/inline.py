@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from raysparse.spec import TrialSpec
 from raysparse.sweep.attempt import attempt
-from raysparse.sweep.broker import Broker, Job, Lease, Report
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
+from raysparse.sweep.lease import Fence, Lease, Report
 from raysparse.sweep.snapshot import View, snapshot
 from raysparse.sweep.supply import Supply
 
@@ -28,10 +30,12 @@ def run(job: Job, view: View) -> None:
 
 
 def _serve(broker: Broker, lease: Lease, view: View) -> None:
+    fence = Fence(broker, lease)
+
     def tell(report: Report) -> str:
-        stop = broker.progress(lease.spec.trial_id, report)
+        stop = fence.tell(report)
         view.show(snapshot(broker))
         return stop
 
-    broker.finish(SLOT, lease.spec.trial_id, attempt(lease, tell))
+    broker.finish(lease.claim, attempt(lease, fence, tell))
     view.show(snapshot(broker))

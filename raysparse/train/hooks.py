@@ -175,24 +175,33 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it. What is kept at the end of a run is `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. What is kept at the end of a run is
+    `checkpoint.retire`'s to say.
     """
 
-    def __init__(self, folder: Folder, every_seconds: float):
-        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
+    def __init__(self, folder: Folder, every_seconds: float, is_leaving: Callable[[], bool] = lambda: False):
+        self.every_seconds, self.behind, self.is_leaving = every_seconds, checkpoint.Behind(folder), is_leaving
 
     def start(self, state: TrainState) -> None:
         self.begun = time.monotonic()
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
-        if state.is_done or self.behind.is_busy:
+        if state.is_done:
+            return
+        if self.is_leaving():
+            self._save(state)
+            self.behind.wait()
+        if self.behind.is_busy:
             return
         pause = max(self.every_seconds, self.behind.cost / checkpoint.SHARE) if self.every_seconds else 0.0
         if time.monotonic() - self.begun >= pause:
-            self.begun = time.monotonic()
-            self.behind.begin(state)
+            self._save(state)
             if not self.every_seconds:
                 self.behind.wait()
+
+    def _save(self, state: TrainState) -> None:
+        self.begun = time.monotonic()
+        self.behind.begin(state)
 
     def finish(self, state: TrainState) -> None:
         self.behind.wait()

@@ -126,12 +126,13 @@ def _slots(settings: Settings, placement: Placement) -> int:
     if settings.address and settings.slots:
         return settings.slots  # an autoscaling cluster grows to what it is asked for
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = int(has.get("CPU", 0) // (placement.workers * placement.threads))
+    workers = settings.min_workers or placement.workers
+    fits = int(has.get("CPU", 0) // (workers * placement.threads))
     if settings.gpus:
-        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // placement.workers))
+        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // workers))
     if fits < 1:
         raise ValueError(
-            f"a trial needs {placement.workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
+            f"a trial needs {workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
             f"the cluster has "
             f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, or join a "
             f"larger cluster"
