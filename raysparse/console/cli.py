@@ -160,6 +160,7 @@ def parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="print a plan and what it will cost; run nothing")
     plan.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
     plan.add_argument("--slots", type=int, default=0, help="trials at once")
+    arguments.add_price_argument(plan)
     plan.set_defaults(command=command_plan, executor="ray")
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")

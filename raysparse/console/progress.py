@@ -112,8 +112,9 @@ class Display:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for column in ("running", "step", "loss"):
             table.add_column(column, justify="left" if column == "running" else "right", style="dim")
-        for name, step, steps, loss in now.running:
-            table.add_row(name, f"{step}/{steps}", "" if loss is None else f"{loss:.3f}")
+        for one in now.running:
+            loss = "" if one.loss is None else f"{one.loss:.3f}"
+            table.add_row(one.name, f"{one.step}/{one.steps}", loss)
         parts: list[RenderableType] = [Text(self._line(now)), table]
         merged = merge_best(best_losses(self.before), now.best)
         if merged:

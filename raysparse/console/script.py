@@ -168,7 +168,7 @@ def show_plan(plan: Plan, args: argparse.Namespace) -> None:
     from raysparse.console.terminal import console
 
     slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
-    console(soft_wrap=False).print(plan_table(plan, slots=slots))
+    console(soft_wrap=False).print(plan_table(plan, slots=slots, hourly=args.price_per_hour))
 
 
 def save_plan(plan: Plan, path: str) -> None:

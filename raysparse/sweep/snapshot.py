@@ -7,6 +7,7 @@ and never imports one: what people see is the console's business.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,22 +33,52 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A trial that runs now. Losses are nats per token, of the last step that was reported and of
+    the last evaluation; None before the first.
+    """
+
+    trial_id: str
+    name: str
+    size: str
+    density: float
+    step: int
+    steps: int
+    loss: float | None
+    validation_loss: float | None
+    tokens_per_second: float | None
+
+    @property
+    def share(self) -> float:
+        """Of its steps that it has taken."""
+        return self.step / self.steps
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Where a running sweep stands. Costs are in the unit of the plan's budget; seconds are planned
     seconds of one slot.
     """
 
     statuses: dict[str, int]  # of the trials that ended in this session
-    running: tuple[tuple[str, int, int, float | None], ...]  # name, step, steps, loss
+    running: tuple[Running, ...]
     waiting: int
     unaffordable: int
     wanted: int  # of those that wait, as many as slots would be given now
     present: tuple[str, ...]  # slots that have workers
     spent: float
-    left_to_spend: float
+    left: float | None  # of the budget; None when there is no limit
+    left_to_spend: float  # by the trials that are known already
     seconds_done: float
     seconds_left: float
     best: tuple[Best, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The trials of this session by status: those that ended, and the others."""
+        return {
+            "running": len(self.running), "waiting": self.waiting, "unaffordable": self.unaffordable, **self.statuses
+        }  # fmt: skip
 
 
 def snapshot(broker: Broker) -> Snapshot:
@@ -61,12 +92,13 @@ def snapshot(broker: Broker) -> Snapshot:
     left = [(e.spec, 1.0 - e.step / e.spec.steps) for e in running] + [(spec, 1.0) for spec in waiting]
     return Snapshot(
         statuses=dict(Counter(e.status for e in ended)),
-        running=tuple((e.spec.name or e.spec.trial_id, e.step, e.spec.steps, _loss(e)) for e in running),
+        running=tuple(_running(e) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
         wanted=broker.wanted,
         present=broker.present,
         spent=broker.ledger.spent,
+        left=None if math.isinf(plan.budget.limit) else max(0.0, plan.budget.limit - broker.ledger.spent),
         left_to_spend=sum(plan.price(spec) * share for spec, share in left),
         seconds_done=sum(_planned(plan, e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
         seconds_left=sum(_planned(plan, spec) * share for spec, share in left),
@@ -78,8 +110,20 @@ def _planned(plan: Plan, spec: TrialSpec) -> float:
     return plan.throughput.seconds(spec)
 
 
-def _loss(entry: Entry) -> float | None:
-    return entry.reports[-1].get("loss") if entry.reports else None
+def _running(entry: Entry) -> Running:
+    spec, last = entry.spec, entry.reports[-1] if entry.reports else {}
+    losses = (report.get("validation_loss") for report in reversed(entry.reports))
+    return Running(
+        trial_id=spec.trial_id,
+        name=spec.name or spec.trial_id,
+        size=spec.model.name,
+        density=spec.sparsity.density,
+        step=entry.step,
+        steps=spec.steps,
+        loss=last.get("loss"),
+        validation_loss=next((loss for loss in losses if loss is not None), None),
+        tokens_per_second=last.get("tokens_per_second"),
+    )
 
 
 def best_losses(finished: Iterable[tuple[TrialSpec, float | None]]) -> tuple[Best, ...]:

@@ -144,4 +144,5 @@ def _links() -> tuple[str, ...]:
     context = ray.get_runtime_context()
     logs = f"logs of Ray: {context.get_session_dir()}/logs" if hasattr(context, "get_session_dir") else ""
     url = ray.worker.global_worker.node.webui_url if ray.worker.global_worker.node else ""
-    return tuple(line for line in (f"dashboard: http://{url}" if url else "", logs) if line)
+    signs_in = " (it asks for what `ray get-auth-token` prints)" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+    return tuple(line for line in (f"dashboard: http://{url}{signs_in}" if url else "", logs) if line)

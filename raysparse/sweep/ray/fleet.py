@@ -26,6 +26,7 @@ from ray.actor import ActorHandle
 from raysparse.sweep.books import Job
 from raysparse.sweep.ray import cluster
 from raysparse.sweep.ray.broker_actor import start_broker
+from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.slot import Background, Slot
 from raysparse.sweep.ray.tune import run_tune
 from raysparse.sweep.settings import Settings
@@ -48,12 +49,13 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
         told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
         for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
             view.say(line)
-        fleet = Fleet(broker, job, settings, count)
+        fleet, gauges = Fleet(broker, job, settings, count), Gauges(job.folder.name, job.plan.budget.unit)
         tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
         with view:
             while not tuner.ended:
                 now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
                 view.show(now)
+                gauges.show(now)
                 for line in fleet.tend(now):
                     view.say(line)
                 if fleet.is_broken:
