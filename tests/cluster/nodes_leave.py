@@ -39,7 +39,9 @@ def main() -> int:
                 print(f"the sweep was over after {n} losses")
                 break
             machines.lose(moments.choice(machines.nodes))
-            print(f"{time.monotonic() - began:6.1f} s: node {n + 1} lost, {len(runs.journal(storage))} rows", flush=True)
+            print(
+                f"{time.monotonic() - began:6.1f} s: node {n + 1} lost, {len(runs.journal(storage))} rows", flush=True
+            )
             machines.add()
         status = driver.wait(600)
     finally:
