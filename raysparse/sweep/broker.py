@@ -237,8 +237,8 @@ class Broker:
             self.give_up(self.halted)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
-        """The process of a slot is gone. Its trial is queued first again, until it has taken too many
-        with it; one that may live on, cut off, is given the rest of its lease first.
+        """The process of a slot is gone. Its trial is queued first again, until it has taken too
+        many with it; one that may live on, cut off, is given the rest of its lease first.
         """
         trial_id = self.slots.held.get(slot)
         if trial_id is None:

@@ -195,6 +195,9 @@ class CutOff:
     def publish(self, claim, about):
         return self._through(self.broker.publish, claim, about)
 
+    def finish(self, claim, outcome):
+        return self._through(self.broker.finish, claim, outcome)
+
 
 def test_a_holder_that_was_stopped_goes_on_where_nobody_took_its_trial(tmp_path):
     clock = Clock()
@@ -245,7 +248,7 @@ def test_an_epoch_is_never_used_again_by_a_later_driver(tmp_path):
 
 @dataclass
 class Holder:
-    """A process that holds a lease or believes so; it may be stopped, or cut off from the broker."""
+    """A process that holds a lease or believes so; it may be stopped, or cut off."""
 
     slot: str
     lease: Lease
@@ -301,8 +304,7 @@ class Scene:
             elif event == "beat":
                 holder.fence.beat()
             elif event == "finish" and holder.slot == self.holders[-1].slot:
-                holder.fence.check()
-                self.broker.finish(holder.lease.claim, completed(spec))
+                holder.line.finish(holder.lease.claim, completed(spec))
                 self.holders.remove(holder)
         except LeaseLostError:
             self.holders.remove(holder)

@@ -49,9 +49,8 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
         told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
         for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.logdir}"):
             view.say(line)
-        fleet = Fleet(broker, job, settings, count)
+        fleet, gauges = Fleet(broker, job, settings, count), Gauges(job.folder.name, job.plan.budget.unit)
         tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
-        gauges = Gauges(job.folder.name, job.plan.budget.unit)
         with view:
             while not tuner.ended:
                 now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]

@@ -1,15 +1,10 @@
-"""How a slot gets its workers: one resident Ray Train run, as lean as Ray lets it be, and a process
-group among them.
+"""How the workers of a slot find each other: a process group of torch.distributed.
 
-Ray's defaults cost 1.1 GB of the head's memory a slot, which is what bounds the number of slots
-(docs/experiments.md). `TorchConfig` loads torch into the controller of each run; the backend here
-names no torch until it is in a worker. Helper processes of each run have nothing to do here: one
-for data sets (there are none), one that removes the placement group of a controller that was killed
-(the slot does, the broker knows which), one that looks for machines that leave (the broker does).
-
-When the workers of a group cannot find each other, Ray forgets the group while its placement group
-stays taken, so the next try waits for ever for what the first one holds. The backend ends the group
-before it says what went wrong. Left out: what a worker does (`worker`), and when to start (`slot`).
+Ray's own `TorchConfig` loads torch into the controller of every run, half of what a slot takes of
+the head's memory (docs/experiments.md); here nothing names torch until it is in a worker. And when
+workers cannot find each other, Ray forgets the group while its placement group stays taken, so the
+next try waits for ever for what the first one holds; here the group is ended before the error is
+passed on. Left out: when to start a group (`slot`), and what a worker does (`worker`).
 """
 
 from __future__ import annotations
@@ -22,19 +17,10 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.util import TrainingFramework
 
 TIMEOUT = 1800.0  # seconds for one exchange between ranks; an evaluation of a large model is slow
 SHUTDOWN_TIMEOUT = 5.0
-IDLE_HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train
-
-
-class GroupTrainer(TorchTrainer):
-    """Ray Train without the helpers that nothing here asks."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        made: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # the types are of the older class
-        return [callback for callback in made if type(callback).__name__ not in IDLE_HELPERS]
 
 
 @dataclass
@@ -43,6 +29,12 @@ class TorchGroup(BackendConfig):
 
     broker: ActorHandle[Any]
     slot: str
+    backend: str  # nccl, gloo
+
+    @property
+    def framework(self) -> TrainingFramework:
+        """For the dashboard."""
+        return TrainingFramework.TORCH
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -77,9 +69,8 @@ class TorchBackend(Backend):
         ray.get(backend_config.broker.placed.remote(backend_config.slot, taken))
         try:
             address = worker_group.execute_single(0, free_address)
-            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
-            count = len(worker_group)
-            ray.get([worker_group.execute_single_async(n, join, address, backend, n, count) for n in range(count)])
+            how, count = backend_config.backend, len(worker_group)
+            ray.get([worker_group.execute_single_async(n, join, address, how, n, count) for n in range(count)])
         except Exception:
             worker_group.shutdown()
             raise

@@ -17,14 +17,16 @@ import ray
 from ray import train
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
+from ray.train.torch import TorchTrainer
 from ray.util import remove_placement_group
 
 from raysparse.sweep.books import Job
-from raysparse.sweep.ray.group import GroupTrainer, TorchGroup
+from raysparse.sweep.ray.group import TorchGroup
 from raysparse.sweep.ray.worker import serve
 from raysparse.sweep.settings import Settings
 
 STARTS = 3  # of one run, when Ray Train itself gives up
+IDLE_HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train
 
 
 class Background(threading.Thread):
@@ -56,6 +58,14 @@ class Background(threading.Thread):
         self.join()
         if self._error is not None:
             raise self._error
+
+
+class GroupTrainer(TorchTrainer):
+    """Ray Train without the helpers that nothing here asks."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # the types are of the older class
+        return [callback for callback in made if type(callback).__name__ not in IDLE_HELPERS]
 
 
 class Slot(Background):
@@ -92,7 +102,7 @@ class Slot(Background):
         GroupTrainer(
             serve,
             train_loop_config={"broker": self.broker, "slot": self.slot},
-            torch_config=TorchGroup(self.broker, self.slot),  # type: ignore[arg-type]
+            torch_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),  # type: ignore[arg-type]
             scaling_config=train.ScalingConfig(
                 num_workers=workers(settings, placement.workers),  # type: ignore[arg-type]  # a range: elastic
                 use_gpu=settings.gpus > 0,
