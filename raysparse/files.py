@@ -80,6 +80,8 @@ class Folder:
     can be written there.
     """
 
+    mark = ""  # in the names of checkpoints written here: whose they are, where several writers may follow each other
+
     def __init__(self, uri: str | Path):
         self.uri = str(uri)
         self._filesystem, self.root = self._resolve(self.uri)

@@ -58,6 +58,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
         help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
     )  # fmt: skip
     group.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
+    group.add_argument(
+        "--min-workers", type=int, default=0, help="go on with so many where machines went away (default: wait)"
+    )
 
 
 def add_price_argument(parser: argparse._ActionsContainer) -> None:

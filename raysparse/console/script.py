@@ -128,7 +128,10 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
     address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
     gpus = args.gpus or float(args.executor == "ray" and args.device.startswith("cuda"))
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler)
+    return Settings(
+        executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler,
+        min_workers=args.min_workers,
+    )  # fmt: skip
 
 
 def run_folder(args: argparse.Namespace) -> RunFolder:

@@ -13,7 +13,9 @@ import time
 
 from raysparse.spec import TrialSpec
 from raysparse.sweep.attempt import attempt
-from raysparse.sweep.broker import Broker, Job, Lease, Report
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
+from raysparse.sweep.lease import Fence, Lease, Report
 from raysparse.sweep.snapshot import View, snapshot
 from raysparse.sweep.supply import Supply
 
@@ -45,10 +47,12 @@ class Shown:
 
 
 def _serve(broker: Broker, lease: Lease, shown: Shown) -> None:
+    fence = Fence(broker, lease)
+
     def tell(report: Report) -> str:
-        stop = broker.progress(lease.spec.trial_id, report)
+        stop = fence.tell(report)
         shown.look(broker)
         return stop
 
-    broker.finish(SLOT, lease.spec.trial_id, attempt(lease, tell))
+    broker.finish(lease.claim, attempt(lease, fence, tell))
     shown.look(broker)

@@ -23,7 +23,7 @@ from raysparse.results import FINAL, Results
 from raysparse.run_folder import JOURNAL, PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import lock
-from raysparse.sweep.broker import Job, known_of
+from raysparse.sweep.books import Job, known_of
 from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import Purse
@@ -64,6 +64,11 @@ def run(
     settings, view = settings or Settings(), view or Unseen()
     if storage.is_local:
         storage = Folder(storage.local_path)  # workers do not share this process's directory
+    if settings.min_workers > plan.placement.workers:
+        raise ValueError(
+            f"--min-workers is {settings.min_workers} but a trial has {plan.placement.workers} workers; "
+            f"lower it, or raise --workers"
+        )
     folder = RunFolder.named(storage, name)
     if plan.placement.device != "cpu" and not settings.address:
         from raysparse.train import device

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from raysparse import counts
 from raysparse.data.order import Batches
 from raysparse.files import Folder
 from raysparse.run_folder import METRICS, TENSORBOARD
@@ -161,6 +162,8 @@ class TensorBoard(Hook):
             "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
             "weight_decay": spec.optimizer.weight_decay, "decay_per": spec.optimizer.decay_per,
             "dropout": spec.optimizer.dropout, "average": spec.optimizer.average, "seed": spec.seed,
+            "active_weights": counts.parameters(spec.model, spec.sparsity).active,
+            "flops_active": counts.flops(spec)[0],
         }  # fmt: skip
         last = state.evaluations[-1]
         results = {"final/validation_loss": last.loss}
@@ -175,24 +178,33 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it. What is kept at the end of a run is `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. What is kept at the end of a run is
+    `checkpoint.retire`'s to say.
     """
 
-    def __init__(self, folder: Folder, every_seconds: float):
-        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
+    def __init__(self, folder: Folder, every_seconds: float, is_leaving: Callable[[], bool] = lambda: False):
+        self.every_seconds, self.behind, self.is_leaving = every_seconds, checkpoint.Behind(folder), is_leaving
 
     def start(self, state: TrainState) -> None:
         self.begun = time.monotonic()
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
-        if state.is_done or self.behind.is_busy:
+        if state.is_done:
+            return
+        if self.is_leaving():
+            self._save(state)
+            self.behind.wait()
+        if self.behind.is_busy:
             return
         pause = max(self.every_seconds, self.behind.cost / checkpoint.SHARE) if self.every_seconds else 0.0
         if time.monotonic() - self.begun >= pause:
-            self.begun = time.monotonic()
-            self.behind.begin(state)
+            self._save(state)
             if not self.every_seconds:
                 self.behind.wait()
+
+    def _save(self, state: TrainState) -> None:
+        self.begun = time.monotonic()
+        self.behind.begin(state)
 
     def finish(self, state: TrainState) -> None:
         self.behind.wait()

@@ -21,7 +21,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from ray.tune.search import Searcher
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.broker import Job, NoLease
+from raysparse.sweep.books import Job
+from raysparse.sweep.lease import NoLease
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.supply import Standing, Supply
 
