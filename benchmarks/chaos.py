@@ -22,11 +22,12 @@ from raysparse.sweep.plan import Plan
 from tests.chaos import verdict
 from tests.chaos.plans import many
 from tests.chaos.storm import BLOWS, Storm
-from tests.sweep import runs
+from tests.chaos.sweeps import Forked
 from tests.sweep.plans import write_corpus
 
 TRIALS = 60
 DISK = "96m"
+UNDISTURBED = 3600.0  # seconds
 
 
 def plan_in(base: Path, epochs: float) -> Plan:
@@ -45,7 +46,7 @@ def own_disk(storage: Path) -> bool:
 def undisturbed(base: Path, plan: Plan) -> verdict.Losses:
     storage = base / "undisturbed"
     if not (storage / "run" / "results.parquet").exists():
-        runs.start(plan, storage, "--executor", "inline").wait()
+        Forked(plan, storage).wait(UNDISTURBED)
     return verdict.losses(storage / "run")
 
 

@@ -25,12 +25,12 @@ from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from tests.chaos import processes, verdict
 from tests.chaos.cluster import TwoNodes
+from tests.chaos.sweeps import TURNED, Forked
 from tests.sweep import runs
 
 MARK = "RAYSPARSE_STORM"
-CLOCK = "RAYSPARSE_STORM_CLOCK"
 LOOK = 0.02  # seconds between looks at the ledger
-PAUSE = (0.1, 2.5)  # seconds of progress before the next blow
+PAUSE = (0.05, 2.0)  # seconds of progress before the next blow
 STOPPED = (1.0, 5.0)  # seconds that a process or a full disk stays so
 GONE = 40.0  # seconds in which everything of a killed driver must be gone
 BALLAST = 1 << 20  # bytes written at once to fill the disk
@@ -44,13 +44,16 @@ BLOWS = {
 }  # fmt: skip
 
 
+Driver = subprocess.Popen[str] | Forked
+
+
 class Storm:
     """One storm. `storage` should be a small disk of its own for the blow "disk" to be dealt."""
 
     def __init__(self, plan: Plan, storage: Path, seed: int, say: Callable[[str], None] = print):
         self.plan, self.storage, self.seed, self.say = plan, storage, seed, say
         self.run_folder, self.file = storage / "run", storage / "storm.json"
-        self.mark = f"{seed}-{storage.name}"
+        self.mark, self.clock = f"{seed}-{storage.name}", str(storage / "clock.txt")
         self.blows: list[dict[str, str]] = []
         self.overshot: list[str] = []
         self.orphans: list[str] = []
@@ -80,7 +83,7 @@ class Storm:
         until = len(self.blows) + blows
         with TwoNodes(self.environment()) if mode == "cluster" else contextlib.nullcontext() as cluster:
             arguments = {
-                "inline": ("--executor", "inline"),
+                "inline": (),
                 "ray": ("--slots", "2"),
                 "cluster": ("--address", cluster.address if cluster else "", "--slots", "2"),
             }[mode]
@@ -93,7 +96,7 @@ class Storm:
         """Run what is left without a blow, with all the budget that it takes."""
         self.share = len(SHARES) - 1
         for _ in range(4):  # a trial may have been killed three times
-            status = self._start(("--executor", "inline")).wait(runs.PATIENCE * 4)
+            status = self._start(()).wait(runs.PATIENCE * 4)
             if status == 0:
                 break
         self._wait_for_orphans()
@@ -105,13 +108,14 @@ class Storm:
     def environment(self) -> dict[str, str]:
         here = Path(__file__).parent
         paths = [str(here / "clock"), str(here.parent.parent), os.environ.get("PYTHONPATH", "")]
-        return {MARK: self.mark, CLOCK: str(self.storage / "clock.txt"), "PYTHONPATH": ":".join(filter(None, paths))}
+        return {MARK: self.mark, TURNED: self.clock, "PYTHONPATH": ":".join(filter(None, paths))}
 
-    def _start(self, arguments: tuple[str, ...], kill_at: str = "") -> subprocess.Popen[str]:
+    def _start(self, arguments: tuple[str, ...], kill_at: str = "") -> Driver:
         self.sessions += 1
         plan = self.plan.replace(budget=Budget(total=self.limit))
-        more = self.environment() | ({faults.VARIABLE: kill_at} if kill_at else {})
-        with patched(more):
+        if not arguments:
+            return Forked(plan, self.storage, kill_at, self.clock)
+        with patched(self.environment()):
             return runs.start(plan, self.storage, *arguments)
 
     def _session(self, mode: str, arguments: tuple[str, ...], until: int, cluster: TwoNodes | None) -> bool:
@@ -136,7 +140,7 @@ class Storm:
             return True
         return status != 0
 
-    def _progresses(self, driver: subprocess.Popen[str], seconds: float) -> bool:
+    def _progresses(self, driver: Driver, seconds: float) -> bool:
         """Wait until the sweep has worked for so long; False when it ended before."""
         begun, seen = None, self._state()
         while begun is None or time.monotonic() - begun < seconds:
@@ -178,7 +182,7 @@ class Storm:
 
     # -- blows --
 
-    def _deal(self, mode: str, blow: str, driver: subprocess.Popen[str], cluster: TwoNodes | None) -> None:
+    def _deal(self, mode: str, blow: str, driver: Driver, cluster: TwoNodes | None) -> None:
         for word, act in (("stop ", self._stop), ("disk", self._fill_the_disk), ("clock", self._turn_the_clock)):
             if blow.startswith(word):
                 if act(driver, blow.removeprefix(word)):
@@ -199,13 +203,13 @@ class Storm:
                 runs.kill(self.random.choice(victims))
         self._note(mode, blow)
 
-    def _victims(self, driver: subprocess.Popen[str], what: str) -> list[int]:
+    def _victims(self, driver: Driver, what: str) -> list[int]:
         if what == "driver":
             return [driver.pid]
         found = processes.marked(f"{MARK}={self.mark}")
         return sorted(pid for pid, name in found.items() if processes.KINDS[what] in name)
 
-    def _stop(self, driver: subprocess.Popen[str], what: str) -> bool:
+    def _stop(self, driver: Driver, what: str) -> bool:
         """Stop a process, and let it go on after some seconds as if nothing had been."""
         victims = self._victims(driver, what)
         if not victims:
@@ -217,7 +221,7 @@ class Storm:
             os.kill(victim, signal.SIGCONT)
         return True
 
-    def _fill_the_disk(self, driver: subprocess.Popen[str], _: str) -> bool:
+    def _fill_the_disk(self, driver: Driver, _: str) -> bool:
         if not os.path.ismount(self.storage):
             return False
         ballast = self.storage / "ballast"
@@ -228,9 +232,9 @@ class Storm:
         ballast.unlink()
         return True
 
-    def _turn_the_clock(self, driver: subprocess.Popen[str], _: str) -> bool:
+    def _turn_the_clock(self, driver: Driver, _: str) -> bool:
         """`time.time` of every Python process of the sweep goes back, or on, by up to a day."""
-        (self.storage / "clock.txt").write_text(str(self.random.uniform(-86_400, 3_600)))
+        Path(self.clock).write_text(str(self.random.uniform(-86_400, 3_600)))
         return True
 
     def _watch(self, seconds: float) -> None:

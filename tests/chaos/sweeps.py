@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -24,20 +26,38 @@ from raysparse.train.state import TrainState
 
 PATIENCE = 240.0  # seconds
 WITNESS = "steps.txt"
+TURNED = "RAYSPARSE_STORM_CLOCK"
 PRELOADED = ["tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "tensorboard"]
 
 
 def sweep(plan: Plan, storage: Path, kill_at: str = "", *, remote_lock: bool = False) -> int:
     """Run a plan in a process of its own; its exit code, -9 when it was killed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_run, args=(plan, str(storage), kill_at, remote_lock))
-    process.start()
-    process.join(PATIENCE)
-    code = process.exitcode
-    process.kill()
-    assert code is not None, "the sweep did not end"
-    return code
+    return Forked(plan, storage, kill_at, remote_lock=remote_lock).wait(PATIENCE)
+
+
+class Forked:
+    """An inline sweep that runs, with the words of `subprocess.Popen`. What it prints goes into
+    log.txt beside the storage. `clock`: the file of a clock that can be turned.
+    """
+
+    def __init__(self, plan: Plan, storage: Path, kill_at: str = "", clock: str = "", *, remote_lock: bool = False):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._process = context.Process(target=_run, args=(plan, str(storage), kill_at, clock, remote_lock))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code: 0 when nothing is left to do."""
+        self._process.join(seconds)
+        code = self.poll()
+        self._process.kill()
+        assert code is not None, "the sweep did not end"
+        return code
 
 
 def steps_taken(storage: Path) -> dict[str, int]:
@@ -59,7 +79,13 @@ def _witness(path: Path) -> None:
     step.train_step = train_step
 
 
-def _run(plan: Plan, storage: str, kill_at: str, remote_lock: bool) -> None:
+def _run(plan: Plan, storage: str, kill_at: str, clock: str, remote_lock: bool) -> None:
+    log = os.open(f"{storage}.log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if clock:
+        os.environ[TURNED] = clock
+        runpy.run_path(str(Path(__file__).parent / "clock" / "sitecustomize.py"))
     if kill_at:
         os.environ[faults.VARIABLE] = kill_at
     importlib.reload(faults)
@@ -67,4 +93,5 @@ def _run(plan: Plan, storage: str, kill_at: str, remote_lock: bool) -> None:
         lock._owned_locally = lock._owned_remotely
         lock.RENEW_EVERY, lock.STALE_AFTER = 0.01, 0.05
     _witness(Path(storage) / WITNESS)
-    runner.run(plan, Folder(storage), "run", Settings(executor="inline"))
+    summary = runner.run(plan, Folder(storage), "run", Settings(executor="inline"))
+    sys.exit(1 if summary.unfinished else 0)
