@@ -10,6 +10,7 @@ undisturbed sweep beside it runs inline. Left out: more machines than one (`test
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=float, default=3, help="of every trial; 8 steps each")
     parser.add_argument("--storage", type=Path, required=True, help="an empty folder, or that of an earlier part")
     parser.add_argument("--part", action="store_true", help="leave the sweep as it is then, for another call")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most")
     args = parser.parse_args()
     plan = plan_in(args.storage, args.epochs)
     expected = undisturbed(args.storage, plan)
@@ -76,7 +78,7 @@ def main() -> int:
     storm, begun = Storm(plan, storage, args.seed), time.monotonic()
     for wish in args.blows:
         mode, _, count = wish.partition("=")
-        storm.blow_and_resume(mode, int(count))
+        storm.blow_and_resume(mode, int(count), 60 * args.minutes - (time.monotonic() - begun))
     storm.seconds += time.monotonic() - begun
     if args.part:
         storm.save()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -65,6 +66,7 @@ class Storm:
         self.step_prices = {spec.trial_id: plan.price(spec) / spec.steps for spec in plan.specs}
         self.whole = sum(map(plan.price, plan.specs))
         self._ledger = 0  # when it was last written
+        self._end = math.inf
 
     def save(self) -> None:
         names = ("blows", "overshot", "orphans", "samples", "share", "sessions", "seconds")
@@ -76,18 +78,19 @@ class Storm:
     def limit(self) -> float:
         return SHARES[self.share] * self.whole
 
-    def blow_and_resume(self, mode: str, blows: int) -> None:
+    def blow_and_resume(self, mode: str, blows: int, seconds: float = math.inf) -> None:
         """Deal so many blows to the sweep under one executor, starting it again whenever it ended;
-        ends early when nothing is left to do.
+        ends early when nothing is left to do, or after so many seconds.
         """
         until = len(self.blows) + blows
+        self._end = time.monotonic() + seconds
         with TwoNodes(self.environment()) if mode == "cluster" else contextlib.nullcontext() as cluster:
             arguments = {
                 "inline": (),
                 "ray": ("--slots", "2"),
                 "cluster": ("--address", cluster.address if cluster else "", "--slots", "2"),
             }[mode]
-            while len(self.blows) < until:
+            while len(self.blows) < until and time.monotonic() < self._end:
                 if not self._session(mode, arguments, until, cluster):
                     break
         self.save()
@@ -124,7 +127,7 @@ class Storm:
         if mode == "inline" and self.random.random() < 0.3:
             point = f"{self.random.choice(sorted(faults.POINTS))}:{self.random.randint(1, 20)}"
         driver = self._start(arguments, point)
-        while driver.poll() is None and len(self.blows) < until:
+        while driver.poll() is None and len(self.blows) < until and time.monotonic() < self._end:
             if self._progresses(driver, self.random.uniform(*PAUSE)):
                 choice = [blow for blow in BLOWS[mode] if blow != "point"]
                 self._deal(mode, self.random.choice(choice), driver, cluster)
@@ -144,7 +147,7 @@ class Storm:
         """Wait until the sweep has worked for so long; False when it ended before."""
         begun, seen = None, self._state()
         while begun is None or time.monotonic() - begun < seconds:
-            if driver.poll() is not None:
+            if driver.poll() is not None or time.monotonic() > self._end:
                 return False
             if begun is None and self._state() != seen:
                 begun = time.monotonic()
