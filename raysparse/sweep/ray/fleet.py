@@ -74,6 +74,7 @@ class Fleet:
         self._lines: deque[str] = deque()
         self._start: Callable[[str], Slot] = lambda name: Slot(name, broker, job, settings, self._lines.append)
         self.slots = [self._start(f"slot-{n}") for n in range(count)]
+        self._is_on_a_cluster = bool(settings.address)
         self._waiting = Waiting(f"{job.plan.placement.workers} workers each")
 
     @property
@@ -92,7 +93,8 @@ class Fleet:
             if wanted > 0 and slot.ended and not slot.broke:
                 self.slots[n] = self._start(slot.slot)
                 wanted -= 1
-        self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
+        if self._is_on_a_cluster:  # this machine is here; its workers may take long
+            self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
     def join(self) -> None:
