@@ -36,6 +36,7 @@ REFRESH = 0.5  # seconds between looks of the view at the broker
 PATIENCE = 30.0  # seconds without work after which a slot gives its machine back, on a cluster
 USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
 SAY_AGAIN = 300.0
+GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
 def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
@@ -62,7 +63,9 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
                     ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
                 time.sleep(REFRESH)
             ray.get(broker.close.remote())
-            fleet.join()
+            while ray.get(broker.snapshot.remote()).present:
+                time.sleep(REFRESH)
+            fleet.join(GOODBYE)
         tuner.result()
         fleet.result()
 
@@ -97,9 +100,11 @@ class Fleet:
             self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
-    def join(self) -> None:
+    def join(self, seconds: float) -> None:
+        """Wait for the slots to end; one whose machine never came back would wait for ever."""
+        until = time.monotonic() + seconds
         for slot in self.slots:
-            slot.join()
+            slot.join(max(0.0, until - time.monotonic()))
 
     def result(self) -> None:
         """Raises what broke the last slot; while one is left, the broken ones were only said."""
