@@ -44,8 +44,16 @@ class Machines:
     def taken(self) -> list[str]:
         """The states of the placement groups that were not given back."""
         ray.init(address=self.cluster.address, log_to_driver=False)
-        groups = placement_group_table().values()
-        return [group["state"] for group in groups if group["state"] != "REMOVED"]
+        states = [group["state"] for group in placement_group_table().values()]
+        ray.shutdown()
+        return [state for state in states if state != "REMOVED"]
+
+    def level(self, nodes: int) -> None:
+        """As many nodes as were there at first, whatever a test did to them."""
+        for node in list(self.nodes[nodes:]):
+            self.lose(node)
+        while len(self.nodes) < nodes:
+            self.add()
 
     def drain(self, node, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as an autoscaler does on a notice."""
@@ -68,7 +76,6 @@ class Machines:
         return "".join(path.read_text(errors="replace") for path in sorted(logs.glob("worker-*.err")))
 
     def close(self) -> None:
-        ray.shutdown()
         self.cluster.shutdown()
 
 
