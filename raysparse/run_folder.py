@@ -7,7 +7,9 @@ What the files mean stands with those who write them.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from pathlib import Path
 
 from raysparse.files import Folder, checksum
 from raysparse.reading import ReadingSpec
@@ -21,6 +23,7 @@ ENSEMBLES = "ensembles.json"
 JOURNAL = "journal"
 TRIALS = "trials"
 TOKENS = "tokens"
+CURVES = "curves"
 REPORT = "report"
 RAY = "ray"
 MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
@@ -69,6 +72,21 @@ class RunFolder(Folder):
     def trial(self, trial_id: str) -> Folder:
         """Where a trial keeps its files."""
         return self.child(TRIALS, trial_id)
+
+    def name_curves(self, trial_id: str, name: str) -> None:
+        """Show the curves of a trial under a name for people: TensorBoard names what it finds by
+        its path under --logdir. A link, so nothing on an object store.
+        """
+        if self.is_local:
+            link = self.local_path / CURVES / f"{re.sub(r'[/]', '-', name)} {trial_id[:6]}".strip()
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # an earlier attempt made it
+                link.symlink_to(Path("..", TRIALS, trial_id, TENSORBOARD))
+
+    @property
+    def logdir(self) -> str:
+        """What TensorBoard is pointed at."""
+        return str(self.local_path / CURVES) if self.is_local else f"{self.uri}/{TRIALS}"
 
     def tokens(self, corpus: str, tokenizer: str, reading: ReadingSpec | None = None) -> Folder:
         """The token store of a corpus; every run of the storage shares it."""

@@ -19,11 +19,12 @@ import numpy as np
 from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.costs import ACTIVE, Cost, measured_cost
 from analysis.answer.gaussian import spread
+from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.paths import Paths, draw
 from analysis.answer.recommend import Interval
 from analysis.answer.space import Space
-from analysis.answer.surrogate import Surrogate, surrogate
+from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Array
 from analysis.data.table import Runs
 
@@ -43,6 +44,7 @@ def answer(
     box: Box | None = None,
     draws: int = 200,
     seed: int = 0,
+    model: Surrogate | None = None,
 ) -> BestRun:
     """The best run for `unique` tokens at a cost of at most `budget`.
 
@@ -50,7 +52,7 @@ def answer(
     data's own range.
     Raises ValueError for fewer than five rows, or a budget below the cheapest run of the box.
     """
-    model = surrogate(runs, seed=seed)
+    model = model or guided(runs, seed=seed)
     cost = cost or own_cost(runs)
     searches = _searches(model, box or data_box(runs), cost, budget, unique, draws, seed)
     found = {kind: search.choice(search.optima) for kind, search in searches.items()}
@@ -77,7 +79,7 @@ def _searches(
     searches, refusals = {}, []
     for kind, density in _kinds(model.runs, box).items():
         try:
-            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame)
+            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame, model.guided)
         except ValueError as error:
             refusals.append(error)
         else:

@@ -41,6 +41,8 @@ def attempt(lease: Lease, fence: Fence, tell: Callable[[Report], str]) -> Outcom
 
     placement, folder = lease.placement, FencedFolder(lease.folder, fence)
     try:
+        if ranks.rank() == 0:
+            lease.run_folder.name_curves(lease.spec.trial_id, lease.spec.name)
         placement = device.fitted(lease.spec, placement)
         store = TokenStore.open(lease.token_folder)
         return trial.run(

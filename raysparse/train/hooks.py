@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from raysparse import counts
 from raysparse.data.order import Batches
 from raysparse.files import Folder
 from raysparse.run_folder import METRICS, TENSORBOARD
@@ -161,6 +162,8 @@ class TensorBoard(Hook):
             "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
             "weight_decay": spec.optimizer.weight_decay, "decay_per": spec.optimizer.decay_per,
             "dropout": spec.optimizer.dropout, "average": spec.optimizer.average, "seed": spec.seed,
+            "active_weights": counts.parameters(spec.model, spec.sparsity).active,
+            "flops_active": counts.flops(spec)[0],
         }  # fmt: skip
         last = state.evaluations[-1]
         results = {"final/validation_loss": last.loss}

@@ -7,10 +7,12 @@ import io
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from raysparse.console.progress import Display
 from raysparse.files import Folder
 from raysparse.results import Results
+from raysparse.run_folder import RunFolder
 from raysparse.sweep import attempt as attempts
 from raysparse.sweep import lock, runner
 from raysparse.sweep.budget import Budget
@@ -50,6 +52,14 @@ def test_every_trial_has_one_row_and_its_folder(corpus, finished):
         assert {"spec.json", "metrics.jsonl", "checkpoint", "tensorboard"} <= files
     assert (finished / "run" / "results.parquet").exists()
     assert len(list((finished / "tokens").iterdir())) == 1
+
+
+def test_curves_are_named_for_people(corpus, finished):
+    """TensorBoard names its runs by the paths under --logdir, and follows the links there."""
+    found = EventMultiplexer().AddRunsFromDirectory(RunFolder(finished / "run").logdir)
+    assert set(found.Runs()) == {f"{spec.name} {spec.trial_id[:6]}" for spec in small_plan(corpus).specs}
+    for name in found.Reload().Runs():
+        assert "validation_loss" in found.PluginRunToTagToContent("scalars")[name]
 
 
 def test_running_it_again_does_nothing(corpus, finished):

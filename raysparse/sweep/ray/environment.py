@@ -24,9 +24,11 @@ ON_THIS_MACHINE = {
     # A dozen small processes on two cores are meant, not a mistake to warn about.
     "RAY_worker_maximum_startup_concurrency": "16",
 }
+# The dashboard's Train tab, for the price of an actor.
+ON_A_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
 
 def apply(*, joins_a_cluster: bool) -> None:
     """Set what is not set yet. Call it before Ray is imported."""
-    for key, value in (EVERYWHERE if joins_a_cluster else EVERYWHERE | ON_THIS_MACHINE).items():
+    for key, value in (EVERYWHERE | (ON_A_CLUSTER if joins_a_cluster else ON_THIS_MACHINE)).items():
         os.environ.setdefault(key, value)

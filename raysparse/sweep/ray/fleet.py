@@ -48,7 +48,7 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
         broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
         count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
         told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
+        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.logdir}"):
             view.say(line)
         fleet, gauges = Fleet(broker, job, settings, count), Gauges(job.folder.name, job.plan.budget.unit)
         tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
