@@ -107,8 +107,6 @@ class Broker:
         """No slot is left: trials that had begun are preempted, the others stay without a row; the
         next run tries both again.
         """
-        for slot in list(self.slots.held):
-            self.lost(slot, "preempted")
         for trial_id in self._queue:
             entry = self.entries[trial_id]
             if entry.work.steps:

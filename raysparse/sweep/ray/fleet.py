@@ -38,6 +38,7 @@ PATIENCE = 30.0  # seconds without work after which a slot gives its machine bac
 USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
 SAY_AGAIN = 300.0
 RETURNING = 120.0  # seconds for calls of a Ray that was lost to return
+GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
 def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
@@ -78,7 +79,9 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
                 answer(broker.give_up.remote("Ray Train could not keep a worker group alive"))
             time.sleep(REFRESH)
         answer(broker.close.remote())
-        fleet.join()
+        while answer(broker.snapshot.remote()).present:
+            time.sleep(REFRESH)
+        fleet.join(GOODBYE)
     tuner.result()
     fleet.result()
 
@@ -110,6 +113,7 @@ class Fleet:
 
         self._start = start
         self.slots = [self._start(f"slot-{n}") for n in range(count)]
+        self._is_on_a_cluster = bool(settings.address)
         self._waiting = Waiting(f"{job.plan.placement.workers} workers each")
 
     @property
@@ -128,11 +132,14 @@ class Fleet:
             if wanted > 0 and slot.ended and not slot.broke:
                 self.slots[n] = self._start(slot.slot)
                 wanted -= 1
-        self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
+        if self._is_on_a_cluster:  # this machine is here; its workers may take long
+            self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
-    def join(self) -> None:
-        while not all(slot.ended for slot in self.slots):
+    def join(self, seconds: float) -> None:
+        """Wait for the slots to end; one whose machine never came back would wait for ever."""
+        until = time.monotonic() + seconds
+        while not all(slot.ended for slot in self.slots) and time.monotonic() < until:
             cluster.check()
             time.sleep(ENDING)
 
