@@ -22,6 +22,7 @@ from ray._private import worker
 
 MARK = "RAYSPARSE_PRIVATE_RAY"
 PATIENCE = 20.0  # seconds for a killed process to be gone
+VITAL = ("raylet", "gcs_server")  # and not the dashboard, or what collects logs
 LAST_WORDS = "Raylet is terminated"
 
 
@@ -36,9 +37,9 @@ def marked(owner: str) -> Iterator[None]:
 
 
 def ended() -> list[str]:
-    """Which of its own processes have ended: raylet, gcs_server, ..."""
+    """Which of its two processes that it cannot live without have ended."""
     node = worker._global_node
-    return [] if node is None else [str(name) for name, _ in node.dead_processes()]
+    return [] if node is None else [str(name) for name, _ in node.dead_processes() if name in VITAL]
 
 
 def end_all(owner: str) -> None:
