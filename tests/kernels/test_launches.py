@@ -14,7 +14,6 @@ pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raysparse.placement import Placement
