@@ -56,15 +56,11 @@ class RunFolder(Folder):
         if not re.fullmatch(r"[^/\\]+", name) or name in (".", "..", TOKENS):
             expected = f"a plain folder name other than {TOKENS!r}; it lies in --storage"
             raise ValueError(f"--name is {name!r}, expected {expected}")
-        return cls(storage.child(name).uri)
+        return cls(storage.at(name))
 
     @property
     def storage(self) -> Folder:
-        return Folder(self.uri.rstrip("/").rpartition("/")[0] or ".")
-
-    @property
-    def name(self) -> str:
-        return self.uri.rstrip("/").rpartition("/")[2]
+        return self.parent
 
     def trial(self, trial_id: str) -> Folder:
         """Where a trial keeps its files."""
@@ -76,8 +72,7 @@ class RunFolder(Folder):
 
     @property
     def report(self) -> Folder:
-        """Pictures are drawn to local files, so beside an object store the report is here."""
-        return self.child(REPORT) if self.is_local else Folder(f"{REPORT}s/{self.name}")
+        return self.child(REPORT)
 
     @property
     def ray(self) -> str:
@@ -86,5 +81,9 @@ class RunFolder(Folder):
 
     def checkpoint_step(self, trial_id: str) -> int:
         """The step from which a trial would continue; 0 when it would begin anew."""
-        trial = self.trial(trial_id)
-        return int(trial.read_json(LATEST)["step"]) if trial.exists(LATEST) else 0
+        latest = self.trial(trial_id).read_json_if_there(LATEST)
+        return int(latest["step"]) if latest is not None else 0
+
+    def begun(self) -> set[str]:
+        """Ids of the trials that have a folder: a thousand in one request to an object store."""
+        return set(self.names(TRIALS))

@@ -130,7 +130,7 @@ def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
     data = folder.read(TOKENIZER) if folder.exists(TOKENIZER) else b""
     if checksum(data) != stored.tokenizer_fingerprint:
         raise ValueError(
-            f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
+            f"{folder.at(TOKENIZER)} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
         )
     return load_tokenizer(stored.tokenizer, data.decode(), stored.separator)
 
@@ -274,7 +274,7 @@ def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
     found = _file_checksum(path)
     if found != shard.sha256:
         state = "missing" if found is None else f"damaged (its checksum is {found[:12]}, expected {shard.sha256[:12]})"
-        raise ValueError(f"token shard {folder.uri}/{shard.name} is {state}; {REMAKE}")
+        raise ValueError(f"token shard {folder.at(shard.name)} is {state}; {REMAKE}")
     with pa.memory_map(str(path)) as mapped:
         column = pa.ipc.open_file(mapped).get_batch(0).column("tokens")
     tokens: np.ndarray = column.to_numpy(zero_copy_only=True)

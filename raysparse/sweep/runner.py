@@ -78,7 +78,7 @@ def run(
         raise _buys_nothing(plan, todo)
     if chosen or not folder.exists(PLAN):
         before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
-        with lock.owned(folder.writable()):
+        with lock.owned(folder.writable(), view.say):
             prepare_tokens(plan, folder, view, results)
 
             def begin() -> None:
