@@ -86,15 +86,14 @@ def storage_case(bench: Bench, rows: int, columns: int, density: float) -> Row:
     expand = bench.ms(lambda: ops.expand(values, mask, bases, dense.view(-1, 1)))
     compact = bench.ms(lambda: ops.compact_accumulate(dense.view(-1, 1), mask, bases, values))
     dropped, grown = ops.weakest(values, 1, k), ops.regrow_at_random(mask, blocks, k, 5)
-    new = mask.clone()
-    ops.remove(new, blocks, dropped)
-    stayed = ops.stayed(grown, new.bitwise_or_(grown), blocks, active)
     return {
         "tokens": bench.tokens, "three products ms": products, "expand ms": expand, "compact ms": compact,
         "share of products": ratio(total(expand, expand, compact), products),
         "weakest ms": bench.ms(lambda: ops.weakest(values, 1, k)),
         "regrow ms": bench.ms(lambda: ops.regrow_at_random(mask, blocks, k, 5)),
-        "move ms": total(bench.ms(lambda: ops.close_up(values, dropped)), bench.ms(lambda: ops.spread(values, stayed))),
+        "exchange ms": bench.ms(
+            lambda: ops.exchange(mask.clone(), bases.clone(), blocks, dropped, grown, values)
+        ),
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
+from raysparse import faults
 from raysparse.location import Location
 
 if TYPE_CHECKING:
@@ -35,18 +37,29 @@ def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def default_cache() -> Path:
+    """Where a machine keeps copies of remote files: $XDG_CACHE_HOME/raysparse, or
+    ~/.cache/raysparse.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
+
+
 def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a local file whole or not at all, and durably: the data and the folder entry are
     synced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.write(data[: len(data) // 2])
+            faults.point("file.half")
+            file.write(data[len(data) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        faults.point("file.written")
         os.replace(temporary, path)
+        faults.point("file.named")
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk names none by itself
@@ -70,6 +83,20 @@ class Stamp:
     size: int
 
 
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process that began a temporary file lives, as far as this machine can tell."""
+    _, node, process, _ = temporary.name.rsplit("~", 3)
+    if node != platform.node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
 class Folder:
     """A folder at a local path or any `pyarrow.fs` URI (s3://, gs://, file://). Safe to send to
     another process.
@@ -77,6 +104,8 @@ class Folder:
     Raises ValueError when the URI cannot be understood or holds credentials, and when `writable()`
     finds that nothing can be written there.
     """
+
+    mark = ""  # in the names of checkpoints written here: whose they are, where several writers may follow each other
 
     def __init__(self, uri: str | Path):
         self.location = Location.parse(uri)
@@ -217,6 +246,14 @@ class Folder:
             return
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_file(self._path(name))
+
+    def discard_temporaries(self, under: str = "") -> None:
+        """Delete what writers left in `under` when they were killed; those that still live on this
+        machine keep theirs. An object store publishes only whole objects and holds none.
+        """
+        for path in Path(self._path(under)).glob(".*~*~*~*.tmp") if self.is_local else ():
+            if not _is_being_written(path):
+                path.unlink(missing_ok=True)
 
     def writable(self) -> Self:
         """This folder, after proving that a file can be written there. Raises ValueError naming the

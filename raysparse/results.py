@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from raysparse import compaction, counts, memory
+from raysparse import compaction, counts, faults, memory
 from raysparse.files import Stamp
 from raysparse.placement import Placement
 from raysparse.record import leaves, require_choice
@@ -237,6 +237,7 @@ class Results:
         name = f"{row['trial_id']}.json"
         data = json.dumps(row, sort_keys=True).encode()
         self.folder.write(f"{JOURNAL}/{name}", data)
+        faults.point("journal.written")
         self._written[name] = data
         if len(self._written) >= COMPACT_EVERY:
             self.compact()
@@ -272,6 +273,7 @@ class Results:
         """Write `results.parquet` from the journal and return the table."""
         table = self.table()
         compaction.write(self.folder, table, {name: at for name, (at, _) in self._rows.items()})
+        faults.point("table.made")
         return table
 
 

@@ -160,6 +160,7 @@ def parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="print a plan and what it will cost; run nothing")
     plan.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
     plan.add_argument("--slots", type=int, default=0, help="trials at once")
+    arguments.add_price_argument(plan)
     plan.set_defaults(command=command_plan, executor="ray")
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")
@@ -215,7 +216,7 @@ def _add_train(verbs: Any) -> None:
     arguments.add_engine_arguments(train)
     arguments.add_device_arguments(train)
     train.set_defaults(
-        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None, scheduler="",
+        command=command_train, address="", slots=0, gpus=0.0, workers=1, min_workers=0, max_flops=None, scheduler="",
         halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip

@@ -131,7 +131,10 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
     address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
     gpus = args.gpus or float(args.executor == "ray" and args.device.startswith("cuda"))
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler)
+    return Settings(
+        executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler,
+        min_workers=args.min_workers,
+    )  # fmt: skip
 
 
 def run_folder(args: argparse.Namespace) -> RunFolder:
@@ -169,7 +172,7 @@ def show_plan(plan: Plan, args: argparse.Namespace) -> None:
     from raysparse.console.terminal import console
 
     slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
-    console(soft_wrap=False).print(plan_table(plan, slots=slots))
+    console(soft_wrap=False).print(plan_table(plan, slots=slots, hourly=args.price_per_hour))
 
 
 def save_plan(plan: Plan, path: str) -> None:

@@ -9,6 +9,7 @@ answer (`analysis`).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
@@ -26,8 +27,10 @@ from raysparse.sweep.snapshot import best_losses
 from raysparse.units import amount, count, duration, si
 
 
-def plan_table(plan: Plan, *, slots: int) -> RenderableType:
-    """The plan and its cost; `slots` trials run at once."""
+def plan_table(plan: Plan, *, slots: int, hourly: float = 0.0) -> RenderableType:
+    """The plan and its cost; `slots` trials run at once, and a worker's machine or GPU costs
+    `hourly` money.
+    """
     asked = plan.planner.question() if plan.planner is not None else ()
     if not plan.specs:
         return Group(*asked, f"The budget is {amount(plan.budget.limit)} {UNIT_NAMES[plan.budget.unit]}.")
@@ -43,7 +46,7 @@ def plan_table(plan: Plan, *, slots: int) -> RenderableType:
         table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
     total = plan.total()
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
-    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots))
+    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots), *_money(plan, total, hourly))
 
 
 def _axes(plan: Plan) -> list[str]:
@@ -95,6 +98,20 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
         names = sorted({spec.model.name for spec in plan.specs if not ladder.has_own_rate(spec.model)})
         notes.append(f"No rate is published for {', '.join(names)}: 0.0226 / sqrt(hidden) unless one is given.")
     return notes
+
+
+def _money(plan: Plan, total: Cost, hourly: float) -> list[str]:
+    """What the trials cost, if a price is known; a planner's, when it has spent its budget. Time in
+    which machines start or wait is not in it.
+    """
+    if not hourly:
+        return []
+    price = total.device_seconds / 3600 * hourly * plan.placement.device_share
+    said = f"About {price:,.2f} in money at {hourly:g} an hour"
+    planned = math.fsum(map(plan.price, plan.specs))
+    if plan.planner is not None and plan.budget.total is not None and planned:
+        said += f", {price * plan.budget.total / planned:,.2f} when the planner has spent the budget"
+    return [f"{said}."]
 
 
 def memory_table(spec: TrialSpec, placement: Placement, measured: dict[str, int] | None = None) -> RenderableType:
@@ -154,7 +171,8 @@ def status_table(folder: RunFolder) -> RenderableType:
     unit = plan.budget.unit
     spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
     statuses = Counter(row["status"] for _, row in mine)
-    begun = [s for s in plan.specs if s.trial_id not in rows and folder.trial(s.trial_id).names()]
+    have = folder.begun()
+    begun = [s for s in plan.specs if s.trial_id not in rows and s.trial_id in have]
     done = sum(n for status, n in statuses.items() if status in FINAL)
     lines = [
         f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "

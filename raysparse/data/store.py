@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from raysparse import faults
 from raysparse.data.corpus import open_corpus
 from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
 from raysparse.data.passage import Corpus
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.data.unfinished import Unfinished
-from raysparse.files import Folder, checksum, write_file_atomically
+from raysparse.files import Folder, checksum, default_cache, write_file_atomically
 from raysparse.reading import ReadingSpec
 from raysparse.record import require
 from raysparse.spec import DataSpec
@@ -78,6 +78,7 @@ def prepare(
         stored.check_tokens(*targets, growing=True)
         targets = (max(train_tokens, stored.train.tokens), max(validation_tokens, stored.validation.tokens))
     encoder = _tokenizer_for(folder, stored, source, tokenizer)
+    folder.discard_temporaries()
     with withdrawn_on_failure(folder.writable()) as written:
         made = write_shards(folder, source, encoder, tokenizer, targets, written, shard_tokens, told)
         made.check_tokens(train_tokens, validation_tokens)
@@ -113,7 +114,9 @@ def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
         return
     if (text := tokenizer.to_json()) is not None:
         folder.write(TOKENIZER, text.encode())
+    faults.point("tokens.shards")
     made.write(folder)
+    faults.point("tokens.published")
 
 
 def _tokenizer_for(folder: Folder, stored: Manifest | None, source: Corpus, name: str) -> Tokenizer:
@@ -257,11 +260,6 @@ class TokenStore:
             f"training tokens, "
             f"{m.validation.tokens:,} held out, {self.bytes_per_token:.2f} bytes per token"
         )
-
-
-def default_cache() -> Path:
-    """Where shards of remote stores are kept: $XDG_CACHE_HOME/raysparse, or ~/.cache/raysparse."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
 
 
 def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:

@@ -69,11 +69,11 @@ def _by_device(plain: Operation) -> Operation:
     return cast(Operation, operation)
 
 
-bases, remove, stayed = _by_device(bits.bases), _by_device(bits.remove), _by_device(bits.stayed)
+bases, survivors = _by_device(bits.bases), _by_device(bits.survivors)
 weakest, regrow_in_rows = _by_device(selection.weakest), _by_device(selection.regrow_in_rows)
 regrow_at_random, regrow_largest = _by_device(selection.regrow_at_random), _by_device(selection.regrow_largest)
 expand, compact_accumulate = _by_device(storage.expand), _by_device(storage.compact_accumulate)
-close_up, spread = _by_device(storage.close_up), _by_device(storage.spread)
+exchange = _by_device(storage.exchange)
 adam_step = _by_device(adam.adam_step)
 tile_product, tile_input_gradient = _by_device(tiles.product), _by_device(tiles.input_gradient)
 tile_weight_gradient = _by_device(tiles.accumulate_weight_gradient)

@@ -15,6 +15,8 @@ Left out: values and moments (`storage`), choosing blocks (`topology`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -72,23 +74,26 @@ class Layout:
     def replace(self, mask: Tensor) -> None:
         """Take other blocks, as many as before."""
         assert self.mask is not None
-        self.mask.copy_(mask)
-        self._changed()
-
-    def exchange(self, pruned: Tensor, regrown: Tensor) -> None:
-        """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as
-        many.
-        """
-        assert self.mask is not None
-        ops.remove(self.mask, self.shape.total, pruned)
-        self.mask.bitwise_or_(regrown)
-        self._changed()
-
-    def _changed(self) -> None:
-        assert self.mask is not None
         assert self.bases is not None
+        self.mask.copy_(mask)
         self.bases.copy_(ops.bases(self.mask))
         self._lists = None
+
+    def exchange(self, pruned: Tensor, regrown: Tensor, states: Iterable[Tensor]) -> None:
+        """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as
+        many. The states move along; a block that comes starts at 0.
+        """
+        assert self.mask is not None
+        assert self.bases is not None
+        ops.exchange(self.mask, self.bases, self.shape.total, pruned, regrown, *states)
+        self._lists = None
+
+    def survivors(self, pruned: Tensor) -> Tensor:
+        """A mask of the active blocks that are not `pruned`, bool (active,)."""
+        assert self.mask is not None
+        assert self.bases is not None
+        left: Tensor = ops.survivors(self.mask, self.bases, self.shape.total, pruned)
+        return left
 
     def regrown_in_rows(self, survivors: Tensor, key: int, scores: Tensor | None = None) -> Tensor:
         """For balanced tiles: a mask of as many new blocks in every row as the `survivors` there

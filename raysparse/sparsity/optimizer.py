@@ -124,7 +124,6 @@ class Smet:
                 noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip
             arena.revision += 1
-            arena.grad.zero_()
             if arena.average is not None:
                 arena.follow(average_share(spec, step, self.spec.steps))
         return rate

@@ -80,19 +80,11 @@ class Topology:
             return 0
         if self.spec.sparsity.balanced:  # which blocks a row regrows depends on which it lost
             pruned = self._pruned(matrix, count, number)
-            survivors = mask.clone()
-            ops.remove(survivors, shape.total, pruned)
-            regrown = self._regrown(matrix, mask, count, number, survivors)
+            regrown = self._regrown(matrix, mask, count, number, layout.survivors(pruned))
         else:  # before `pruned` exists: at most one of the two large things is made at a time
             regrown = self._regrown(matrix, mask, count, number)
             pruned = self._pruned(matrix, count, number)
-        layout.exchange(pruned, regrown)
-        for state in matrix.states():
-            ops.close_up(state, pruned)
-        del pruned
-        stayed = ops.stayed(regrown, mask, shape.total, shape.active)
-        for state in matrix.states():
-            ops.spread(state, stayed)
+        layout.exchange(pruned, regrown, matrix.states())
         return count
 
     def _pruned(self, matrix: SparseMatrix, count: int, number: int) -> Tensor:

@@ -12,9 +12,10 @@ Left out: money (a price per device-second belongs to whoever pays it), and whic
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from raysparse import counts
@@ -90,7 +91,9 @@ def load_work(folder: Folder) -> dict[str, Work]:
 
 
 def save_work(folder: Folder, work: Mapping[str, Work]) -> None:
-    folder.write_json(LEDGER, {key: asdict(value) for key, value in work.items()})
+    """Written at the end of every attempt and of all trials, so in the form that costs least."""
+    values = {key: {"steps": value.steps, "seconds": value.seconds} for key, value in work.items()}
+    folder.write(LEDGER, json.dumps(values).encode())
 
 
 class Ledger:

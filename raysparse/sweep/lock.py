@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from raysparse import faults
 from raysparse.conditional import Conditional, why_not
 from raysparse.files import Folder
 from raysparse.run_folder import LOCK
@@ -203,6 +204,7 @@ class Keeper(threading.Thread):
             try:
                 self.lost = not self._lock.renew()
                 renewed = began
+                faults.point("lock.renewed")
             except OSError:  # a storage may be away for a moment
                 self.lost = time.monotonic() - renewed > STALE_AFTER
             if self.lost:

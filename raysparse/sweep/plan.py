@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raysparse import counts, memory
+from raysparse import counts, faults, memory
 from raysparse.files import Folder
 from raysparse.placement import Placement
 from raysparse.record import Record, require
@@ -174,6 +174,7 @@ class Plan(Record):
         """Write `plan.json`; raises as `check` does."""
         self.check(folder)
         folder.write_json(PLAN, self.to_dict())
+        faults.point("plan.saved")
 
     def difference_from(self, held: Plan) -> str:
         """What keeps this plan from continuing `held`, in words; empty when every trial of `held`

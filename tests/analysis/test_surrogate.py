@@ -14,7 +14,7 @@ from analysis.answer.axes import Axis
 from analysis.answer.gaussian import WIDER, _Objective, fit_process
 from analysis.answer.paths import draw
 from analysis.answer.surrogate import surrogate
-from analysis.answer.warp import Warp
+from analysis.answer.warp import Plane, Warp
 from analysis.data.points import Points
 from analysis.data.table import Runs
 from benchmarks import settings_truths as truths
@@ -140,7 +140,7 @@ def test_expected_improvement_equals_the_average_over_draws(model):
 
 @given(st.floats(1.0, 4.0), st.lists(st.floats(0.0, 5.0), min_size=1, max_size=5))
 def test_the_warp_is_undone(best, excess):
-    warp, loss = Warp(best, np.zeros(2), 0.15 * best), best + np.array(excess)
+    warp, loss = Warp(Plane(best, np.zeros(2)), 0.15 * best), best + np.array(excess)
     base = warp.base(np.zeros((len(loss), 2)))
     np.testing.assert_allclose(warp.outward(warp.inward(loss, base), base), loss, rtol=1e-9)
 

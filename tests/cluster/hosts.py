@@ -54,7 +54,7 @@ cp {work}/key /root/.ssh/id_ed25519; cp {work}/key.pub /root/.ssh/authorized_key
 chmod 700 /root /root/.ssh; chmod 600 /root/.ssh/*
 ip link set lo up
 touch {work}/{name}.up
-exec sleep infinity
+while true; do sleep 3600 & wait; done  # as the first process of a machine it buries the dead
 """
 SSHD = "ListenAddress 0.0.0.0\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
 
@@ -121,9 +121,15 @@ class Lan:
 
     hosts: dict[str, Host]
     work: Path
+    bridge: int  # a process in the namespace of the bridge
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
+
+    def again(self, name: str) -> None:
+        """A fresh host under the name and address of one that was switched off."""
+        (self.work / f"{name}.up").unlink()
+        self.hosts[name] = _host(name, self.hosts[name].address, self.bridge, self.work)
 
 
 @contextlib.contextmanager
@@ -143,7 +149,7 @@ def lan(names: Sequence[str], work: Path) -> Iterator[Lan]:
         _ip(bridge, "link add lan type bridge", "link set lan up")
         for name, address in addresses.items():
             found[name] = _host(name, address, bridge, work)
-        yield Lan(found, work)
+        yield Lan(found, work, bridge)
     finally:
         for host in found.values():
             host.switch_off()
@@ -160,8 +166,10 @@ def _host(name: str, address: str, bridge: int, work: Path) -> Host:
     _ip(bridge, f"link add {name} type veth peer name eth0 netns {pid}", f"link set {name} master lan up")
     host = Host(name, address, pid, process)
     host.plug()
-    (work / f"{name}.sshd").write_text(SSHD + f"HostKey {work}/{name}.key\nPidFile /tmp/sshd.pid\n")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(work / f"{name}.key")], check=True)
+    key = work / f"{name}.key"
+    (work / f"{name}.sshd").write_text(SSHD + f"HostKey {key}\nPidFile /tmp/sshd.pid\n")
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     host.run(f"{shutil.which('sshd')} -f {work}/{name}.sshd -E /tmp/sshd.log")
     return host
 

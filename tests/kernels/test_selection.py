@@ -164,9 +164,5 @@ def test_moving_in_place_equals_moving_through_dense_memory(size, blocks, densit
     dense = torch.zeros(blocks, size)
     dense[active] = state.view(-1, size)
     dense[active.nonzero().view(-1)[dropped]] = 0.0
-    new = mask.clone()
-    bits.remove(new, blocks, dropped)
-    new |= regrown
-    storage.close_up(state, dropped)
-    storage.spread(state, bits.stayed(regrown, new, blocks, count))
-    assert torch.equal(state.view(-1, size), dense[bitmask.unpack(new, blocks)])
+    storage.exchange(mask, bits.bases(mask), blocks, dropped, regrown, state)
+    assert torch.equal(state.view(-1, size), dense[bitmask.unpack(mask, blocks)])

@@ -138,7 +138,14 @@ def test_choosing_blocks(rule, blocks, launches):
         ops.regrow_at_random(mask, blocks, 1, philox.stream(2))
     else:
         ops.regrow_largest(mask, torch.zeros(blocks), 1)
-    assert names(launches) == {"_count_digits", "_narrow", "_count_ties", "_choose"}
+    assert names(launches) == {"_count_digits", "_count_ties", "_choose"}
+
+
+@pytest.mark.parametrize("scores", [None, torch.zeros(2500)], ids=["at random", "by score"])
+def test_choosing_blocks_in_rows(scores, launches):
+    mask, _, _ = half_of((2500, 1))
+    ops.regrow_in_rows(mask, torch.zeros_like(mask), 2500, 50, 25, philox.stream(2), scores)
+    assert names(launches) == {"_row_keys", "_pack"}
 
 
 @pytest.mark.parametrize("size", [3, 16, 64, 300, 128**2])
@@ -153,15 +160,13 @@ def test_replacing_blocks(shape, launches):
     """Everything of a topology update but the choice, for states of one byte a block, bfloat16 and
     float32.
     """
-    (blocks, size), (mask, _, count) = shape, half_of(shape)
+    (blocks, size), (mask, bases, count) = shape, half_of(shape)
     active = count // size
     dropped = torch.zeros(active, dtype=torch.bool)
-    ops.remove(mask.clone(), blocks, dropped)
-    stayed = ops.stayed(torch.zeros_like(mask), mask, blocks, active)
-    for state in (torch.zeros(active, dtype=torch.uint8), torch.zeros(count, dtype=BF16), torch.zeros(count)):
-        ops.close_up(state, dropped)
-        ops.spread(state, stayed)
-    assert names(launches) == {"_remove", "_stayed", "_count_groups", "_pack", "_expand", "_compact"}
+    states = torch.zeros(active, dtype=torch.uint8), torch.zeros(count, dtype=BF16), torch.zeros(count)
+    ops.survivors(mask, bases, blocks, dropped)
+    ops.exchange(mask, bases, blocks, dropped, torch.zeros_like(mask), *states)
+    assert names(launches) == {"_exchange", "_count_groups", "_move"}
 
 
 def tile_products(side: int, tokens: int, dtype: torch.dtype) -> None:
@@ -202,11 +207,10 @@ def test_no_kernel_is_left_out(launches):
     sources = "".join(inspect.getsource(module) for module in MODULES)
     store_and_read(SHAPES[0], FP32, BF16)
     adam_step(768 * 3, None, FP32, FP32)
-    mask, _, _ = half_of((2500, 1))
+    mask, bases, _ = half_of((2500, 1))
     ops.regrow_at_random(mask, 2500, 1, 1)
+    ops.regrow_in_rows(mask, mask, 2500, 50, 25, 1)
     selection.block_scores(torch.zeros(48), 3)
-    ops.remove(mask, 2500, torch.zeros(1250, dtype=torch.bool))
-    stayed = ops.stayed(torch.zeros_like(mask), mask, 2500, 1250)
-    ops.spread(torch.zeros(1250), stayed)
+    ops.exchange(mask, bases, 2500, torch.zeros(1250, dtype=torch.bool), torch.zeros_like(mask), torch.zeros(1250))
     tile_products(32, 33, BF16)
     assert names(launches) == set(re.findall(r"^\s+(_\w+)\[.*\]\(", sources, flags=re.MULTILINE))

@@ -20,8 +20,10 @@ from raysparse.results import Evaluation, Outcome, Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import planners, runner
-from raysparse.sweep.broker import Broker, Job, Lease, NoLease
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.budget import Budget
+from raysparse.sweep.lease import Lease, NoLease
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
 from raysparse.sweep.settings import Settings
@@ -152,7 +154,7 @@ def test_no_interleaving_through_a_planner_overshoots_the_budget_or_lets_a_trial
                 broker.submit(spec)
             lease = broker.take(slot)
             if isinstance(lease, Lease):
-                held[slot] = lease.spec
+                held[slot] = lease
             elif lease is NoLease.WAIT and not held:
                 assert not [e for e in broker.entries.values() if e.state.value == "waiting"], (
                     "a trial waits for nobody"
@@ -164,17 +166,17 @@ def test_no_interleaving_through_a_planner_overshoots_the_budget_or_lets_a_trial
     assert len(ids) == len(set(ids))
 
 
-def _tell(broker: Broker, slot: str, held: dict[str, TrialSpec], event: str) -> None:
-    spec = held[slot]
+def _tell(broker: Broker, slot: str, held: dict[str, Lease], event: str) -> None:
+    lease, spec = held[slot], held[slot].spec
     if event == "report":
         step = min(spec.steps, broker.entries[spec.trial_id].step + 1)
-        broker.progress(spec.trial_id, {"step": step, "validation_loss": None})
+        broker.progress(lease.claim, {"step": step, "validation_loss": None})
     elif event == "die":
         broker.lost(slot)
         held.pop(slot)
     else:
         outcome = Outcome(status="out_of_memory", reason="no memory") if event == "oom" else completed(spec)
-        broker.finish(slot, spec.trial_id, outcome)
+        broker.finish(lease.claim, outcome)
         held.pop(slot)
 
 
@@ -191,8 +193,8 @@ def test_a_planner_knows_of_every_trial_once_whatever_its_state(tmp_path):
     specs = [plan.planner.first.replace(data=plan.planner.first.data.replace(epochs=n)) for n in (1, 2, 3)]
     for spec in specs:
         broker.submit(spec)
-    broker.take("slot")
-    broker.finish("slot", specs[0].trial_id, completed(specs[0], 1.5))
+    lease = broker.take("slot")
+    broker.finish(lease.claim, completed(specs[0], 1.5))
     broker.take("slot")
     known, left = broker.standing()
     assert {k.spec.data.epochs: (k.status, k.loss) for k in known} == {

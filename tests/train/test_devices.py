@@ -21,12 +21,12 @@ META = torch.device("meta")
 # What an operation returns, as a tensor without memory; those that are not here return nothing.
 SHAPES = {
     "bases": lambda mask: mask.new_empty(-(-mask.numel() // 32)),
-    "stayed": lambda regrown, mask, total, active: mask.new_empty(active, dtype=torch.bool),
+    "survivors": lambda mask, *_: torch.empty_like(mask),
     "weakest": lambda values, size, k, **_: values.new_empty(values.numel() // size, dtype=torch.bool),
     "regrow_at_random": lambda mask, total, k, key: torch.empty_like(mask),
     "regrow_largest": lambda mask, scores, k: torch.empty_like(mask),
 }
-IN_PLACE = ("remove", "close_up", "spread", "adam_step", "expand", "compact_accumulate")
+IN_PLACE = ("exchange", "adam_step", "expand", "compact_accumulate")
 
 
 def on_meta_alone(name: str):

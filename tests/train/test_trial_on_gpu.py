@@ -29,7 +29,7 @@ from tests import stub_gpu
 from tests.conftest import small_trial
 
 OPERATIONS = (
-    "bases", "remove", "stayed", "weakest", "regrow_at_random", "regrow_largest", "close_up", "spread", "adam_step",
+    "bases", "survivors", "weakest", "regrow_at_random", "regrow_largest", "regrow_in_rows", "exchange", "adam_step",
     "expand", "compact_accumulate",
 )  # fmt: skip
 NAME, PEAK = "a Hopper that is not there", 12_345
@@ -86,7 +86,7 @@ def short(method: str, density: float = 0.25, **changes):
     return small_trial(method, density, data={"epochs": 1.0}, **changes)
 
 
-UPDATES = {"_count_digits", "_narrow", "_count_ties", "_choose", "_remove", "_stayed", "_pack", "_count_groups"}
+UPDATES = {"_count_digits", "_count_ties", "_choose", "_exchange", "_move", "_count_groups"}
 PRODUCTS = {"_expand", "_compact", "_adam_step"}
 CASES = {
     "dense": (short("dense"), {"_adam_step"}),
@@ -98,7 +98,7 @@ CASES = {
     # Small tiles are expanded on a GPU; those of 64 and 128 are multiplied as tiles.
     "tile": (
         short("smet", 0.5, sparsity={"layout": "tile", "block": 8, "balanced": True, "update_ratio": 0.9}),
-        PRODUCTS | UPDATES | {"_sum_pairs"},
+        PRODUCTS | UPDATES | {"_sum_pairs", "_row_keys", "_pack"},
     ),
     "by gradient": (short("rigl"), PRODUCTS | UPDATES),
 }  # fmt: skip

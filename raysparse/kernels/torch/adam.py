@@ -35,7 +35,7 @@ def adam_step(
     noise: int,
 ) -> None:
     """One Adam step in place over flat tensors, with per-age bias correction and warm-up (SMET
-    sections 3.1 and 3.2).
+    sections 3.1 and 3.2), after which the gradient is 0.
 
     age: uint8, one for each block of n / len(age) weights: which entry of the tables it uses; None
     uses entry 0 for all. step_size: float32 (256,), learning rate x warm-up / (1 - beta1^t) by age;
@@ -54,6 +54,7 @@ def adam_step(
         stored = [t[part].view(-1, size) for t in (values, exp_avg, exp_avg_sq)]
         w, m, v = (t.float() for t in stored)  # float32 storage is updated in place: .float() is then no copy
         g = torch.mul(grad[part].float().view(-1, size), gradient_factor, out=memory[: w.numel()].view_as(w))
+        grad[part].zero_()
         m.lerp_(g, 1.0 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
         denominator = torch.sqrt(v, out=g).mul_(_by_age(correction, entry, factors)).add_(eps)

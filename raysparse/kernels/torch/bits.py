@@ -33,10 +33,17 @@ def bases(mask: Tensor) -> Tensor:
     return (counts.cumsum(0) - counts).to(torch.int32)
 
 
-def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """Take the active blocks at the compact positions where `dropped`, bool (active,), out of the
-    mask, in place.
+def survivors(mask: Tensor, bases: Tensor, total: int, dropped: Tensor) -> Tensor:
+    """The mask without the active blocks at the compact positions where `dropped`, bool
+    (active,).
     """
+    left = mask.clone()
+    remove(left, total, dropped)
+    return left
+
+
+def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
+    """Take the blocks at those compact positions out of the mask, in place."""
     seen = 0
     for start, stop in portions(total):
         bits = bits_of(mask, start, stop)

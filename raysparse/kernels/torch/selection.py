@@ -22,6 +22,7 @@ from raysparse.kernels.torch.bits import bits_of, portions, put_bits
 WORDS = 32 * GROUP  # blocks looked at together when random words are made, slower in smaller portions
 _DIGIT = 11
 _NEVER = 1 << 32  # the key of a block that may not be chosen
+SURVIVES = 2 * _NEVER  # and of one that is no candidate in its row, since it stays
 
 Keys = Callable[
     [int, int], Tensor
@@ -167,9 +168,16 @@ def regrow_in_rows(
     of which there are few.
     """
     keys = philox.words(key, 0, total, device=mask.device) if scores is None else 0x7FFFFFFF - order_bits(scores)
-    kept = bits_of(survivors, 0, total)
-    keys = (keys + bits_of(mask, 0, total) * _NEVER).masked_fill(kept, 2 * _NEVER).view(rows, -1)
+    keys = (keys + bits_of(mask, 0, total) * _NEVER).masked_fill(bits_of(survivors, 0, total), SURVIVES)
+    return pack(first_in_rows(keys, rows, per_row))
+
+
+def first_in_rows(keys: Tensor, rows: int, per_row: int) -> Tensor:
+    """Of the int64 keys of equal rows, the smallest of each: as many as those of the row's
+    survivors are short of `per_row`, bool (total,).
+    """
+    keys = keys.view(rows, -1)
     order = keys.argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=mask.device).expand_as(order))
-    missing = per_row - kept.view(rows, -1).sum(dim=1, keepdim=True)
-    return pack((rank < missing).flatten())
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=keys.device).expand_as(order))
+    missing = per_row - (keys == SURVIVES).sum(dim=1, keepdim=True)
+    return (rank < missing).flatten()

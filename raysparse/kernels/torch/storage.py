@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from raysparse.kernels.bitmask import positions
+from raysparse.kernels.torch import bits
 from raysparse.kernels.torch.bits import portions
 
 
@@ -48,6 +49,23 @@ def _places(mask: Tensor, dense: Tensor, count: int, tile: int) -> tuple[Tensor,
     number = positions(mask, dense.numel() // tile**2, count // tile**2)
     per_row = dense.shape[1] // tile
     return number // per_row, number % per_row
+
+
+def exchange(mask: Tensor, bases: Tensor, total: int, dropped: Tensor, regrown: Tensor, *states: Tensor) -> None:
+    """Of the `total` blocks, take out the active ones at the compact positions where `dropped`,
+    bool (active,), and take in those of the mask `regrown`, as many.
+
+    In place: `mask`, `bases`, and every state (values, moments, ages), whose blocks go to their new
+    places; a block that comes in starts at 0, also where it was active before.
+    """
+    bits.remove(mask, total, dropped)
+    mask.bitwise_or_(regrown)
+    bases.copy_(bits.bases(mask))
+    for state in states:
+        close_up(state, dropped)
+    stayed = bits.stayed(regrown, mask, total, len(dropped))
+    for state in states:
+        spread(state, stayed)
 
 
 def close_up(state: Tensor, dropped: Tensor) -> None:

@@ -67,6 +67,7 @@ def _adam_step(
     m = tl.load(exp_avg + at, mask=inside, other=0.0).to(tl.float32)
     v = tl.load(exp_avg_sq + at, mask=inside, other=0.0).to(tl.float32)
     g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32) * tl.load(gradient_factor)
+    tl.store(grad + at, 0.0, mask=inside)
     if age is not None:
         entry = tl.load(age + at // size, mask=inside, other=0).to(tl.int32)
         rate, unbias = tl.load(step_size + entry), tl.load(correction + entry)

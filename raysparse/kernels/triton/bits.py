@@ -99,27 +99,20 @@ def _count_groups(mask, counts, n_words, groups: tl.constexpr):
 
 
 @triton.jit
-def _pack(flags, mask, blocks, inverted: tl.constexpr):
+def _pack(flags, mask, blocks):
     first = tl.program_id(0) * 1024
     block = first + tl.arange(0, 1024)
-    flag = tl.load(flags + block, mask=block < blocks, other=inverted).to(tl.int32)
-    store_bits(mask, flag ^ inverted, first, blocks, 1024)
+    store_bits(mask, tl.load(flags + block, mask=block < blocks, other=0).to(tl.int32), first, blocks, 1024)
 
 
 @triton.jit
-def _remove(mask, bases, dropped, blocks):
+def _exchange(mask, bases, dropped, regrown, out, blocks):
     first = tl.program_id(0) * 1024
     bits, place = ranks(mask, bases, first, blocks, 1024)
-    gone = tl.load(dropped + place, mask=bits != 0, other=0).to(tl.int32)
-    store_bits(mask, bits & (1 - gone), first, blocks, 1024)
-
-
-@triton.jit
-def _stayed(regrown, mask, bases, out, blocks):
-    first = tl.program_id(0) * 1024
-    bits, place = ranks(mask, bases, first, blocks, 1024)
-    is_new = bits_of(regrown, first, blocks, 1024)
-    tl.store(out + place, (1 - is_new).to(tl.uint8), mask=bits != 0)
+    bits &= 1 - tl.load(dropped + place, mask=bits != 0, other=0).to(tl.int32)
+    if regrown is not None:
+        bits |= bits_of(regrown, first, blocks, 1024)
+    store_bits(out, bits, first, blocks, 1024)
 
 
 def groups(blocks: int) -> int:
@@ -140,26 +133,22 @@ def bases(mask: Tensor) -> Tensor:
     return before(counts)
 
 
-def pack(flags: Tensor, *, inverted: bool = False) -> Tensor:
-    """`bitmask.pack` on the device, of the flags or of their opposites: bool (blocks,) -> int32
-    (words,).
-    """
+def pack(flags: Tensor) -> Tensor:
+    """`bitmask.pack` on the device: bool (blocks,) -> int32 (words,)."""
     mask = torch.empty(words(flags.numel()), dtype=torch.int32, device=flags.device)
-    _pack[(groups(flags.numel()),)](flags.view(torch.uint8), mask, flags.numel(), int(inverted))
+    _pack[(groups(flags.numel()),)](flags.view(torch.uint8), mask, flags.numel())
     return mask
 
 
-def remove(mask: Tensor, total: int, dropped: Tensor) -> None:
-    """Take the active blocks at the compact positions where `dropped`, bool
-    (active,), out of the mask.
+def survivors(mask: Tensor, bases: Tensor, total: int, dropped: Tensor) -> Tensor:
+    """The mask without the active blocks at the compact positions where `dropped`, bool
+    (active,).
     """
-    _remove[(groups(total),)](mask, bases(mask), dropped.view(torch.uint8), total)
+    return exchanged(mask, bases, total, dropped, None)
 
 
-def stayed(regrown: Tensor, mask: Tensor, total: int, active: int) -> Tensor:
-    """Which of the `active` blocks of the new mask are none of the regrown, bool (active,). The
-    count is an argument: asking the device for it would mean waiting for it.
-    """
-    out = torch.empty(active, dtype=torch.uint8, device=mask.device)
-    _stayed[(groups(total),)](regrown, mask, bases(mask), out, total)
-    return out.view(torch.bool)
+def exchanged(mask: Tensor, bases: Tensor, total: int, dropped: Tensor, regrown: Tensor | None) -> Tensor:
+    """The mask without the blocks that are `dropped` and with those of the mask `regrown`."""
+    out = torch.empty_like(mask)
+    _exchange[(groups(total),)](mask, bases, dropped.view(torch.uint8), regrown, out, total)
+    return out

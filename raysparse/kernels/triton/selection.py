@@ -3,9 +3,10 @@ waiting for the device.
 
 Keys are 32 bits, smallest first: a score's float bits for the weakest, random words for regrowth,
 0x7FFFFFFF less a score's bits for the largest. Four times, from the highest byte down, the keys
-that agree with what is known of the k-th are counted by their next byte, and one small program
+that agree with what is known of the k-th are counted by their next byte, and the pass that follows
 moves on to the byte in which the k-th must lie. Keys below the result are chosen, and of those
-equal to it the first, by index: their ranks come from counts of groups.
+equal to it the first, by index: their ranks come from counts of groups. Rows of tiles are sorted
+instead: there are few of them.
 
 Keys are made again in every pass and never stored. The passes read the compact values (or the mask
 alone: random words are functions of the block's number), so a choice needs a few counts of groups
@@ -27,7 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 from raysparse.kernels.bitmask import words
-from raysparse.kernels.torch.selection import regrow_in_rows  # noqa: F401  (few tiles: one code for all devices)
+from raysparse.kernels.torch.selection import first_in_rows
 from raysparse.kernels.triton import bits as bit_masks
 from raysparse.kernels.triton.adam import signed
 from raysparse.kernels.triton.bits import bits_of, store_bits
@@ -75,56 +76,79 @@ def _keys(source, mask, noise, first, total, rule: tl.constexpr, power: tl.const
     return key, allowed
 
 
-@triton.jit(do_not_specialize=["noise"])
+@triton.jit
+def _narrowed(counts, found, k, level: tl.constexpr):
+    """(the first `level` bytes of the k-th smallest key, its place among the keys that begin so).
+
+    Each program works it out from the counts of the pass before, which is cheaper than a launch of
+    its own; the first writes it down for the pass that comes.
+    """
+    known = 0
+    if level > 0:
+        if level > 1:
+            known, k = tl.load(found + 2 * level - 2), tl.load(found + 2 * level - 1)
+        digit = tl.load(counts + (level - 1) * 256 + tl.arange(0, 256))
+        is_below = tl.cumsum(digit) < k
+        known = known * 256 + tl.sum(is_below.to(tl.int32))
+        k = k - tl.sum(tl.where(is_below, digit, 0))
+        if tl.program_id(0) == 0:
+            tl.store(found + 2 * level, known)
+            tl.store(found + 2 * level + 1, k)
+    return known, k
+
+
+@triton.jit(do_not_specialize=["noise", "k"])
 def _count_digits(
-    source, mask, noise, total, state, counts,
-    shift: tl.constexpr, rule: tl.constexpr, power: tl.constexpr, count: tl.constexpr,
+    source, mask, noise, total, k, counts, found,
+    level: tl.constexpr, rule: tl.constexpr, power: tl.constexpr, count: tl.constexpr,
 ):  # fmt: skip
     key, allowed = _keys(source, mask, noise, tl.program_id(0) * count, total, rule, power, count)
-    if shift < 24:
-        allowed = allowed & ((key >> (shift + 8)) == tl.load(state).to(tl.uint32))
-    digit = tl.arange(0, 256)
-    found = tl.histogram(((key >> shift) & 255).to(tl.int32), 256, mask=allowed)
-    tl.atomic_add(counts + digit, found, mask=found > 0, sem="relaxed")
+    shift: tl.constexpr = 24 - 8 * level
+    known, _ = _narrowed(counts, found, k, level)
+    if level > 0:
+        allowed = allowed & ((key >> (shift + 8)) == known.to(tl.uint32))
+    has_digit = tl.histogram(((key >> shift) & 255).to(tl.int32), 256, mask=allowed)
+    tl.atomic_add(counts + level * 256 + tl.arange(0, 256), has_digit, mask=has_digit > 0, sem="relaxed")
 
 
-@triton.jit
-def _narrow(state, counts):
-    """state = (what is known of the k-th key, k among those that agree with it); one byte more is
-    known afterwards.
-    """
-    digit = tl.arange(0, 256)
-    found = tl.load(counts + digit)
-    k = tl.load(state + 1)
-    is_below = tl.cumsum(found) < k
-    tl.store(state, tl.load(state) * 256 + tl.sum(is_below.to(tl.int32)))
-    tl.store(state + 1, k - tl.sum(tl.where(is_below, found, 0)))
-    tl.store(counts + digit, 0)
-
-
-@triton.jit(do_not_specialize=["noise"])
-def _count_ties(source, mask, noise, total, state, ties, rule: tl.constexpr, power: tl.constexpr):
+@triton.jit(do_not_specialize=["noise", "k"])
+def _count_ties(source, mask, noise, total, k, counts, found, ties, rule: tl.constexpr, power: tl.constexpr):
     key, allowed = _keys(source, mask, noise, tl.program_id(0) * 1024, total, rule, power, 1024)
-    equal = allowed & (key == tl.load(state).to(tl.uint32))
+    bound, _ = _narrowed(counts, found, k, 4)
+    equal = allowed & (key == bound.to(tl.uint32))
     tl.store(ties + tl.program_id(0), tl.sum(equal.to(tl.int32)))
 
 
 @triton.jit(do_not_specialize=["noise"])
 def _choose(
-    source, mask, noise, total, state, ties, out,
+    source, mask, noise, total, found, ties, out,
     rule: tl.constexpr, power: tl.constexpr, packed: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0) * 1024
     key, allowed = _keys(source, mask, noise, first, total, rule, power, 1024)
-    bound = tl.load(state).to(tl.uint32)
+    bound = tl.load(found + 8).to(tl.uint32)
     equal = (allowed & (key == bound)).to(tl.int32)
     rank = tl.load(ties + tl.program_id(0)) + tl.cumsum(equal)
-    chosen = (allowed & (key < bound)).to(tl.int32) | (equal & (rank <= tl.load(state + 1)).to(tl.int32))
+    chosen = (allowed & (key < bound)).to(tl.int32) | (equal & (rank <= tl.load(found + 9)).to(tl.int32))
     if packed:
         store_bits(out, chosen, first, total, 1024)
     else:
         block = first + tl.arange(0, 1024)
         tl.store(out + block, chosen.to(tl.uint8), mask=block < total)
+
+
+@triton.jit(do_not_specialize=["noise"])
+def _row_keys(scores, mask, survivors, noise, total, out):
+    """int64 keys: inactive blocks first, then those that were active, last the survivors."""
+    first = tl.program_id(0) * 1024
+    block = first + tl.arange(0, 1024)
+    if scores is None:
+        key = _words(noise, first, 1024)
+    else:
+        key = 0x7FFFFFFF - tl.load(scores + block, mask=block < total, other=0).to(tl.uint32, bitcast=True)
+    later = bits_of(mask, first, total, 1024).to(tl.int64) << 32
+    kept = bits_of(survivors, first, total, 1024)
+    tl.store(out + block, tl.where(kept != 0, 2 << 32, key.to(tl.int64) + later), mask=block < total)
 
 
 @triton.jit
@@ -149,22 +173,18 @@ def _smallest(
     """Which of `total` blocks have the k smallest keys under `rule`: int32 words if `packed`, else
     bool (total,).
     """
-    # fill_ takes k as an argument of its launch; torch.tensor(..., device=...) would copy it, and
-    # wait.
-    state = torch.zeros(2, dtype=torch.int32, device=device)
-    state[1:].fill_(k)
-    counts = torch.zeros(256, dtype=torch.int32, device=device)
+    counts = torch.zeros(4, 256, dtype=torch.int32, device=device)  # of digits, by level
+    found = torch.empty(5, 2, dtype=torch.int32, device=device)  # what is known of the k-th key, by level
     key = signed(noise)
-    for shift in (24, 16, 8, 0):
+    for level in range(4):
         _count_digits[(triton.cdiv(total, COUNTED),)](
-            source, mask, key, total, state, counts, shift, rule, power, COUNTED
+            source, mask, key, total, k, counts, found, level, rule, power, COUNTED
         )
-        _narrow[(1,)](state, counts)
     grid = (bit_masks.groups(total),)
     ties = torch.empty(grid[0], dtype=torch.int32, device=device)
-    _count_ties[grid](source, mask, key, total, state, ties, rule, power)
+    _count_ties[grid](source, mask, key, total, k, counts, found, ties, rule, power)
     out = torch.empty(words(total) if packed else total, dtype=torch.int32 if packed else torch.uint8, device=device)
-    _choose[grid](source, mask, key, total, state, bit_masks.before(ties), out, rule, power, packed)
+    _choose[grid](source, mask, key, total, found, bit_masks.before(ties), out, rule, power, packed)
     return out if packed else out.view(torch.bool)
 
 
@@ -212,3 +232,14 @@ def regrow_largest(mask: Tensor, scores: Tensor, k: int) -> Tensor:
     as a mask.
     """
     return _smallest(scores, mask, scores.numel(), k, "largest", device=mask.device, packed=True)
+
+
+def regrow_in_rows(
+    mask: Tensor, survivors: Tensor, total: int, rows: int, per_row: int, key: int, scores: Tensor | None = None
+) -> Tensor:
+    """In each of `rows` equal rows of blocks, as many new ones as its `survivors` are short of
+    `per_row`, as a mask.
+    """
+    keys = torch.empty(total, dtype=torch.int64, device=mask.device)
+    _row_keys[(bit_masks.groups(total),)](scores, mask, survivors, signed(key), total, keys)
+    return bit_masks.pack(first_in_rows(keys, rows, per_row))

@@ -29,8 +29,6 @@ from raysparse.kernels.bitmask import GROUP, WORD
 from raysparse.kernels.triton import bits as bit_masks
 from raysparse.kernels.triton.bits import cast, ranks, ranks_by_word
 
-PORTIONS = 4  # a state is moved in so many portions; one of them is all the memory this takes
-
 
 @triton.jit
 def _dense_place(block, entry, columns, size: tl.constexpr, tile: tl.constexpr):
@@ -68,8 +66,8 @@ def _expand(
 
 @triton.jit
 def _compact(
-    dense, mask, bases, compact, blocks, columns,
-    size: tl.constexpr, tile: tl.constexpr, accumulate: tl.constexpr, count: tl.constexpr, width: tl.constexpr,
+    dense, mask, bases, grad, blocks, columns,
+    size: tl.constexpr, tile: tl.constexpr, count: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0) * count
     if size == 1:
@@ -78,18 +76,31 @@ def _compact(
         # as vectors it would hold them otherwise than it stores, and work every place out twice.
         lane = tl.arange(0, 32)[None, :] ^ tl.program_id(1)
         value = tl.load(dense + first + tl.arange(0, count // 32)[:, None] * 32 + lane, mask=chosen)
-        target = compact + place
+        target = grad + place
     else:
         bits, place = ranks(mask, bases, first, blocks, count)
         block = (first + tl.arange(0, count))[:, None]
         entry = (tl.program_id(1) * width + tl.arange(0, width))[None, :]
         chosen = (entry < size) & (bits[:, None] != 0)
         value = tl.load(dense + _dense_place(block, entry, columns, size, tile), mask=chosen)
-        target = compact + place[:, None] * size + entry
-    if accumulate:
-        total = tl.load(target, mask=chosen).to(tl.float32) + value.to(tl.float32)
-        value = cast(total, compact.dtype.element_ty)
-    tl.store(target, value, mask=chosen)
+        target = grad + place[:, None] * size + entry
+    total = tl.load(target, mask=chosen).to(tl.float32) + value.to(tl.float32)
+    tl.store(target, cast(total, grad.dtype.element_ty), mask=chosen)
+
+
+@triton.jit
+def _move(
+    old, new, old_mask, old_bases, new_mask, new_bases, dropped, blocks,
+    size: tl.constexpr, count: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * count
+    was, source = ranks(old_mask, old_bases, first, blocks, count)
+    gone = tl.load(dropped + source, mask=was != 0, other=1)
+    active, target = ranks(new_mask, new_bases, first, blocks, count)
+    entry = (tl.program_id(1) * width + tl.arange(0, width))[None, :]
+    stays = (gone == 0)[:, None] & (entry < size)
+    value = tl.load(old + source[:, None] * size + entry, mask=stays, other=0)
+    tl.store(new + target[:, None] * size + entry, value, mask=(active != 0)[:, None] & (entry < size))
 
 
 def cut_of(size: int) -> tuple[int, int]:
@@ -121,40 +132,23 @@ def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int =
 def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor, tile: int = 0) -> None:
     """grad += the active blocks of `dense`, added in float32."""
     blocks, size, count, width, grid = _geometry(dense, tile)
-    _compact[grid](dense, mask, bases, grad, blocks, dense.shape[1], size, tile, True, count, width)
+    _compact[grid](dense, mask, bases, grad, blocks, dense.shape[1], size, tile, count, width)
 
 
-def close_up(state: Tensor, dropped: Tensor) -> None:
-    """Blocks that are not `dropped` go to the front, in place.
+def exchange(mask: Tensor, bases: Tensor, total: int, dropped: Tensor, regrown: Tensor, *states: Tensor) -> None:
+    """Take blocks out and others in, with their states, in place.
 
-    From the left: a portion is copied out before anything is written over it. Memory: a quarter of
-    the state and a bit a block.
+    The masks say where each block was and is, so a state moves in one launch, out of a copy of
+    itself: what this takes is the memory of one state of the matrix.
     """
-    kept = bit_masks.pack(dropped, inverted=True)
-    bases = bit_masks.bases(kept)
-    blocks, buffer, starts = _portions(state, len(dropped))
-    for start in starts:
-        source = buffer[: len(blocks) - start].copy_(blocks[start : start + len(buffer)])
-        n, size, count, width, grid = _geometry(source, 0)
-        part_mask, part_bases = kept[start // WORD :], bases[start // GROUP :]
-        _compact[grid](source, part_mask, part_bases, state, n, size, size, 0, False, count, width)
-
-
-def spread(state: Tensor, stayed: Tensor) -> None:
-    """Blocks at the front go to where `stayed`, the others become 0, in place
-    and from the right.
-    """
-    places = bit_masks.pack(stayed)
-    bases = bit_masks.bases(places)
-    blocks, buffer, starts = _portions(state, len(stayed))
-    for start in reversed(starts):
-        part = blocks[start : start + len(buffer)]
-        expand(state, places[start // WORD :], bases[start // GROUP :], buffer[: len(part)])
-        part.copy_(buffer[: len(part)])
-
-
-def _portions(state: Tensor, count: int) -> tuple[Tensor, Tensor, range]:
-    """(the state as blocks, a buffer for one portion of them, where portions start)."""
-    blocks = state.view(count, -1)
-    portion = GROUP * triton.cdiv(count, GROUP * PORTIONS)
-    return blocks, torch.empty_like(blocks[:portion]), range(0, count, portion)
+    new_mask = bit_masks.exchanged(mask, bases, total, dropped, regrown)
+    new_bases = bit_masks.bases(new_mask)
+    for state in states:
+        size = state.numel() // dropped.numel()
+        width, count = cut_of(size)
+        _move[(triton.cdiv(total, count), triton.cdiv(size, width))](
+            state.clone(), state, mask, bases, new_mask, new_bases, dropped.view(torch.uint8), total,
+            size, count, width,
+        )  # fmt: skip
+    mask.copy_(new_mask)
+    bases.copy_(new_bases)

@@ -1,0 +1,61 @@
+"""How often a GPU is told to start something: launches cost the host time, and a step or an update
+of many small ones waits for the host.
+
+Counted are the launches of Triton's kernels by the stub driver and, on "meta" tensors, torch's
+operations that would launch something: all but views and those that only make memory. An operation
+of torch counts once, though some (scans, sorts) are several launches on a GPU.
+"""
+
+import os
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from raysparse.placement import Placement
+from raysparse.spec import ModelSpec
+from raysparse.train.state import TrainState
+from tests import stub_gpu
+from tests.conftest import small_trial
+
+AN_UPDATE, ELEMENT_LAYER, TILE_LAYER = 45, 13, 15
+LAYOUTS = {
+    "element": {"layout": "element"},
+    "run": {"layout": "run", "block": 4},
+    "small tile": {"layout": "tile", "block": 8},
+    "tile": {"layout": "tile", "block": 64, "balanced": True},
+}
+
+
+class TorchLaunches(TorchDispatchMode):
+    """Names of the operations that would launch something."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.").partition(".")[0]
+        if not function.is_view and name not in ("empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def trial(layout: str, layers: int = 1, **changes):
+    model = ModelSpec(hidden=256, intermediate=512, layers=layers, heads=2, vocab_size=257, context=32)
+    return small_trial("smet", 0.25, precision="bf16_master", model=model, sparsity=LAYOUTS[layout], **changes)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_topology_update_is_few_launches_a_matrix(layout):
+    """With everything that a state can have: moments, ages and averages."""
+    with stub_gpu.pretended() as launches:
+        state = TrainState(trial(layout, optimizer={"average": 0.1}), Placement(device="meta"))
+        before = len(launches)
+        with TorchLaunches() as others:
+            state.topology.update(state.weights, state.spec.sparsity.update_every)
+    assert (len(launches) - before + len(others.names)) / len(state.weights.matrices) <= AN_UPDATE
