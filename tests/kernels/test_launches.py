@@ -9,6 +9,7 @@ of torch counts once, though some (scans, sorts) are several launches on a GPU.
 import os
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
