@@ -41,7 +41,8 @@ def _fused(hidden: Tensor) -> Callable[..., Tensor] | None:
 
 
 def _portions(tokens: int, head: Tensor) -> list[slice]:
-    size = max(1, memory.logit_elements(tokens, *head.shape, device=head.device.type) // len(head))
+    vocabulary, width = head.shape
+    size = max(1, memory.logit_elements(tokens, vocabulary, width, head.device.type) // vocabulary)
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 
