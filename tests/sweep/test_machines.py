@@ -48,17 +48,17 @@ def test_a_worker_that_was_stopped_and_continues_is_refused(corpus, undisturbed,
 
 
 def test_a_trial_goes_on_with_the_workers_that_there_are(corpus, machines, tmp_path):
-    """Two machines, one goes, two come: two workers, then three, and the same global batch."""
-    plan = small_plan(corpus, densities=(0.25,), epochs=(24,), workers=3)
+    """Two machines, two come, one goes: two workers, then three, and the same global batch."""
+    plan = small_plan(corpus, densities=(0.25,), epochs=(40,), workers=3)
     driver = start(plan, tmp_path, machines, "--slots", "1", "--min-workers", "2")
     runs.wait_until(lambda: begun(tmp_path) >= 1, driver, tmp_path)
     assert len(machines.workers()) == 2
+    machines.add()
+    machines.add()
     machines.lose(machines.nodes[0])
-    machines.add()
-    machines.add()
     runs.wait_until(lambda: len(machines.workers()) == 3, driver, tmp_path)
     together = finished(driver, tmp_path)
-    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(24,)), tmp_path / "alone", "--executor", "inline")
+    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(40,)), tmp_path / "alone", "--executor", "inline")
     for trial_id, alone in runs.losses(tmp_path / "alone").items():
         assert together[trial_id][0] == "completed"
         assert together[trial_id][2] == pytest.approx(alone[2], rel=1e-4), "only the order of sums differs"
