@@ -171,7 +171,8 @@ def status_table(folder: RunFolder) -> RenderableType:
     unit = plan.budget.unit
     spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
     statuses = Counter(row["status"] for _, row in mine)
-    begun = [s for s in plan.specs if s.trial_id not in rows and folder.trial(s.trial_id).names()]
+    have = folder.begun()
+    begun = [s for s in plan.specs if s.trial_id not in rows and s.trial_id in have]
     done = sum(n for status, n in statuses.items() if status in FINAL)
     lines = [
         f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "

@@ -81,7 +81,7 @@ def run(
     if not left.chosen and not left.rows:
         raise _buys_nothing(plan, left.todo)
     if left.chosen or not folder.exists(PLAN):
-        with lock.owned(folder.writable()):
+        with lock.owned(folder.writable(), view.say):
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
             prepare_tokens(left.plan, folder, view, results)
@@ -158,16 +158,17 @@ def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Pl
 
 def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
-    begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
-    return plan.affordable(begun, plan.budget.limit - spent(plan, caught_up(folder, todo)))
+    begun = folder.begun()
+    steps = {spec: folder.checkpoint_step(spec.trial_id) if spec.trial_id in begun else 0 for spec in todo}
+    return plan.affordable(steps, plan.budget.limit - spent(plan, caught_up(folder, todo)))
 
 
 def caught_up(folder: RunFolder, todo: Sequence[TrialSpec]) -> dict[str, Work]:
     """What earlier sessions spent, by trial id: a driver that was killed may have written a
     checkpoint after its ledger, and steps that a trial continues from were paid for.
     """
-    work = load_work(folder)
-    for spec in todo:
+    work, begun = load_work(folder), folder.begun()
+    for spec in (spec for spec in todo if spec.trial_id in begun):
         known = work.get(spec.trial_id, Work())
         if (step := folder.checkpoint_step(spec.trial_id)) > known.steps:
             work[spec.trial_id] = Work(step, known.seconds)

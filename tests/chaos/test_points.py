@@ -30,7 +30,7 @@ def undisturbed(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Losses
     storage = tmp_path_factory.mktemp("undisturbed")
     assert sweep(tiny_plan(corpus), storage) == 0
     found = losses(storage / "run")
-    assert len(found) == 4
+    assert len(found) == 3
     assert faults_of(storage / "run", found) == []
     return found
 

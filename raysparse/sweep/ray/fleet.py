@@ -63,7 +63,7 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
     broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
     count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
     told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-    for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.logdir}"):
+    for line in (told, *place.links, f"curves: {job.folder.curves_command}"):
         view.say(line)
     fleet, gauges = Fleet(broker, job, settings, count, threads), Gauges(job.folder.name, job.plan.budget.unit)
     tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
