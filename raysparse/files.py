@@ -233,6 +233,21 @@ class Folder:
             stamps = {PurePosixPath(info.path).name: Stamp(info.mtime_ns or 0, info.size) for info in infos}
         return {name: stamp for name, stamp in stamps.items() if not name.endswith(".tmp")}
 
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file in the folder and below it; links are not followed."""
+        if self._filesystem is None:
+            for place, _, names in os.walk(self.root):
+                for path in (Path(place, name) for name in names):
+                    with contextlib.suppress(FileNotFoundError):  # a sweep may be running
+                        yield path.relative_to(self.root).as_posix(), path.lstat().st_size
+            return
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self.root, recursive=True, allow_not_found=True)
+        for info in self._filesystem.get_file_info(selector):
+            if info.is_file:
+                yield str(PurePosixPath(info.path).relative_to(self.root)), info.size
+
     def _infos(self, under: str) -> list[FileInfo]:
         from pyarrow.fs import FileSelector
 
