@@ -206,7 +206,7 @@ class Folder:
         """As `read_json`, None where there is no such file: one request less than looking first."""
         try:
             return self.read_json(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, under: str = "") -> list[str]:
