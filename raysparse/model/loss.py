@@ -41,8 +41,7 @@ def _fused(hidden: Tensor) -> Callable[..., Tensor] | None:
 
 
 def _portions(tokens: int, head: Tensor) -> list[slice]:
-    vocabulary, width = head.shape
-    size = max(1, memory.logit_elements(tokens, vocabulary, width, head.device.type) // vocabulary)
+    size = max(1, memory.logit_elements(tokens, len(head), head.shape[1], head.device.type) // len(head))
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 

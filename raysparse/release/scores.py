@@ -95,8 +95,7 @@ def token_scores(model: Llama, inputs: Tensor, targets: Tensor) -> tuple[Tensor,
     hidden = model.hidden(inputs).flatten(0, 1)
     head, flat = model.head.to(hidden.dtype), targets.flatten()
     nats, right = torch.empty(len(flat), device=flat.device), torch.empty_like(flat, dtype=torch.bool)
-    vocabulary, width = head.shape
-    size = max(1, memory.logit_elements(len(flat), vocabulary, width, head.device.type) // vocabulary)
+    size = max(1, memory.logit_elements(len(flat), len(head), head.shape[1], head.device.type) // len(head))
     for start in range(0, len(flat), size):
         part = slice(start, start + size)
         logits = (hidden[part] @ head.t()).float()
