@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.answer.surrogate import Surrogate, surrogate
+from analysis.answer.warp import WIDE
 from analysis.data.points import Array
 from analysis.data.settings import groups_of
 from analysis.data.table import Runs
 
-HALF = 0.5  # of the width of the warp: a row whose settings cost this much counts half
+HALF = 0.075  # of the best loss: a row whose settings cost this much counts half
 OWN = 0.2  # rows that the model's own word at a point counts for
 
 
@@ -41,7 +42,7 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
 
     Raises ValueError for fewer rows than `surrogate` needs.
     """
-    model = surrogate(runs, seed=seed)
+    model = surrogate(runs, share=WIDE, seed=seed)
     p = runs.points
     group = groups_of(np.stack([p.active, p.density, p.unique, p.tokens], axis=1), [])
     _, first, counts = np.unique(group, return_index=True, return_counts=True)
@@ -57,7 +58,7 @@ def tuned_points(model: Surrogate) -> Runs:
 
     A point's loss is what the model expects at its best settings plus what its own rows measured
     above the model, because a smooth model rounds what a law can say. A row counts the less the
-    more its settings cost: far from the best the model of that cost errs too.
+    more its settings cost, and one that diverged hardly: far from the best the model errs too.
     """
     runs = model.runs
     p = runs.points
@@ -66,8 +67,8 @@ def tuned_points(model: Surrogate) -> Runs:
     at = runs.take(first)
     best = model.best_settings(at.points)[1]
     expected = model.predict(p, runs.settings)[0]
-    cost = np.maximum(expected - best[place], 0.0)
-    weight = 1 / (1 + (cost / (HALF * model.warp.width)) ** 2)
+    cost = np.maximum(np.maximum(expected, runs.loss) - best[place], 0.0)
+    weight = 1 / (1 + (cost / (HALF * runs.loss.min())) ** 2)
     total, above = (np.bincount(place, values) for values in (weight, weight * (runs.loss - expected)))
     loss = best + above / (total + OWN)
     return replace(at, loss=loss, group=np.arange(len(first)), settings={})

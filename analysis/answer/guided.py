@@ -12,6 +12,7 @@ from __future__ import annotations
 from analysis.answer.ensemble import ensemble
 from analysis.answer.envelope import tuned_points
 from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
+from analysis.answer.warp import WIDE
 from analysis.data.table import Runs
 from analysis.fit.select import LADDER, candidates
 
@@ -21,7 +22,7 @@ ROUNDS = 2
 
 def guided(runs: Runs, *, seed: int = 0) -> Surrogate:
     """Raises ValueError for fewer rows than `surrogate` needs."""
-    model = surrogate(runs, seed=seed)
+    model = surrogate(runs, share=WIDE, seed=seed)
     names: tuple[str, ...] = LADDER
     for _ in range(ROUNDS):
         tried = candidates(tuned_points(model), seed, DELTA, names)
@@ -29,5 +30,5 @@ def guided(runs: Runs, *, seed: int = 0) -> Surrogate:
             return model
         laws = ensemble(tried, DRAWS, seed)
         names = tuple(fit.law.name for fit in laws.fits)
-        model = surrogate(runs, laws=laws, seed=seed)
+        model = surrogate(runs, laws=laws, share=WIDE, seed=seed)
     return model

@@ -32,6 +32,7 @@ CANDIDATES = 1024  # places of the space that are looked at before the search na
 BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
+STRETCH = 1.5  # of the draws of a loss where laws guide: they take what settings cost as known
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
 
 
@@ -189,7 +190,10 @@ class _Search:
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
         expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
-        return self.model.moments(self.column)[0], expected, expected + self._noise()
+        mean = self.model.moments(self.column)[0]
+        if self.model.guided:
+            expected = mean + STRETCH * (expected - mean)
+        return mean, expected, expected + self._noise()
 
     def _noise(self) -> Array:
         """(b,) a run's noise for each draw, nats, by its own process."""

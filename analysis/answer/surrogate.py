@@ -10,7 +10,7 @@ them (`warp`). Its constants were chosen on simulated tables and on one of real 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -131,11 +131,11 @@ class Surrogate:
         return np.concatenate(picked) if picked else np.empty((0, tried.shape[2]))
 
 
-def surrogate(runs: Runs, *, laws: Ensemble | None = None, seed: int = 0) -> Surrogate:
+def surrogate(runs: Runs, *, laws: Ensemble | None = None, share: float = WIDTH, seed: int = 0) -> Surrogate:
     """Fit the model to `runs` and their settings; same rows and seed, same model.
 
     laws: of well-set runs; the model is then theirs plus what settings cost and what they miss, and
-    each of its processes believes in another draw of them.
+    each of its processes believes in another draw of them. share: see `Warp.of`.
     Raises ValueError for fewer than five rows.
     """
     if len(runs) < LEAST_ROWS:
@@ -144,7 +144,9 @@ def surrogate(runs: Runs, *, laws: Ensemble | None = None, seed: int = 0) -> Sur
         )
     frame = Frame.of(runs.points, runs.settings)
     coordinates = frame.coordinates(runs.points)
-    warp = Warp.of(coordinates, runs.loss) if laws is None else Warp(Expected(laws, frame), WIDTH * runs.loss.min())
+    warp = Warp.of(coordinates, runs.loss, share)
+    if laws is not None:
+        warp = replace(warp, base=Expected(laws, frame))
     columns = np.hstack([coordinates, frame.settings(runs.settings, len(runs))])
     values = warp.inward(runs.loss, warp.base(coordinates))
     noise = NOISE * float(runs.loss.min())

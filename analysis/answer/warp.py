@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from analysis.data.points import Array
 
-WIDTH = 0.15  # of the best loss: where nats become logarithms
+WIDTH = 0.15  # of the best loss: where nats become logarithms, for a model that has seen little ...
+WIDE = 1.0  # ... and for one that costs of settings are read off: logarithms make a bowl too shallow
 FLOOR = 0.05  # of the width: how far below the base, less one, a loss can be said to lie at most
 QUANTILE = 0.15  # of the losses lie below the base
 ENOUGH = 9  # rows a coefficient, below which the base is flat
@@ -46,9 +47,10 @@ class Warp:
     width: float
 
     @classmethod
-    def of(cls, coordinates: Array, loss: Array) -> Warp:
+    def of(cls, coordinates: Array, loss: Array, share: float = WIDTH) -> Warp:
+        """share: of the best loss, where nats become logarithms."""
         best = float(loss.min())
-        width = WIDTH * best
+        width = share * best
         rows, count = coordinates.shape
         if rows < ENOUGH * (count + 1):
             return cls(Plane(best, np.zeros(count)), width)

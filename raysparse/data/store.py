@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_sha
 from raysparse.data.passage import Corpus
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.data.unfinished import Unfinished
-from raysparse.files import Folder, checksum, write_file_atomically
+from raysparse.files import Folder, checksum, default_cache, write_file_atomically
 from raysparse.reading import ReadingSpec
 from raysparse.record import require
 from raysparse.spec import DataSpec
@@ -134,7 +133,7 @@ def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
     data = folder.read(TOKENIZER) if folder.exists(TOKENIZER) else b""
     if checksum(data) != stored.tokenizer_fingerprint:
         raise ValueError(
-            f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
+            f"{folder.at(TOKENIZER)} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
         )
     return load_tokenizer(stored.tokenizer, data.decode(), stored.separator)
 
@@ -263,11 +262,6 @@ class TokenStore:
         )
 
 
-def default_cache() -> Path:
-    """Where shards of remote stores are kept: $XDG_CACHE_HOME/raysparse, or ~/.cache/raysparse."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
-
-
 def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
     """The shard's tokens, mapped from disk; fetched to `cache` first when that is given and does
     not have it.
@@ -278,7 +272,7 @@ def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
     found = _file_checksum(path)
     if found != shard.sha256:
         state = "missing" if found is None else f"damaged (its checksum is {found[:12]}, expected {shard.sha256[:12]})"
-        raise ValueError(f"token shard {folder.uri}/{shard.name} is {state}; {REMAKE}")
+        raise ValueError(f"token shard {folder.at(shard.name)} is {state}; {REMAKE}")
     with pa.memory_map(str(path)) as mapped:
         column = pa.ipc.open_file(mapped).get_batch(0).column("tokens")
     tokens: np.ndarray = column.to_numpy(zero_copy_only=True)

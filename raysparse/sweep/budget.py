@@ -86,9 +86,8 @@ def load_work(folder: Folder) -> dict[str, Work]:
     """What earlier runs of the sweep spent, by trial id; it holds whatever unit a budget counts
     in.
     """
-    if not folder.exists(LEDGER):
-        return {}
-    return {key: Work(**values) for key, values in folder.read_json(LEDGER).items()}
+    held = folder.read_json_if_there(LEDGER) or {}
+    return {key: Work(**values) for key, values in held.items()}
 
 
 def save_work(folder: Folder, work: Mapping[str, Work]) -> None:

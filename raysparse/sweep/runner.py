@@ -81,10 +81,11 @@ def run(
     if not left.chosen and not left.rows:
         raise _buys_nothing(plan, left.todo)
     if left.chosen or not folder.exists(PLAN):
-        with lock.owned(folder.writable()):
+        with lock.owned(folder.writable(), view.say):
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
-            prepare_tokens(left.plan, folder, view, results)
+            if not settings.address:  # a cluster is looked at before anything is made
+                prepare_tokens(left.plan, folder, view, results)
             try:
                 _outlive(left, folder, results, settings, view)
             finally:
@@ -123,7 +124,7 @@ def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings
     """
     for start in range(1, RAY_STARTS + 1):
         try:
-            _execute(left, folder, settings, view)
+            _execute(left, folder, results, settings, view)
             return
         except RayLostError as lost:
             if settings.address or start == RAY_STARTS:
@@ -158,16 +159,17 @@ def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Pl
 
 def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
-    begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
-    return plan.affordable(begun, plan.budget.limit - spent(plan, caught_up(folder, todo)))
+    begun = folder.begun()
+    steps = {spec: folder.checkpoint_step(spec.trial_id) if spec.trial_id in begun else 0 for spec in todo}
+    return plan.affordable(steps, plan.budget.limit - spent(plan, caught_up(folder, todo)))
 
 
 def caught_up(folder: RunFolder, todo: Sequence[TrialSpec]) -> dict[str, Work]:
     """What earlier sessions spent, by trial id: a driver that was killed may have written a
     checkpoint after its ledger, and steps that a trial continues from were paid for.
     """
-    work = load_work(folder)
-    for spec in todo:
+    work, begun = load_work(folder), folder.begun()
+    for spec in (spec for spec in todo if spec.trial_id in begun):
         known = work.get(spec.trial_id, Work())
         if (step := folder.checkpoint_step(spec.trial_id)) > known.steps:
             work[spec.trial_id] = Work(step, known.seconds)
@@ -179,7 +181,7 @@ def spent(plan: Plan, work: Mapping[str, Work]) -> float:
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
-def _execute(left: Left, folder: RunFolder, settings: Settings, view: View) -> None:
+def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
     job = Job(left.plan, folder, left.chosen)
     if (work := caught_up(folder, left.todo)) != load_work(folder):
         save_work(folder, work)
@@ -188,6 +190,8 @@ def _execute(left: Left, folder: RunFolder, settings: Settings, view: View) -> N
         """When nothing stands in its way any more, so that a sweep that could not start leaves no
         folder of its name.
         """
+        if settings.address:
+            prepare_tokens(left.plan, folder, view, results)
         left.plan.save(folder)
         specs = (spec for spec in left.plan.specs if spec.trial_id in left.rows)
         view.begin(left.plan, [(spec, left.rows[spec.trial_id]["validation_loss"]) for spec in specs])

@@ -81,8 +81,8 @@ def read(folder: Folder) -> dict[str, Any]:
     when there is none.
     """
     latest = folder.read_json(LATEST)
-    path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
-    remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
+    path = folder.at(CHECKPOINT, latest["file"])
+    remedy = f"delete {folder.at(CHECKPOINT)} and run again: the trial starts over"
     try:
         data = folder.read(f"{CHECKPOINT}/{latest['file']}")
     except FileNotFoundError as error:
@@ -97,9 +97,9 @@ def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
     """Put the folder's checkpoint into the state, if it has one; to `resume`, only one that can be
     trained further. Raises ValueError when it is damaged or of another trial.
     """
-    if not folder.exists(LATEST):
+    latest = folder.read_json_if_there(LATEST)
+    if latest is None:
         return False
-    latest = folder.read_json(LATEST)
     if resume and latest.get("keeps") == "weights" and latest["step"] < state.spec.steps:
         log.warning(
             "trial %s ended after step %d and kept its weights: it starts over", latest["trial_id"], latest["step"]
@@ -196,13 +196,13 @@ def begin(folder: Folder, state: TrainState) -> None:
     spec = state.spec
     if not folder.exists(START):
         raise ValueError(
-            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.uri}/{START} is missing; train it with "
+            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.at(START)} is missing; train it with "
             f"`raysparse train --from MODEL`, which writes it"
         )
     weights: dict[str, Any] = torch.load(io.BytesIO(folder.read(START)), map_location="cpu", weights_only=True)
     if weights["trial_id"] != spec.parent:
         raise ValueError(
-            f"{folder.uri}/{START} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
+            f"{folder.at(START)} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
             f"{spec.trial_id}; delete it and train again with `raysparse train --from MODEL`"
         )
     load_weights(weights, state.model, state.weights)

@@ -234,5 +234,5 @@ def _is_whole(path: Path) -> bool:
 
 def dashboard(folder: RunFolder) -> str:
     """The command that shows the study."""
-    where = folder.local_path / STUDY if folder.is_local else f"{folder.uri}/{STUDY} (copy it to a local file first)"
+    where = folder.local_path / STUDY if folder.is_local else f"{folder.at(STUDY)} (copy it to a local file first)"
     return f"optuna-dashboard {where}"

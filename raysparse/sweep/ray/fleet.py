@@ -24,7 +24,7 @@ import ray
 from ray.actor import ActorHandle
 
 from raysparse.sweep.books import Job
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray import check, cluster
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.slot import Background, Slot
@@ -48,6 +48,8 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
     threads: list[Background] = []
     try:
         with cluster.joined(settings, job.plan.placement, job.folder.uri) as place:
+            if settings.address:
+                check.refuse_unfit(job.folder.storage)
             begin()
             _run(job, settings, view, place, threads)
     except RayLostError:
@@ -63,7 +65,7 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
     broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
     count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
     told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-    for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.logdir}"):
+    for line in (told, *place.links, f"curves: {job.folder.curves_command}"):
         view.say(line)
     fleet, gauges = Fleet(broker, job, settings, count, threads), Gauges(job.folder.name, job.plan.budget.unit)
     tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
