@@ -40,8 +40,6 @@ SPARSE: dict[str, dict[str, Any]] = {
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
-
-
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16_master")
 
 

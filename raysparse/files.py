@@ -52,9 +52,10 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data[: len(data) // 2])
+            half = memoryview(data)[: len(data) // 2]
+            file.write(half)
             faults.point("file.half")
-            file.write(data[len(data) // 2 :])
+            file.write(memoryview(data)[len(half) :])
             file.flush()
             os.fsync(file.fileno())
         faults.point("file.written")
@@ -205,7 +206,7 @@ class Folder:
         """As `read_json`, None where there is no such file: one request less than looking first."""
         try:
             return self.read_json(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, under: str = "") -> list[str]:
@@ -231,6 +232,21 @@ class Folder:
             infos = [info for info in self._infos(under) if info.is_file]
             stamps = {PurePosixPath(info.path).name: Stamp(info.mtime_ns or 0, info.size) for info in infos}
         return {name: stamp for name, stamp in stamps.items() if not name.endswith(".tmp")}
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file in the folder and below it; links are not followed."""
+        if self._filesystem is None:
+            for place, _, names in os.walk(self.root):
+                for path in (Path(place, name) for name in names):
+                    with contextlib.suppress(FileNotFoundError):  # a sweep may be running
+                        yield path.relative_to(self.root).as_posix(), path.lstat().st_size
+            return
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self.root, recursive=True, allow_not_found=True)
+        for info in self._filesystem.get_file_info(selector):
+            if info.is_file:
+                yield str(PurePosixPath(info.path).relative_to(self.root)), info.size
 
     def _infos(self, under: str) -> list[FileInfo]:
         from pyarrow.fs import FileSelector

@@ -89,10 +89,11 @@ class Location:
         if not self.is_uri:
             return None, str(Path(self.path).expanduser().absolute())
         if self.path.startswith("s3://"):
-            bucket = self.path.removeprefix("s3://").strip("/")
+            inside = self.path.removeprefix("s3://").rstrip("/")
+            bucket = inside.partition("/")[0]
             if not bucket:
                 raise ValueError(f"storage {str(self)!r} names no bucket, expected s3://BUCKET/FOLDER")
-            return _s3(bucket.partition("/")[0], self.query), bucket
+            return _s3(bucket, self.query), inside
         import pyarrow as pa
         from pyarrow.fs import FileSystem, LocalFileSystem
 

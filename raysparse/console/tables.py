@@ -19,7 +19,7 @@ from rich.table import Table
 from raysparse import counts, ladder, memory
 from raysparse.placement import Placement
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import RunFolder
+from raysparse.run_folder import TRIALS, RunFolder
 from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
@@ -160,6 +160,24 @@ def _passes(plan: Plan) -> list[str]:
             said += f": does not fit {si(plan.device_bytes * place.device_share, 'B')}"
         found.setdefault(said, {})[spec.model.name] = None
     return [f"Micro-batch of {', '.join(names)}: {said}." for said, names in found.items()]
+
+
+def disk_table(folder: RunFolder) -> RenderableType:
+    """The bytes and files of a run folder's parts, and of what its trials keep."""
+    sizes: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for path, size in folder.sizes():
+        parts = path.split("/")
+        part = f"{TRIALS}/*/{parts[2]}" if parts[0] == TRIALS and len(parts) > 2 else parts[0]
+        sizes[part] += size
+        files[part] += 1
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("part", "files", "bytes"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part, size in sizes.most_common():
+        table.add_row(part, f"{files[part]:,}", si(size, "B"))
+    table.add_row("all", f"{files.total():,}", si(sizes.total(), "B"))
+    return table
 
 
 def status_table(folder: RunFolder) -> RenderableType:

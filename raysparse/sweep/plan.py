@@ -13,6 +13,7 @@ Left out: running (`runner`), and counting what a single trial costs (`raysparse
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -101,7 +102,7 @@ class Plan(Record):
     def __post_init__(self) -> None:
         require(len(self.specs) >= 1 or self.planner is not None, "plan.specs", self.specs, "at least one trial")
         ids = self.trial_ids
-        twice = sorted({one for one in ids if ids.count(one) > 1})
+        twice = {one for one, times in Counter(ids).items() if times > 1}
         if twice:
             names = ", ".join(spec.name or spec.trial_id for spec in self.specs if spec.trial_id in twice)
             raise ValueError(

@@ -84,7 +84,8 @@ def run(
         with lock.owned(folder.writable(), view.say):
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
-            prepare_tokens(left.plan, folder, view, results)
+            if not settings.address:  # a cluster is looked at before anything is made
+                prepare_tokens(left.plan, folder, view, results)
             try:
                 _outlive(left, folder, results, settings, view)
             finally:
@@ -123,7 +124,7 @@ def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings
     """
     for start in range(1, RAY_STARTS + 1):
         try:
-            _execute(left, folder, settings, view)
+            _execute(left, folder, results, settings, view)
             return
         except RayLostError as lost:
             if settings.address or start == RAY_STARTS:
@@ -180,7 +181,7 @@ def spent(plan: Plan, work: Mapping[str, Work]) -> float:
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
-def _execute(left: Left, folder: RunFolder, settings: Settings, view: View) -> None:
+def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
     job = Job(left.plan, folder, left.chosen)
     if (work := caught_up(folder, left.todo)) != load_work(folder):
         save_work(folder, work)
@@ -189,6 +190,8 @@ def _execute(left: Left, folder: RunFolder, settings: Settings, view: View) -> N
         """When nothing stands in its way any more, so that a sweep that could not start leaves no
         folder of its name.
         """
+        if settings.address:
+            prepare_tokens(left.plan, folder, view, results)
         left.plan.save(folder)
         specs = (spec for spec in left.plan.specs if spec.trial_id in left.rows)
         view.begin(left.plan, [(spec, left.rows[spec.trial_id]["validation_loss"]) for spec in specs])

@@ -10,6 +10,7 @@ accident.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -22,7 +23,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raysparse.placement import Placement
-from raysparse.sweep.ray import private
+from raysparse.sweep.ray import environment, private
 from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.units import si
 
@@ -62,6 +63,8 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
         yield Place(slots, (*why, *_links()))
     except Exception as error:
         if cause := _death(error):
+            if not settings.address:
+                private.end_all(owner)  # before Ray's own end, which would wait for what answers no more
             raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
         raise
     finally:
@@ -91,7 +94,10 @@ def _start(settings: Settings, placement: Placement) -> None:
     if settings.address:
         _knock(settings.address)
         try:
-            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=settings.address, logging_level=logging.ERROR, log_to_driver=False,
+                runtime_env=_runtime_env(),
+            )  # fmt: skip
         except ConnectionError as error:
             raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
     else:
@@ -106,6 +112,13 @@ def _start(settings: Settings, placement: Placement) -> None:
             log_to_driver=False,
         )
         private.without_last_words()
+
+
+def _runtime_env() -> dict[str, dict[str, str]] | None:
+    """The storage's credentials for the workers, but those that a submitted job has brought."""
+    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {}).get("env_vars", {})
+    missing = {name: value for name, value in environment.for_workers().items() if name not in given}
+    return {"env_vars": missing} if missing else None
 
 
 def _knock(address: str) -> None:

@@ -24,7 +24,7 @@ import ray
 from ray.actor import ActorHandle
 
 from raysparse.sweep.books import Job
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray import check, cluster
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.slot import Background, Slot
@@ -48,6 +48,8 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
     threads: list[Background] = []
     try:
         with cluster.joined(settings, job.plan.placement, job.folder.uri) as place:
+            if settings.address:
+                check.refuse_unfit(job.folder.storage)
             begin()
             _run(job, settings, view, place, threads)
     except RayLostError:
