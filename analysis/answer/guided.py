@@ -5,8 +5,8 @@ knows how losses go on, and nothing of settings. So each is fitted to what the o
 laws to the points as if well set, by the model (`tuned_points`), and the model to the rows about
 the laws, where only what settings do is free and the rest is what the laws miss. Two rounds: in the
 first the model stands alone. A small table, or one that carries no law, has the model that a
-planner has: on 23 runs of a default sweep, two settings among them, laws promised .1 nats less
-than anything near them had reached, half of it outside of the sizes that were trained.
+planner has: on the 23 runs of a default sweep, with two settings, laws promised 2.06 nats at 1.5
+times the largest size of that density, where the best run had measured 2.18.
 """
 
 from __future__ import annotations
