@@ -19,7 +19,7 @@ from rich.table import Table
 from raysparse import counts, ladder, memory
 from raysparse.placement import Placement
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import RunFolder
+from raysparse.run_folder import TRIALS, RunFolder
 from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
@@ -162,6 +162,24 @@ def _passes(plan: Plan) -> list[str]:
     return [f"Micro-batch of {', '.join(names)}: {said}." for said, names in found.items()]
 
 
+def disk_table(folder: RunFolder) -> RenderableType:
+    """The bytes and files of a run folder's parts, and of what its trials keep."""
+    sizes: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for path, size in folder.sizes():
+        parts = path.split("/")
+        part = f"{TRIALS}/*/{parts[2]}" if parts[0] == TRIALS and len(parts) > 2 else parts[0]
+        sizes[part] += size
+        files[part] += 1
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("part", "files", "bytes"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part, size in sizes.most_common():
+        table.add_row(part, f"{files[part]:,}", si(size, "B"))
+    table.add_row("all", f"{files.total():,}", si(sizes.total(), "B"))
+    return table
+
+
 def status_table(folder: RunFolder) -> RenderableType:
     """Where a run folder stands. Raises ValueError when it is none."""
     plan = load(folder)
@@ -171,7 +189,8 @@ def status_table(folder: RunFolder) -> RenderableType:
     unit = plan.budget.unit
     spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
     statuses = Counter(row["status"] for _, row in mine)
-    begun = [s for s in plan.specs if s.trial_id not in rows and folder.trial(s.trial_id).names()]
+    have = folder.begun()
+    begun = [s for s in plan.specs if s.trial_id not in rows and s.trial_id in have]
     done = sum(n for status, n in statuses.items() if status in FINAL)
     lines = [
         f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "

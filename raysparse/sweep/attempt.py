@@ -9,15 +9,18 @@ in a Ray Train worker. Imports torch.
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 
+from raysparse.data.manifest import MANIFEST
 from raysparse.data.store import TokenStore
+from raysparse.files import Folder
 from raysparse.results import Outcome, Status
-from raysparse.run_folder import FAILURE
+from raysparse.run_folder import CHECKPOINT, FAILURE
 from raysparse.sweep.lease import Fence, FencedFolder, Lease, LeaseLostError, Report
 from raysparse.train import device, ranks, trial
 from raysparse.train.hooks import Progress, StopTrial
@@ -42,9 +45,11 @@ def attempt(lease: Lease, fence: Fence, tell: Callable[[Report], str]) -> Outcom
     placement, folder = lease.placement, FencedFolder(lease.folder, fence)
     try:
         if ranks.rank() == 0:
+            for under in ("", CHECKPOINT):
+                lease.folder.discard_temporaries(under)
             lease.run_folder.name_curves(lease.spec.trial_id, lease.spec.name)
         placement = device.fitted(lease.spec, placement)
-        store = TokenStore.open(lease.token_folder)
+        store = token_store(lease.token_folder)
         return trial.run(
             lease.spec, store, folder, placement=placement, hooks=[Progress(relay)], is_leaving=fence.is_leaving
         )
@@ -60,6 +65,19 @@ def attempt(lease: Lease, fence: Fence, tell: Callable[[Report], str]) -> Outcom
         except (OSError, LeaseLostError) as second:
             reason += f"; nor could {FAILURE} be written: {second}"
         return Outcome(status=status, reason=reason, micro_batch=placement.micro_batch, recompute=placement.recompute)
+
+
+def token_store(folder: Folder) -> TokenStore:
+    """The store in a folder, whose shards are hashed once a process, not once a trial."""
+    try:
+        return _opened(folder.uri, folder.read(MANIFEST))
+    except FileNotFoundError:
+        return TokenStore.open(folder)  # which says what is missing
+
+
+@functools.lru_cache(2)
+def _opened(uri: str, manifest: bytes) -> TokenStore:
+    return TokenStore.open(Folder(uri))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

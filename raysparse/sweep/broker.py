@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from raysparse import faults
 from raysparse.results import Outcome
 from raysparse.spec import TrialSpec
 from raysparse.sweep import lease as leases
@@ -106,8 +107,6 @@ class Broker:
         """No slot is left: trials that had begun are preempted, the others stay without a row; the
         next run tries both again.
         """
-        for slot in list(self.slots.held):
-            self.lost(slot, "preempted")
         for trial_id in self._queue:
             entry = self.entries[trial_id]
             if entry.work.steps:
@@ -189,6 +188,7 @@ class Broker:
         entry.placement = entry.placement.replace(workers=workers or self.plan.placement.workers)
         entry.begin(slot, step, epoch=max(entry.epoch, epoch) + 1, now=self._clock(), seconds=self._lease_seconds)
         self.slots.work(slot, trial_id)
+        faults.point("trial.leased")
         return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder, entry.epoch, self._lease_seconds)
 
     def beat(self, claim: Claim) -> bool:
@@ -293,6 +293,7 @@ class Broker:
         self.slots.held.pop(entry.slot)
         self._too_dear.clear()
         self._save()
+        faults.point("ledger.settled")
 
     def _save(self) -> None:
         self.books.save(self.entries.values())

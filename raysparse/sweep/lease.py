@@ -156,7 +156,7 @@ class FencedFolder(Folder):
     """
 
     def __init__(self, folder: Folder, fence: Fence):
-        super().__init__(folder.uri)
+        self.__dict__.update(vars(folder))  # the same place, by the same means
         self.fence = fence
         self.mark = f"-{fence.claim.epoch}-{secrets.token_hex(3)}"
 

@@ -13,6 +13,10 @@ Executor = Literal["ray", "inline"]
 Scheduler = Literal["", "asha", "median"]
 
 
+class RayLostError(ConnectionError):
+    """The Ray that a sweep runs on is gone. Nothing that counts is: the run folder has it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(Record):
     """Where and how a sweep runs: nothing here changes the result of a trial that is completed.

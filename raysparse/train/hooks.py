@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -125,18 +126,20 @@ class Metrics(Hook):
 
 
 class TensorBoard(Hook):
-    """Curves and the hparams view. Event files cannot live on an object store, so there they are
-    copied at the end.
+    """Curves and the hparams view. Event files grow, which objects cannot, so for an object store
+    they are written beside the training and sent whole: at evaluations, and at the end. An attempt
+    has a file of its own, so a resumed trial keeps the curves of those before it.
     """
 
-    def __init__(self, folder: Folder):
-        self.folder = folder
+    def __init__(self, folder: Folder, every_seconds: float = 30.0):
+        self.folder, self.every_seconds = folder, every_seconds
 
     def start(self, state: TrainState) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         local = self.folder.is_local
         self.path = self.folder.local_path / TENSORBOARD if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
+        self.sent = time.monotonic()
         self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
@@ -144,14 +147,24 @@ class TensorBoard(Hook):
             for name, value in measurements(state, record).items():
                 if name != "step":
                     self.writer.add_scalar(name, value, record.step)
+        is_evaluation = bool(state.evaluations) and state.evaluations[-1].step == record.step
+        if is_evaluation and not state.is_done and time.monotonic() - self.sent > self.every_seconds:
+            self.writer.flush()
+            self._send()
+
+    def _send(self) -> None:
+        if not self.folder.is_local:
+            for file in self.path.iterdir():
+                self.folder.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
+        self.sent = time.monotonic()
 
     def finish(self, state: TrainState) -> None:
         if state.is_done and state.evaluations:
             self._write_hparams(state)
         self.writer.close()
+        self._send()
         if not self.folder.is_local:
-            for file in self.path.iterdir():
-                self.folder.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
+            shutil.rmtree(self.path)
 
     def _write_hparams(self, state: TrainState) -> None:
         from torch.utils.tensorboard.summary import hparams

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import raysparse
+from raysparse import faults
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
@@ -69,6 +70,7 @@ def run(
         folder.write_json(SPEC, spec.to_dict())
         everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds, is_leaving)]
     status, reason = _train(state, batches, everyone)
+    faults.point("trial.trained")
     if ranks.rank() == 0:
         checkpoint.retire(folder, state)
     loss = state.evaluations[-1].loss if state.evaluations else None

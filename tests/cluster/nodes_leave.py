@@ -28,13 +28,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     moments, folder = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="nodes-leave-"))
-    plan = small_plan(write_corpus(folder / "text"), densities=(1.0, 0.5, 0.25), epochs=(40, 56))
+    plan = small_plan(write_corpus(folder / "text"), densities=(1.0, 0.5, 0.25), epochs=(16, 24))
     runs.finish(plan, folder / "undisturbed", "--executor", "inline")
     machines, storage, began = Machines(2), folder / "disturbed", time.monotonic()
     try:
         driver = start(plan, storage, machines, "--slots", "2")
         for n in range(args.moments):
-            time.sleep(moments.uniform(1.0, 15.0))
+            time.sleep(moments.uniform(1.0, 10.0))
             if driver.poll() is not None:
                 print(f"the sweep was over after {n} losses")
                 break

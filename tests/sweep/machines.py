@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
 
 from raysparse.sweep.plan import Plan
 from tests.sweep import runs
@@ -39,8 +38,22 @@ class Machines:
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
-    def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
+    def add(self, **environment: str) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=1, env_vars=environment))
+
+    def taken(self) -> list[str]:
+        """The states of the placement groups that were not given back."""
+        ray.init(address=self.cluster.address, log_to_driver=False)
+        states = [group["state"] for group in placement_group_table().values()]
+        ray.shutdown()
+        return [state for state in states if state != "REMOVED"]
+
+    def level(self, nodes: int) -> None:
+        """As many nodes as were there at first, whatever a test did to them."""
+        for node in list(self.nodes[nodes:]):
+            self.lose(node)
+        while len(self.nodes) < nodes:
+            self.add()
 
     def drain(self, node, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as an autoscaler does on a notice."""
@@ -63,15 +76,7 @@ class Machines:
         return "".join(path.read_text(errors="replace") for path in sorted(logs.glob("worker-*.err")))
 
     def close(self) -> None:
-        ray.shutdown()
         self.cluster.shutdown()
-
-
-@pytest.fixture
-def machines() -> Iterator[Machines]:
-    made = Machines(2)
-    yield made
-    made.close()
 
 
 def start(plan: Plan, storage: Path, machines: Machines, *arguments: str) -> subprocess.Popen[str]:

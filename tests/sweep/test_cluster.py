@@ -12,7 +12,7 @@ import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
 from raysparse.placement import Placement
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray import cluster, group
 from raysparse.sweep.settings import Settings
 from tests.conftest import REPOSITORY
 
@@ -89,9 +89,15 @@ def test_the_memory_of_the_head_bounds_the_slots_and_says_so():
     assert cluster.bounded(1, 1, 0.0) == (1, ()), "one is always tried"
 
 
+def test_the_interface_of_an_address_is_found():
+    """By it gloo and NCCL are told which network is Ray's."""
+    assert group.interface_of("127.0.0.1") == "lo"
+    assert group.interface_of("203.0.113.7") == ""
+
+
 def test_no_cluster_at_an_address_is_one_clear_line():
     with (
         pytest.raises(ValueError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'.*or leave both out"),
-        cluster.joined(Settings(address="127.0.0.1:1"), Placement()),
+        cluster.joined(Settings(address="127.0.0.1:1"), Placement(), "nobody"),
     ):
         pass

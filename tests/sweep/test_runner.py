@@ -170,6 +170,12 @@ def test_storage_that_cannot_be_written_is_refused(corpus, tmp_path):
         sweep(small_plan(corpus), tmp_path / "file")
 
 
+def test_fewer_workers_than_there_are_is_refused(corpus, tmp_path):
+    with pytest.raises(ValueError, match="--min-workers is 3 but a trial has 2 workers"):
+        runner.run(small_plan(corpus, workers=2), Folder(tmp_path), "run", Settings(min_workers=3))
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
     folder = Folder(tmp_path / "run").writable()
     with lock.owned(folder), pytest.raises(ValueError, match=r"in use by another sweep \(process \d+"):
@@ -183,6 +189,8 @@ def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
         ({"slots": -1}, "slots is -1"),
         ({"gpus": 2.0}, r"gpus is 2\.0"),
         ({"executor": "inline", "address": "auto"}, "uses no cluster"),
+        ({"min_workers": -1}, "min_workers is -1"),
+        ({"executor": "inline", "min_workers": 2}, "--min-workers is 2 but the inline executor has one worker"),
         ({"scheduler": "pbt"}, "scheduler is 'pbt', expected one of"),
         ({"executor": "inline", "scheduler": "asha"}, "the inline executor starts none"),
     ],

@@ -40,6 +40,7 @@ class Idle:
 def fleet_of(*slots):
     made = Fleet.__new__(Fleet)
     made.slots, made._lines, made._waiting = list(slots), [], SimpleNamespace(lines=lambda **_: [])
+    made._is_on_a_cluster = True
     made._start = lambda name: Idle(name, started_at=1e12)
     return made
 

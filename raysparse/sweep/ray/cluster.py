@@ -10,6 +10,7 @@ accident.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -19,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from raysparse.placement import Placement
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.ray import environment, private
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.units import si
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -42,26 +45,59 @@ class Place:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
-    """A connection to a cluster; one that was started here ends with it.
+def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here, for `owner`, ends with it, and what an
+    earlier one for the same owner left behind ends before it.
 
-    Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
+    Raises ValueError when there is no cluster at the address, or when it has no room for one trial,
+    and RayLostError when what is done with it fails because the cluster, or the broker, is gone.
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _start(settings, placement)
+    if not settings.address:
+        private.end_all(owner)
     try:
+        with private.marked(owner):
+            _start(settings, placement)
         slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
         yield Place(slots, (*why, *_links()))
+    except Exception as error:
+        if cause := _death(error):
+            if not settings.address:
+                private.end_all(owner)  # before Ray's own end, which would wait for what answers no more
+            raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
+        raise
     finally:
         ray.shutdown()
+        if not settings.address:
+            private.end_all(owner)
+
+
+def check() -> None:
+    """Raise RayLostError when the Ray that was started here has lost one of its processes; those
+    that wait for it would wait for long.
+    """
+    if gone := private.ended():
+        raise RayLostError(f"its {' and its '.join(gone)} ended")
+
+
+def _death(error: Exception) -> str:
+    """How Ray itself came to its end, when that is what an error means."""
+    if gone := private.ended():
+        return f"its {' and its '.join(gone)} ended"
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):  # not what our own code raised in it
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 def _start(settings: Settings, placement: Placement) -> None:
     if settings.address:
         _knock(settings.address)
         try:
-            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=settings.address, logging_level=logging.ERROR, log_to_driver=False,
+                runtime_env=_runtime_env(),
+            )  # fmt: skip
         except ConnectionError as error:
             raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
     else:
@@ -75,6 +111,14 @@ def _start(settings: Settings, placement: Placement) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
+        private.without_last_words()
+
+
+def _runtime_env() -> dict[str, dict[str, str]] | None:
+    """The storage's credentials for the workers, but those that a submitted job has brought."""
+    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {}).get("env_vars", {})
+    missing = {name: value for name, value in environment.for_workers().items() if name not in given}
+    return {"env_vars": missing} if missing else None
 
 
 def _knock(address: str) -> None:

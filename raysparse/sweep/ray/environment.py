@@ -28,6 +28,20 @@ ON_THIS_MACHINE = {
 ON_A_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
 
+# What the driver's machine may know and others need for an object store: sent to every worker.
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED",
+)  # fmt: skip
+
+
+def for_workers() -> dict[str, str]:
+    """The variables of this process by which workers of a cluster reach the storage. Empty where
+    the machines have a role, which is better: Ray keeps these with the job.
+    """
+    return {name: os.environ[name] for name in CREDENTIALS if os.environ.get(name)}
+
+
 def apply(*, joins_a_cluster: bool) -> None:
     """Set what is not set yet. Call it before Ray is imported."""
     for key, value in (EVERYWHERE | (ON_A_CLUSTER if joins_a_cluster else ON_THIS_MACHINE)).items():

@@ -24,56 +24,98 @@ import ray
 from ray.actor import ActorHandle
 
 from raysparse.sweep.books import Job
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray import check, cluster
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
 from raysparse.sweep.ray.slot import Background, Slot
 from raysparse.sweep.ray.tune import run_tune
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Snapshot, View
 
 REFRESH = 0.5  # seconds between looks of the view at the broker
+ENDING = 0.05  # seconds between looks at slots that were told to end
 PATIENCE = 30.0  # seconds without work after which a slot gives its machine back, on a cluster
 USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
 SAY_AGAIN = 300.0
+RETURNING = 120.0  # seconds for calls of a Ray that was lost to return
+GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
 def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
     """Run the chosen trials of a job on a Ray cluster; `begin` is called once Ray has answered.
-    Raises RuntimeError when no slot could be kept alive.
+    Raises RuntimeError when no slot could be kept alive, RayLostError when Ray itself went away.
     """
-    with cluster.joined(settings, job.plan.placement) as place:
-        begin()
-        broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
-        count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
-        told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.logdir}"):
-            view.say(line)
-        fleet, gauges = Fleet(broker, job, settings, count), Gauges(job.folder.name, job.plan.budget.unit)
-        tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
-        with view:
-            while not tuner.ended:
-                now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
-                view.show(now)
-                gauges.show(now)
-                for line in fleet.tend(now):
-                    view.say(line)
-                if fleet.is_broken:
-                    ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
-                time.sleep(REFRESH)
-            ray.get(broker.close.remote())
-            fleet.join()
-        tuner.result()
-        fleet.result()
+    threads: list[Background] = []
+    try:
+        with cluster.joined(settings, job.plan.placement, job.folder.uri) as place:
+            if settings.address:
+                check.refuse_unfit(job.folder.storage)
+            begin()
+            _run(job, settings, view, place, threads)
+    except RayLostError:
+        until = time.monotonic() + RETURNING
+        for thread in threads:  # whatever they waited for is gone
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(not thread.ended for thread in threads):
+            raise RuntimeError("a call of Ray still waits for a Ray that was lost; run again to continue") from None
+        raise
+
+
+def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads: list[Background]) -> None:
+    broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
+    count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
+    told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
+    for line in (told, *place.links, f"curves: {job.folder.curves_command}"):
+        view.say(line)
+    fleet, gauges = Fleet(broker, job, settings, count, threads), Gauges(job.folder.name, job.plan.budget.unit)
+    tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
+    threads.append(tuner)
+    with view:
+        while not tuner.ended:
+            now: Snapshot = answer(broker.snapshot.remote())
+            view.show(now)
+            gauges.show(now)
+            for line in fleet.tend(now):
+                view.say(line)
+            if fleet.is_broken:
+                answer(broker.give_up.remote("Ray Train could not keep a worker group alive"))
+            time.sleep(REFRESH)
+        answer(broker.close.remote())
+        while answer(broker.snapshot.remote()).present:
+            time.sleep(REFRESH)
+        fleet.join(GOODBYE)
+    tuner.result()
+    fleet.result()
+
+
+def answer(question: Any) -> Any:
+    """What the broker answers. Raises RayLostError when the Ray that was started here ends before;
+    Ray's own call may wait for a minute then.
+    """
+    while True:
+        cluster.check()
+        if ray.wait([question], timeout=REFRESH)[0]:
+            return ray.get(question)
 
 
 class Fleet:
-    """The slots of a sweep. One that was sent home is started again when trials wait for it."""
+    """The slots of a sweep. One that was sent home is started again when trials wait for it. Every
+    slot that was started is in `threads`.
+    """
 
-    def __init__(self, broker: ActorHandle[Any], job: Job, settings: Settings, count: int):
+    def __init__(
+        self, broker: ActorHandle[Any], job: Job, settings: Settings, count: int, threads: list[Background]
+    ):  # fmt: skip
         self._lines: deque[str] = deque()
-        self._start: Callable[[str], Slot] = lambda name: Slot(name, broker, job, settings, self._lines.append)
+
+        def start(name: str) -> Slot:
+            slot = Slot(name, broker, job, settings, self._lines.append)
+            threads.append(slot)
+            return slot
+
+        self._start = start
         self.slots = [self._start(f"slot-{n}") for n in range(count)]
+        self._is_on_a_cluster = bool(settings.address)
         self._waiting = Waiting(f"{job.plan.placement.workers} workers each")
 
     @property
@@ -92,12 +134,16 @@ class Fleet:
             if wanted > 0 and slot.ended and not slot.broke:
                 self.slots[n] = self._start(slot.slot)
                 wanted -= 1
-        self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
+        if self._is_on_a_cluster:  # this machine is here; its workers may take long
+            self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
-    def join(self) -> None:
-        for slot in self.slots:
-            slot.join()
+    def join(self, seconds: float) -> None:
+        """Wait for the slots to end; one whose machine never came back would wait for ever."""
+        until = time.monotonic() + seconds
+        while not all(slot.ended for slot in self.slots) and time.monotonic() < until:
+            cluster.check()
+            time.sleep(ENDING)
 
     def result(self) -> None:
         """Raises what broke the last slot; while one is left, the broken ones were only said."""

@@ -9,7 +9,11 @@ passed on. Left out: when to start a group (`slot`), and what a worker does (`wo
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import socket
+import struct
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,6 +25,7 @@ from ray.train.v2._internal.util import TrainingFramework
 
 TIMEOUT = 1800.0  # seconds for one exchange between ranks; an evaluation of a large model is slow
 SHUTDOWN_TIMEOUT = 5.0
+SIOCGIFADDR = 0x8915  # Linux's question for the address of an interface
 
 
 @dataclass
@@ -89,12 +94,28 @@ def free_address() -> str:
 
 
 def join(address: str, backend: str, rank: int, count: int) -> None:
-    """Make this worker a rank of its group's process group."""
+    """Make this worker a rank of its group's process group, through the network that Ray uses:
+    gloo would take the one that the host's own name means, which may be the loopback.
+    """
     import torch.distributed as dist
 
+    interface = interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if interface else ():
+        os.environ.setdefault(name, interface)
     dist.init_process_group(
         backend, init_method=f"tcp://{address}", rank=rank, world_size=count, timeout=timedelta(seconds=TIMEOUT)
     )
+
+
+def interface_of(address: str) -> str:
+    """The network interface that has this IPv4 address; empty where none has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # an interface without an address
+                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == address:
+                    return name
+    return ""
 
 
 def leave() -> None:

@@ -33,7 +33,7 @@ from raysparse.sweep.attempt import attempt
 from raysparse.sweep.lease import BEATS, About, Claim, Fence, Lease, LeaseLostError, NoLease, Report
 from raysparse.train import ranks
 
-IDLE = 0.2  # seconds between questions to a broker that has no trial now
+IDLE = (0.02, 0.2)  # seconds between questions to a broker that has no trial now, doubled up to the last
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,14 @@ def serve(config: dict[str, Any]) -> None:
     """
     broker: ActorHandle[Any] = config["broker"]
     group = secrets.token_hex(4)
-    nodes = _gather(ray.get_runtime_context().get_node_id())
+    nodes, pause = _gather(ray.get_runtime_context().get_node_id()), IDLE[0]
     while (lease := _next_lease(broker, config["slot"], group, nodes)) is not NoLease.CLOSED:
         if isinstance(lease, Lease):
             _train(broker, lease)
+            pause = IDLE[0]
         else:
-            time.sleep(IDLE)
+            time.sleep(pause)
+            pause = min(2 * pause, IDLE[1])
 
 
 def _next_lease(broker: ActorHandle[Any], slot: str, group: str, nodes: list[str]) -> Lease | NoLease:
