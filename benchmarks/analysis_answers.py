@@ -24,6 +24,7 @@ import numpy as np
 
 from analysis.answer.costs import ACTIVE
 from analysis.answer.ensemble import ensemble
+from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.recommend import Interval, Recommendation, recommend
 from analysis.answer.savings import affordable
@@ -101,8 +102,10 @@ def _by_settings(truth: Truth, runs: Runs) -> Any:
     def loss(points: Points, decay: float) -> float:
         return float((truth.loss(points) + mistaken(points, np.array([decay])))[0])
 
+    model = guided(runs)
+
     def judge(budget: float, unique: float, least: float, density: float, epochs: float) -> dict[str, Any]:
-        item = answer(runs, budget=budget, unique=unique, cost=ACTIVE, draws=2 * DRAWS)
+        item = answer(runs, budget=budget, unique=unique, cost=ACTIVE, draws=2 * DRAWS, model=model)
         best, row = item.best, item.rows[0]
         got = loss(best.point(unique), best.settings["weight_decay"].value)
         where = Points.at(row.active, row.density, unique, unique * row.epochs)

@@ -53,6 +53,12 @@ def save(name: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def earlier(name: str) -> list[dict[str, Any]]:
+    """The rows of benchmarks/results/<name>.json, for a benchmark that adds to them."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Print rows as a table; all have the keys of the first."""
     table = Table(*rows[0], title=title)

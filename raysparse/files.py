@@ -11,19 +11,37 @@ checks that), and appending, which object stores do not have: logs are rewritten
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
 import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+from raysparse import faults
+from raysparse.location import Location
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
+
+FLAT = ("s3", "gcs", "abfs")  # file systems of objects, where a folder is the beginning of a name
+READERS = 16  # files read at once from an object store, where reading is waiting
 
 
 def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def default_cache() -> Path:
+    """Where a machine keeps copies of remote files: $XDG_CACHE_HOME/raysparse, or
+    ~/.cache/raysparse.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
 
 
 def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -31,13 +49,18 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     synced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            half = memoryview(data)[: len(data) // 2]
+            file.write(half)
+            faults.point("file.half")
+            file.write(memoryview(data)[len(half) :])
             file.flush()
             os.fsync(file.fileno())
+        faults.point("file.written")
         os.replace(temporary, path)
+        faults.point("file.named")
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk names none by itself
@@ -51,30 +74,48 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
         os.close(folder)
 
 
+@dataclass(frozen=True, order=True)
+class Stamp:
+    """When a file was written last (nanoseconds since 1970, by the clock of its storage; object
+    stores count whole seconds) and its bytes.
+    """
+
+    written_at: int
+    size: int
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process that began a temporary file lives, as far as this machine can tell."""
+    _, node, process, _ = temporary.name.rsplit("~", 3)
+    if node != platform.node():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
 class Folder:
     """A folder at a local path or any `pyarrow.fs` URI (s3://, gs://, file://). Safe to send to
     another process.
 
-    Raises ValueError when the URI cannot be understood, and when `writable()` finds that nothing
-    can be written there.
+    Raises ValueError when the URI cannot be understood or holds credentials, and when `writable()`
+    finds that nothing can be written there.
     """
 
+    mark = ""  # in the names of checkpoints written here: whose they are, where several writers may follow each other
+
     def __init__(self, uri: str | Path):
-        self.uri = str(uri)
+        self.location = Location.parse(uri)
+        self.uri = str(self.location)
         self._filesystem, self.root = self._resolve(self.uri)
 
     @staticmethod
     def _resolve(uri: str) -> tuple[FileSystem | None, str]:
-        if "://" not in uri:
-            return None, str(Path(uri).expanduser().absolute())
-        import pyarrow as pa
-        from pyarrow.fs import FileSystem, LocalFileSystem
-
-        try:
-            filesystem, path = FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"storage {uri!r} is not a path or a URI that pyarrow can open: {error}") from error
-        return (None if isinstance(filesystem, LocalFileSystem) else filesystem), path
+        return Location.parse(uri).opened()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
@@ -92,25 +133,41 @@ class Folder:
             raise ValueError(f"{self.uri} is not on a local disk")
         return Path(self.root)
 
+    @property
+    def name(self) -> str:
+        return self.location.name
+
+    @property
+    def parent(self) -> Folder:
+        return Folder(str(self.location.parent))
+
     def child(self, *parts: str) -> Folder:
-        return Folder("/".join([self.uri.rstrip("/"), *parts]))
+        return Folder(self.at(*parts))
+
+    def at(self, *parts: str) -> str:
+        """The path or URI of something in the folder, for people and other programs."""
+        return str(self.location.child(*parts))
 
     def _path(self, name: str) -> str:
         return str(PurePosixPath(self.root, name))
 
     def exists(self, name: str) -> bool:
+        """Whether there is such a file; on a local disk, or such a folder."""
         if self._filesystem is None:
             return Path(self._path(name)).exists()
-        from pyarrow.fs import FileType
-
-        return bool(self._filesystem.get_file_info(self._path(name)).type != FileType.NotFound)
+        try:
+            self._filesystem.open_input_stream(self._path(name)).close()  # one request, and none to look for folders
+        except FileNotFoundError:
+            return False
+        return True
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Write `name` whole or not at all."""
         if self._filesystem is None:
             write_file_atomically(Path(self._path(name)), data)
             return
-        self._filesystem.create_dir(str(PurePosixPath(self._path(name)).parent), recursive=True)
+        if self._filesystem.type_name not in FLAT:
+            self._filesystem.create_dir(str(PurePosixPath(self._path(name)).parent), recursive=True)
         with self._filesystem.open_output_stream(self._path(name)) as stream:
             stream.write(data)
 
@@ -121,17 +178,36 @@ class Folder:
         with self._filesystem.open_input_stream(self._path(name)) as stream:
             return bytes(stream.read())
 
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of files, in this order; from an object store several are read at once."""
+        if self.is_local or len(names) < 2:
+            yield from map(self.read, names)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self.read, names)
+
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
         """Raises FileNotFoundError, or ValueError naming the file when it is not JSON."""
+        return self.parsed(name, self.read(name))
+
+    def parsed(self, name: str, data: bytes) -> Any:
+        """The JSON value of a file that was read already. Raises ValueError naming the file."""
         try:
-            return json.loads(self.read(name))
+            return json.loads(data)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{self.uri}/{name} is not valid JSON ({error}); it was damaged or edited by hand"
+                f"{self.at(name)} is not valid JSON ({error}); it was damaged or edited by hand"
             ) from error
+
+    def read_json_if_there(self, name: str) -> Any:
+        """As `read_json`, None where there is no such file: one request less than looking first."""
+        try:
+            return self.read_json(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def names(self, under: str = "") -> list[str]:
         """Names of the files and folders directly in `under`, sorted; temporary files left out; []
@@ -141,20 +217,61 @@ class Folder:
             path = Path(self._path(under))
             found = [p.name for p in path.iterdir()] if path.is_dir() else []
         else:
-            from pyarrow.fs import FileSelector
-
-            selector = FileSelector(self._path(under), allow_not_found=True)
-            found = [PurePosixPath(info.path).name for info in self._filesystem.get_file_info(selector)]
+            found = [PurePosixPath(info.path).name for info in self._infos(under)]
         return sorted(name for name in found if not name.endswith(".tmp"))
+
+    def stamps(self, under: str = "") -> dict[str, Stamp]:
+        """Name -> stamp of the files directly in `under`, temporary ones left out; an object store
+        tells a thousand in one request.
+        """
+        if self._filesystem is None:
+            path = Path(self._path(under))
+            found = {e.name: e.stat() for e in os.scandir(path) if e.is_file()} if path.is_dir() else {}
+            stamps = {name: Stamp(about.st_mtime_ns, about.st_size) for name, about in found.items()}
+        else:
+            infos = [info for info in self._infos(under) if info.is_file]
+            stamps = {PurePosixPath(info.path).name: Stamp(info.mtime_ns or 0, info.size) for info in infos}
+        return {name: stamp for name, stamp in stamps.items() if not name.endswith(".tmp")}
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file in the folder and below it; links are not followed."""
+        if self._filesystem is None:
+            for place, _, names in os.walk(self.root):
+                for path in (Path(place, name) for name in names):
+                    with contextlib.suppress(FileNotFoundError):  # a sweep may be running
+                        yield path.relative_to(self.root).as_posix(), path.lstat().st_size
+            return
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self.root, recursive=True, allow_not_found=True)
+        for info in self._filesystem.get_file_info(selector):
+            if info.is_file:
+                yield str(PurePosixPath(info.path).relative_to(self.root)), info.size
+
+    def _infos(self, under: str) -> list[FileInfo]:
+        from pyarrow.fs import FileSelector
+
+        assert self._filesystem is not None
+        found: list[FileInfo] = self._filesystem.get_file_info(FileSelector(self._path(under), allow_not_found=True))
+        return found
 
     def delete(self, name: str) -> None:
         """Delete a file; absent is fine."""
         if self._filesystem is None:
             Path(self._path(name)).unlink(missing_ok=True)
-        elif self.exists(name):
+            return
+        with contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_file(self._path(name))
 
-    def writable(self) -> Folder:
+    def discard_temporaries(self, under: str = "") -> None:
+        """Delete what writers left in `under` when they were killed; those that still live on this
+        machine keep theirs. An object store publishes only whole objects and holds none.
+        """
+        for path in Path(self._path(under)).glob(".*~*~*~*.tmp") if self.is_local else ():
+            if not _is_being_written(path):
+                path.unlink(missing_ok=True)
+
+    def writable(self) -> Self:
         """This folder, after proving that a file can be written there. Raises ValueError naming the
         folder and the cause.
         """

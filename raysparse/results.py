@@ -4,8 +4,9 @@ whatever dies when.
 A finished trial is written as one small JSON file, `journal/<trial_id>.json`, whole or absent; the
 table `results.parquet` is made from these files and can be remade at any time. So there is no
 append to tear and nothing to repair: a trial is finished exactly when its journal file exists and
-says so. A row holds every field of the spec, exact counts, FLOPs active and executed, measured
-seconds and bytes, and the losses.
+says so. Reading is one listing, the table, and the rows that are newer than it. A row holds every
+field of the spec, exact counts, FLOPs active and executed, measured seconds and bytes, and the
+losses.
 
 Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 """
@@ -13,16 +14,16 @@ Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from raysparse import counts, memory
+from raysparse import compaction, counts, faults, memory
+from raysparse.files import Stamp
 from raysparse.placement import Placement
 from raysparse.record import leaves, require_choice
-from raysparse.run_folder import JOURNAL, TABLE
+from raysparse.run_folder import JOURNAL
 from raysparse.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ MEASURED: dict[str, str] = {
     "spec": "json",
 }  # fmt: skip
 IDENTITY = ("trial_id", "replicate_of", "name", "status", "reason")
+COMPACT_EVERY = 256  # rows written: what a reader at most reads one by one
 # A field's column is named like the field; these two names are taken by something else.
 RENAMED = {"model.name": "model", "evaluations": "planned_evaluations"}
 
@@ -215,23 +217,48 @@ def completed(row: dict[str, Any]) -> dict[str, Any]:
 
 class Results:
     """The results of one run folder. Any number of processes may read; rows of different trials may
-    be written at once.
+    be written at once, and one process at a time compacts.
+
+    What was read once is kept: asking again costs a listing of the journal and the rows that are
+    new since.
     """
 
     def __init__(self, folder: Folder):
         self.folder = folder
+        self._rows: dict[str, tuple[Stamp, dict[str, Any]]] = {}  # by file name
+        self._written: dict[str, bytes] = {}  # by file name: rows of ours that no listing has shown yet
+        self._asked = False
 
     def record(self, row: dict[str, Any]) -> None:
         """Write a trial's row; a later row of the same trial (a retry) replaces the earlier one."""
         missing = sorted({*IDENTITY, *spec_columns(), *MEASURED} - set(row))
         if missing or not row.get("trial_id"):
             raise ValueError(f"a results row lacks {', '.join(missing) or 'trial_id'}; build it with results.make_row")
-        self.folder.write_json(f"{JOURNAL}/{row['trial_id']}.json", row)
+        name = f"{row['trial_id']}.json"
+        data = json.dumps(row, sort_keys=True).encode()
+        self.folder.write(f"{JOURNAL}/{name}", data)
+        faults.point("journal.written")
+        self._written[name] = data
+        if len(self._written) >= COMPACT_EVERY:
+            self.compact()
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, by trial id."""
-        names = [name for name in self.folder.names(JOURNAL) if name.endswith(".json")]
-        return [completed(self.folder.read_json(f"{JOURNAL}/{name}")) for name in names]
+        stamps = {name: at for name, at in sorted(self.folder.stamps(JOURNAL).items()) if name.endswith(".json")}
+        if stamps and not self._asked:
+            self._asked = True
+            self._rows = compaction.read(self.folder, schema())
+        known = {name: self._rows[name] for name, at in stamps.items() if self._rows.get(name, (None,))[0] == at}
+        for name, data in self._written.items():
+            if name in stamps and name not in known and stamps[name].size == len(data):
+                known[name] = stamps[name], json.loads(data)
+        self._written.clear()
+        new = [name for name in stamps if name not in known]
+        paths = [f"{JOURNAL}/{name}" for name in new]
+        for name, path, data in zip(new, paths, self.folder.read_all(paths), strict=True):
+            known[name] = stamps[name], completed(self.folder.parsed(path, data))
+        self._rows = {name: known[name] for name in stamps}
+        return [row for _, row in self._rows.values()]
 
     def finished(self) -> set[str]:
         """Ids of the trials that are not to be run again."""
@@ -244,12 +271,9 @@ class Results:
 
     def compact(self) -> pa.Table:
         """Write `results.parquet` from the journal and return the table."""
-        import pyarrow.parquet as pq
-
         table = self.table()
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        self.folder.write(TABLE, buffer.getvalue())
+        compaction.write(self.folder, table, {name: at for name, (at, _) in self._rows.items()})
+        faults.point("table.made")
         return table
 
 

@@ -7,9 +7,12 @@ What the files mean stands with those who write them.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from pathlib import Path
 
-from raysparse.files import Folder, checksum
+from raysparse.files import Folder, checksum, default_cache
+from raysparse.location import s3_settings
 from raysparse.reading import ReadingSpec
 
 PLAN = "plan.json"
@@ -21,6 +24,7 @@ ENSEMBLES = "ensembles.json"
 JOURNAL = "journal"
 TRIALS = "trials"
 TOKENS = "tokens"
+CURVES = "curves"
 REPORT = "report"
 RAY = "ray"
 MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
@@ -56,19 +60,42 @@ class RunFolder(Folder):
         if not re.fullmatch(r"[^/\\]+", name) or name in (".", "..", TOKENS):
             expected = f"a plain folder name other than {TOKENS!r}; it lies in --storage"
             raise ValueError(f"--name is {name!r}, expected {expected}")
-        return cls(storage.child(name).uri)
+        return cls(storage.at(name))
 
     @property
     def storage(self) -> Folder:
-        return Folder(self.uri.rstrip("/").rpartition("/")[0] or ".")
-
-    @property
-    def name(self) -> str:
-        return self.uri.rstrip("/").rpartition("/")[2]
+        return self.parent
 
     def trial(self, trial_id: str) -> Folder:
         """Where a trial keeps its files."""
         return self.child(TRIALS, trial_id)
+
+    def name_curves(self, trial_id: str, name: str) -> None:
+        """Show the curves of a trial under a name for people: TensorBoard names what it finds by
+        its path under --logdir. A link, so nothing on an object store.
+        """
+        if self.is_local:
+            link = self.local_path / CURVES / f"{re.sub(r'[/]', '-', name)} {trial_id[:6]}".strip()
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # an earlier attempt made it
+                link.symlink_to(Path("..", TRIALS, trial_id, TENSORBOARD))
+
+    @property
+    def logdir(self) -> str:
+        """What TensorBoard is pointed at."""
+        return str(self.local_path / CURVES) if self.is_local else self.location.child(TRIALS).path
+
+    @property
+    def curves_command(self) -> str:
+        """The command that shows the curves. TensorBoard reads s3:// through boto3, and takes the
+        endpoint from a variable and not from the URI.
+        """
+        said = s3_settings(self.location.query)
+        names = {"region": "AWS_DEFAULT_REGION", "tls_ca_file_path": "AWS_CA_BUNDLE"}
+        words = [f"{name}={said[field]}" for field, name in names.items() if field in said]
+        if host := said.get("endpoint_override"):
+            words.append(f"S3_ENDPOINT={host if '://' in host else said.get('scheme', 'https') + '://' + host}")
+        return " ".join([*words, f"tensorboard --logdir {self.logdir}"])
 
     def tokens(self, corpus: str, tokenizer: str, reading: ReadingSpec | None = None) -> Folder:
         """The token store of a corpus; every run of the storage shares it."""
@@ -76,15 +103,26 @@ class RunFolder(Folder):
 
     @property
     def report(self) -> Folder:
-        """Pictures are drawn to local files, so beside an object store the report is here."""
-        return self.child(REPORT) if self.is_local else Folder(f"{REPORT}s/{self.name}")
+        return self.child(REPORT)
 
     @property
     def ray(self) -> str:
-        """Where Ray keeps its own records of a run; nothing of it is needed to continue."""
-        return str(self.local_path / RAY) if self.is_local else self.child(RAY).uri
+        """Where Ray keeps its own records of a run, which nothing needs afterwards: for an
+        object store on each machine, since they are dozens of requests a trial.
+        """
+        return str(self.local_path / RAY if self.is_local else default_cache() / RAY / checksum(self.uri.encode())[:16])
 
     def checkpoint_step(self, trial_id: str) -> int:
         """The step from which a trial would continue; 0 when it would begin anew."""
-        trial = self.trial(trial_id)
-        return int(trial.read_json(LATEST)["step"]) if trial.exists(LATEST) else 0
+        return self.checkpoint(trial_id)[0]
+
+    def checkpoint(self, trial_id: str) -> tuple[int, int]:
+        """The step of a trial's checkpoint and the epoch of the lease that wrote it; zeros when
+        there is none.
+        """
+        about = self.trial(trial_id).read_json_if_there(LATEST) or {}
+        return int(about.get("step", 0)), int(about.get("epoch", 0))
+
+    def begun(self) -> set[str]:
+        """Ids of the trials that have a folder: a thousand in one request to an object store."""
+        return set(self.names(TRIALS))

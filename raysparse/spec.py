@@ -13,6 +13,7 @@ Left out: what a size looks like (`ladder`), what a trial costs (`counts`), what
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -271,11 +272,11 @@ class TrialSpec(Record):
                 f"optimizer.lr"
             )
 
-    @property
+    @functools.cached_property
     def trial_id(self) -> str:
         return _short_hash(self.identity())
 
-    @property
+    @functools.cached_property
     def replicate_of(self) -> str:
         """The id without the seed: equal for trials that are replicates of one another."""
         return _short_hash({key: value for key, value in self.identity().items() if key != "seed"})

@@ -17,7 +17,7 @@ FILE = re.compile(r"(?<![\w/.<>{}*-])((?:[a-z_]+/)+[a-z_0-9-]+\.(?:py|md|json|ya
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 MADE_BY_RUNS = re.compile(r"^(runs|checkpoint|trials|report|journal|notes|reports)/")
 # Of other programs that our pages mention: single arguments, and commands with all of theirs.
-FOREIGN = {"--help", "--tmux", "--logdir", "--editable", "--no-deps"}
+FOREIGN = {"--help", "--no-wait", "--config", "--logdir", "--editable", "--no-deps"}
 COMMANDS = re.compile(
     r"^(?:aws|ray get-auth-token|lm_eval|python -m raysparse.release.harness) .*(?:\n {2}.*)*", re.MULTILINE
 )

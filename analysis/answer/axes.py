@@ -108,6 +108,15 @@ class Frame:
         """(n, k) columns of the coordinates."""
         return ((_coordinates(points) - self.middle) / self.half)[:, list(self.kept)]
 
+    def points(self, columns: Array) -> Points:
+        """The inverse of `coordinates`, for (n, k) columns; a coordinate that did not vary keeps
+        its value.
+        """
+        seen = np.tile(self.middle, (len(columns), 1))
+        seen[:, list(self.kept)] += self.half[list(self.kept)] * columns
+        active, density, unique, epochs = np.exp(seen).T
+        return Points(active, np.minimum(density, 1.0), unique, unique * epochs)
+
     def settings(self, values: Mapping[str, ArrayLike], rows: int) -> Array:
         """(n, m) columns of the settings; scalars are broadcast.
 

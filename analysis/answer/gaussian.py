@@ -12,6 +12,7 @@ takes no quadratic mean and is slower on a few dozen rows. Left out: what the co
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,24 @@ DIFFERENCE = 0.05  # step of the second derivatives, in sds of the prior
 LEAST_BEND = 0.5  # curvature that a direction has at least; the prior alone has 1
 JITTER = 1e-9  # share of the prior variance that is added to the diagonal
 MOST = 300  # rows that the hyperparameters are found on
+
+
+@dataclass(frozen=True)
+class Trend:
+    """What is known of the value beforehand: (k,) values at (k, p) columns; 0 where none is given.
+
+    columns: so many leading columns it carries. The linear and quadratic parts then hold only what
+    involves another column, and what the trend misses is left to the smooth part.
+    """
+
+    columns: int = 0
+    value: Callable[[Array], Array] | None = None
+
+    def of(self, at: Array) -> Array:
+        return np.zeros(len(at)) if self.value is None else self.value(at)
+
+
+NONE = Trend()
 
 
 @dataclass(frozen=True)
@@ -49,16 +68,18 @@ class Process:
     louder: Array
     root: Array
     weights: Array
+    trend: Trend
 
     def covariance(self, one: Array, other: Array) -> Array:
         """(k, m) prior covariance of expected values at `one` (k, p) and `other` (m, p)."""
-        return np.asarray(np.sum(_parts(one, other, self.scales, self.lengths), axis=0))
+        return np.asarray(np.sum(_parts(one, other, self.scales, self.lengths, self.trend.columns), axis=0))
 
     def variance(self, at: Array) -> Array:
         """(k,) prior variance at `at` (k, p)."""
+        told = (at[:, : self.trend.columns] ** 2).sum(axis=1)
         square = (at**2).sum(axis=1)
         constant, linear, quadratic, smooth = self.scales**2
-        return np.asarray(constant + linear * square + quadratic * square**2 + smooth)
+        return np.asarray(constant + linear * (square - told) + quadratic * (square**2 - told**2) + smooth)
 
     def mean(self, at: Array) -> Array:
         """(k,) expected value at `at` (k, p)."""
@@ -69,8 +90,8 @@ class Process:
         return _solve(self.root, right)
 
     def prior(self, at: Array) -> Array:
-        """(k,) value expected before any row was seen: the centre and a bowl."""
-        return np.asarray(self.centre + at**2 @ self.bowl)
+        """(k,) value expected before any row was seen: the trend, the centre and a bowl."""
+        return np.asarray(self.trend.of(at) + self.centre + at**2 @ self.bowl)
 
     def predict(self, at: Array) -> tuple[Array, Array]:
         """(k,) expected value, and its sd (`WIDER` than the formula's) without a row's noise."""
@@ -91,21 +112,29 @@ class Process:
 
 
 def fit_process(
-    inputs: Array, values: Array, noise: float, bowl: Array, louder: Array, draws: int = 0
+    inputs: Array,
+    values: Array,
+    noise: float,
+    bowl: Array,
+    louder: Array,
+    draws: int = 0,
+    trends: Sequence[Trend] = (NONE,),
 ) -> tuple[Process, ...]:
     """Processes through (n, p) inputs and (n,) values: first the likeliest, then `draws` others
     with hyperparameters drawn from their posterior (Laplace). Same rows, same answer.
 
     noise: what the noise is thought to be beforehand (the prior's median), in units of the values;
     louder: (n,) each row's noise in units of that. bowl: (p,) which columns' squares are expected
-    to add to the value.
+    to add to the value. trends: one for all processes, or one for each; the hyperparameters are
+    those of the first.
     Above `MOST` rows the hyperparameters come from an even subset.
     """
     from scipy.optimize import minimize
 
-    centre = float(np.median(values))
+    told = values - trends[0].of(inputs)
+    centre = float(np.median(told))
     some = np.unique(np.linspace(0, len(values) - 1, min(MOST, len(values))).astype(int))
-    objective = _Objective(inputs[some], values[some] - centre, noise, bowl, louder[some])
+    objective = _Objective(inputs[some], told[some] - centre, noise, bowl, louder[some], trends[0].columns)
     found = min(
         (
             minimize(objective, start, jac=True, method="L-BFGS-B", bounds=objective.bounds, options={"maxiter": 80})
@@ -114,7 +143,11 @@ def fit_process(
         key=lambda result: float(result.fun),
     )
     vectors = np.vstack([found.x, objective.around(found.x, draws)])
-    return tuple(_process(inputs, values, centre, bowl, louder, *objective.split(vector)) for vector in vectors)
+    each = [trends[place % len(trends)] for place in range(len(vectors))]
+    return tuple(
+        _process(inputs, values, centre, bowl, louder, trend, *objective.split(vector))
+        for vector, trend in zip(vectors, each, strict=True)
+    )
 
 
 def spread(dimensions: int, count: int, shift: int = 0) -> Array:
@@ -134,22 +167,23 @@ def _process(
     centre: float,
     bowl: Array,
     louder: Array,
+    trend: Trend,
     scales: Array,
     lengths: Array,
     noise: float,
     depth: float,
 ) -> Process:
-    root = _root(np.sum(_parts(inputs, inputs, scales, lengths), axis=0), noise * louder)
-    weights = _solve(root, values - centre - depth * (inputs**2 @ bowl))
-    return Process(inputs, values, centre, depth * bowl, scales, lengths, noise, louder, root, weights)
+    root = _root(np.sum(_parts(inputs, inputs, scales, lengths, trend.columns), axis=0), noise * louder)
+    weights = _solve(root, values - trend.of(inputs) - centre - depth * (inputs**2 @ bowl))
+    return Process(inputs, values, centre, depth * bowl, scales, lengths, noise, louder, root, weights, trend)
 
 
 class _Objective:
     """Minus the log posterior of the logarithms of (scales, lengths, noise), with its gradient."""
 
-    def __init__(self, inputs: Array, values: Array, noise: float, bowl: Array, louder: Array):
+    def __init__(self, inputs: Array, values: Array, noise: float, bowl: Array, louder: Array, carried: int = 0):
         self.inputs, self.values, self.raised = inputs, values, inputs**2 @ bowl
-        self.louder = louder
+        self.louder, self.carried = louder, carried
         spread = max(float(np.std(values)), noise)
         scales = np.log([2 * spread, spread, 0.5 * spread, 0.5 * spread])
         lengths = np.full(inputs.shape[1], np.log(LENGTH[0]))
@@ -185,7 +219,7 @@ class _Objective:
 
     def __call__(self, at: Array) -> tuple[float, Array]:
         scales, lengths, noise, depth = self.split(at)
-        parts = _parts(self.inputs, self.inputs, scales, lengths)
+        parts = _parts(self.inputs, self.inputs, scales, lengths, self.carried)
         root = _root(np.sum(parts, axis=0), noise * self.louder)
         values = self.values - depth * self.raised
         weights = _solve(root, values)
@@ -203,15 +237,23 @@ class _Objective:
         return float(value), slope + off / self.width
 
 
-def _parts(one: Array, other: Array, scales: Array, lengths: Array) -> list[Array]:
-    """The four terms of the prior covariance, each (k, m)."""
+def _parts(one: Array, other: Array, scales: Array, lengths: Array, carried: int = 0) -> list[Array]:
+    """The four terms of the prior covariance, each (k, m). carried: leading columns that a trend
+    carries.
+    """
     product = one @ other.T
+    told = one[:, :carried] @ other[:, :carried].T
     near, far = one / lengths, other / lengths
     square = (near**2).sum(axis=1)[:, None] + (far**2).sum(axis=1)[None] - 2 * near @ far.T
     distance = ROOT5 * np.sqrt(np.maximum(square, 0.0))
     smooth = (1 + distance + distance**2 / 3) * np.exp(-distance)
     constant, linear, quadratic, rest = scales**2
-    return [np.full_like(product, constant), linear * product, quadratic * product**2, rest * smooth]
+    return [
+        np.full_like(product, constant),
+        linear * (product - told),
+        quadratic * (product**2 - told**2),
+        rest * smooth,
+    ]
 
 
 def _root(prior: Array, noise: Array) -> Array:

@@ -33,13 +33,16 @@ class _Bundle:
     def features(self, at: Array) -> Array:
         """(k, features) whose products have the prior's covariance, at (k, p)."""
         constant, linear, quadratic, smooth = self.process.scales
+        carried = self.process.trend.columns
         phase = at @ self.turns.T
-        pairs = (at[:, :, None] * at[:, None, :]).reshape(len(at), -1)
+        products = at[:, :, None] * at[:, None, :]
+        products[:, :carried, :carried] = 0.0
+        pairs = products.reshape(len(at), -1)
         waves = smooth / np.sqrt(len(self.turns))
         return np.hstack(
             [
                 np.full((len(at), 1), constant),
-                linear * at,
+                linear * np.where(np.arange(at.shape[1]) < carried, 0.0, at),
                 quadratic * pairs,
                 waves * np.cos(phase),
                 waves * np.sin(phase),

@@ -19,11 +19,12 @@ import numpy as np
 from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.costs import ACTIVE, Cost, measured_cost
 from analysis.answer.gaussian import spread
+from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.paths import Paths, draw
 from analysis.answer.recommend import Interval
 from analysis.answer.space import Space
-from analysis.answer.surrogate import Surrogate, surrogate
+from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Array
 from analysis.data.table import Runs
 
@@ -31,6 +32,7 @@ CANDIDATES = 1024  # places of the space that are looked at before the search na
 BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
+STRETCH = 1.5  # of the draws of a loss where laws guide: they take what settings cost as known
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
 
 
@@ -43,6 +45,7 @@ def answer(
     box: Box | None = None,
     draws: int = 200,
     seed: int = 0,
+    model: Surrogate | None = None,
 ) -> BestRun:
     """The best run for `unique` tokens at a cost of at most `budget`.
 
@@ -50,7 +53,7 @@ def answer(
     data's own range.
     Raises ValueError for fewer than five rows, or a budget below the cheapest run of the box.
     """
-    model = surrogate(runs, seed=seed)
+    model = model or guided(runs, seed=seed)
     cost = cost or own_cost(runs)
     searches = _searches(model, box or data_box(runs), cost, budget, unique, draws, seed)
     found = {kind: search.choice(search.optima) for kind, search in searches.items()}
@@ -77,7 +80,7 @@ def _searches(
     searches, refusals = {}, []
     for kind, density in _kinds(model.runs, box).items():
         try:
-            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame)
+            space = Space.of(model.runs, replace(box, density=density), cost, budget, unique, model.frame, model.guided)
         except ValueError as error:
             refusals.append(error)
         else:
@@ -187,7 +190,10 @@ class _Search:
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
         expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
-        return self.model.moments(self.column)[0], expected, expected + self._noise()
+        mean = self.model.moments(self.column)[0]
+        if self.model.guided:
+            expected = mean + STRETCH * (expected - mean)
+        return mean, expected, expected + self._noise()
 
     def _noise(self) -> Array:
         """(b,) a run's noise for each draw, nats, by its own process."""

@@ -34,11 +34,15 @@ class Space:
     frame: Frame
 
     @classmethod
-    def of(cls, runs: Runs, box: Box, cost: Cost, budget: float, unique: float, frame: Frame) -> Space:
-        """Raises ValueError if no run inside the box is within the budget, saying what the
+    def of(
+        cls, runs: Runs, box: Box, cost: Cost, budget: float, unique: float, frame: Frame, guided: bool = False
+    ) -> Space:
+        """guided: laws carry the model, so that any size of the box may stand at any density.
+
+        Raises ValueError if no run inside the box is within the budget, saying what the
         cheapest costs.
         """
-        whole = runs.points.active / runs.points.density
+        whole = np.array([1e-300, np.inf]) if guided else runs.points.active / runs.points.density
         space = cls(box, (float(whole.min()), float(whole.max())), cost, float(np.log(budget)), unique, frame)
         cheapest = space.cheapest()
         if not cheapest <= budget:

@@ -10,14 +10,15 @@ them (`warp`). Its constants were chosen on simulated tables and on one of real 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
-from analysis.answer.gaussian import Process, fit_process, spread
-from analysis.answer.warp import Warp
+from analysis.answer.ensemble import Ensemble
+from analysis.answer.gaussian import NONE, Process, Trend, fit_process, spread
+from analysis.answer.warp import WIDTH, Warp
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
@@ -48,6 +49,11 @@ class Surrogate:
     def settings(self) -> tuple[str, ...]:
         """Names of the settings, in the order of the table."""
         return self.frame.names
+
+    @property
+    def guided(self) -> bool:
+        """Whether laws carry the coordinates."""
+        return self.process.trend.columns > 0
 
     @property
     def noise(self) -> float:
@@ -125,9 +131,11 @@ class Surrogate:
         return np.concatenate(picked) if picked else np.empty((0, tried.shape[2]))
 
 
-def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
+def surrogate(runs: Runs, *, laws: Ensemble | None = None, share: float = WIDTH, seed: int = 0) -> Surrogate:
     """Fit the model to `runs` and their settings; same rows and seed, same model.
 
+    laws: of well-set runs; the model is then theirs plus what settings cost and what they miss, and
+    each of its processes believes in another draw of them. share: see `Warp.of`.
     Raises ValueError for fewer than five rows.
     """
     if len(runs) < LEAST_ROWS:
@@ -136,10 +144,39 @@ def surrogate(runs: Runs, *, seed: int = 0) -> Surrogate:
         )
     frame = Frame.of(runs.points, runs.settings)
     coordinates = frame.coordinates(runs.points)
-    warp = Warp.of(coordinates, runs.loss)
+    warp = Warp.of(coordinates, runs.loss, share)
+    if laws is not None:
+        warp = replace(warp, base=Expected(laws, frame))
     columns = np.hstack([coordinates, frame.settings(runs.settings, len(runs))])
     values = warp.inward(runs.loss, warp.base(coordinates))
     noise = NOISE * float(runs.loss.min())
     bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
-    processes = fit_process(columns, values, noise, bowl, warp.loudness(values, noise), DRAWS)
+    trends = (NONE,) if laws is None else tuple(_trend(Expected(laws, frame, k), warp) for k in range(1 + DRAWS))
+    processes = fit_process(columns, values, noise, bowl, warp.loudness(values, noise), DRAWS, trends)
     return Surrogate(runs, frame, warp, processes, seed)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """(...) the loss, nats, that a draw of the laws expects of well-set runs at (..., k)
+    coordinates. draw: 0 is the average of the laws.
+    """
+
+    laws: Ensemble
+    frame: Frame
+    draw: int = 0
+
+    def __call__(self, coordinates: Array) -> Array:
+        points = self.frame.points(coordinates.reshape(-1, coordinates.shape[-1]))
+        log_loss = self.laws.laws(np.array([self.draw]), points)[0]
+        return np.asarray(np.exp(log_loss).reshape(coordinates.shape[:-1]))
+
+
+def _trend(expected: Expected, warp: Warp) -> Trend:
+    """A draw of the laws as the model's process sees it: warped, about the average of the laws."""
+    count = len(expected.frame.kept)
+
+    def value(columns: Array) -> Array:
+        return warp.inward(expected(columns[:, :count]), warp.base(columns[:, :count]))
+
+    return Trend(count, value)

@@ -10,6 +10,7 @@ the model adds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from analysis.data.points import Array
 
-WIDTH = 0.15  # of the best loss: where nats become logarithms
+WIDTH = 0.15  # of the best loss: where nats become logarithms, for a model that has seen little ...
+WIDE = 1.0  # ... and for one that costs of settings are read off: logarithms make a bowl too shallow
 FLOOR = 0.05  # of the width: how far below the base, less one, a loss can be said to lie at most
 QUANTILE = 0.15  # of the losses lie below the base
 ENOUGH = 9  # rows a coefficient, below which the base is flat
@@ -27,26 +29,32 @@ REACH = 1.2  # half-ranges beyond which the base stays level
 
 
 @dataclass(frozen=True)
-class Warp:
-    """level and slopes (k,): the base at coordinates (n, k) in half-ranges; width: c, nats."""
+class Plane:
+    """A linear base, nats: a level and slopes (k,) by coordinates (n, k) in half-ranges."""
 
     level: float
     slopes: Array
+
+    def __call__(self, coordinates: Array) -> Array:
+        return np.asarray(self.level + np.clip(coordinates, -REACH, REACH) @ self.slopes)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """base: (n,) what good runs reach, nats, at (n, k) coordinates; width: c, nats."""
+
+    base: Callable[[Array], Array]
     width: float
 
     @classmethod
-    def of(cls, coordinates: Array, loss: Array) -> Warp:
+    def of(cls, coordinates: Array, loss: Array, share: float = WIDTH) -> Warp:
+        """share: of the best loss, where nats become logarithms."""
         best = float(loss.min())
-        width = WIDTH * best
+        width = share * best
         rows, count = coordinates.shape
         if rows < ENOUGH * (count + 1):
-            return cls(best, np.zeros(count), width)
-        level, slopes = _low(coordinates, loss)
-        return cls(level, slopes, width)
-
-    def base(self, coordinates: Array) -> Array:
-        """(n,) what good runs reach, nats."""
-        return np.asarray(self.level + np.clip(coordinates, -REACH, REACH) @ self.slopes)
+            return cls(Plane(best, np.zeros(count)), width)
+        return cls(Plane(*_low(coordinates, loss)), width)
 
     def inward(self, loss: ArrayLike, base: Array) -> Array:
         """y of losses, given the base at each."""

@@ -75,8 +75,9 @@ def _bytes(place: str) -> tuple[str, bytes]:
             raise ValueError(f"{path} is a folder without {RESULTS}; give a run folder with results, or a file")
         path = path / RESULTS if path.is_dir() else path
         return path.name, path.read_bytes()
-    parent, _, name = place.rstrip("/").rpartition("/")
-    folder, name = (Folder(parent), name) if _form(name) in READERS else (Folder(place), RESULTS)
+    folder, name = Folder(place), RESULTS
+    if _form(folder.name) in READERS:
+        folder, name = folder.parent, folder.name
     try:
         return name, folder.read(name)
     except OSError as error:

@@ -20,8 +20,9 @@ from analysis.answer.envelope import tuned_points
 from analysis.answer.optimum import Box
 from analysis.answer.recommend import Recommendation, recommend
 from analysis.answer.settings import answer, data_box, own_cost
-from analysis.answer.surrogate import LEAST_ROWS
+from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.answer.warnings import of_distance, of_fit, of_laws
+from analysis.answer.warp import WIDE
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
 from analysis.fit import fit
@@ -90,7 +91,11 @@ def optimum_table(options: Namespace) -> str:
         away = of_distance(runs, best.point(unique))
         found = replace(found, warnings=(*found.warnings, *away))
         return out(options, asdict(found), [*best_lines(found), *table_notes(runs)])
-    points = tuned_points(runs, seed=options.seed) if runs.settings and len(runs) >= LEAST_ROWS else runs
+    points = (
+        tuned_points(surrogate(runs, share=WIDE, seed=options.seed))
+        if runs.settings and len(runs) >= LEAST_ROWS
+        else runs
+    )
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
     item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws)

@@ -52,11 +52,23 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
     group.add_argument(
         "--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)"
     )
+    add_price_argument(group)
     group.add_argument(
         "--scheduler", choices=[name for name in get_args(Scheduler) if name], default="",
         help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
     )  # fmt: skip
     group.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
+    group.add_argument(
+        "--min-workers", type=int, default=0, help="go on with so many where machines went away (default: wait)"
+    )
+
+
+def add_price_argument(parser: argparse._ActionsContainer) -> None:
+    """What a plan's cost in money is made from."""
+    parser.add_argument(
+        "--price-per-hour", type=float, default=0.0, metavar="PRICE",
+        help="of a GPU, or of the machine of a worker that trains on CPUs: a plan says what its trials cost",
+    )  # fmt: skip
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

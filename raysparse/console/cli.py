@@ -13,6 +13,7 @@ Left out: whatever is slow to import, until a verb needs it; questions (each is 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
@@ -38,11 +39,14 @@ def command_sweep(args: argparse.Namespace) -> int:
 
 
 def command_status(args: argparse.Namespace) -> int:
-    from raysparse.console.tables import status_table
+    from raysparse.console.tables import disk_table, status_table
     from raysparse.console.terminal import console
     from raysparse.run_folder import RunFolder
 
-    console().print(status_table(RunFolder(args.folder)))
+    folder = RunFolder(args.folder)
+    console().print(status_table(folder))
+    if args.disk:
+        console().print(disk_table(folder))
     return 0
 
 
@@ -150,7 +154,7 @@ def command_memory(args: argparse.Namespace) -> int:
 def command_doctor(args: argparse.Namespace) -> int:
     from raysparse.console.doctor import examine
 
-    return examine(args.storage)
+    return examine(args.storage, args.address or os.environ.get("RAY_ADDRESS", ""))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser("plan", help="print a plan and what it will cost; run nothing")
     plan.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
     plan.add_argument("--slots", type=int, default=0, help="trials at once")
+    arguments.add_price_argument(plan)
     plan.set_defaults(command=command_plan, executor="ray")
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")
@@ -169,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="say where a run folder stands")
     status.add_argument("folder", metavar="RUN_FOLDER", help="for example runs/grid")
+    status.add_argument("--disk", action="store_true", help="say also how many bytes its parts take")
     status.set_defaults(command=command_status)
 
     _add_train(verbs)
@@ -186,8 +192,9 @@ def parser() -> argparse.ArgumentParser:
     fields = verbs.add_parser("fields", help="the fields of a trial that --set takes, with their types")
     fields.set_defaults(command=command_fields)
 
-    doctor = verbs.add_parser("doctor", help="check this machine: versions, devices, memory, storage, Ray")
+    doctor = verbs.add_parser("doctor", help="check this machine or a cluster: versions, devices, memory, storage")
     doctor.add_argument("--storage", default=STORAGE)
+    doctor.add_argument("--address", default="", help="of a Ray cluster: each of its nodes is asked (RAY_ADDRESS)")
     doctor.set_defaults(command=command_doctor)
     return top
 
@@ -215,7 +222,7 @@ def _add_train(verbs: Any) -> None:
     arguments.add_engine_arguments(train)
     arguments.add_device_arguments(train)
     train.set_defaults(
-        command=command_train, address="", slots=0, gpus=0.0, workers=1, max_flops=None, scheduler="",
+        command=command_train, address="", slots=0, gpus=0.0, workers=1, min_workers=0, max_flops=None, scheduler="",
         halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """`raysparse doctor`: what this machine has, what is missing, and what to do about it.
 
-Every line is looked at, not assumed - a package is imported, a file is written - and only what
-stops a sweep counts as a failure. Left out: fixing anything.
+Every line is looked at, not assumed - a package is imported, a file is written, each node of a
+cluster is asked by a task - and only what stops a sweep counts as a failure. Left out: fixing
+anything.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,18 +23,43 @@ from raysparse.files import Folder
 Finding = tuple[str, str, str]  # what, found, remedy (empty when all is well)
 
 
-def examine(storage: str) -> int:
-    """Print what was found; 1 when something that a sweep needs is missing, else 0."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    wrong = 0
-    for check in (_python, _packages, _devices, _machine, lambda: _storage(storage)):
-        for what, found, remedy in check():
-            table.add_row("[red]x[/]" if remedy else "[green]ok[/]", escape(what), escape(found))
-            if remedy:
-                table.add_row("", "", f"[red]{escape(remedy)}[/]")
-                wrong += 1
-    Console(highlight=False).print(table)
+def examine(storage: str, address: str = "") -> int:
+    """Print what was found; 1 when something that a sweep needs is missing, else 0. With the
+    address of a cluster each of its nodes is asked too.
+    """
+    here = (_python, _packages, _devices, lambda: _machine(address), lambda: _storage(storage))
+    wrong = _shown("", [finding for check in here for finding in check()])
+    for node, findings in _nodes(storage, address) if address else ():
+        wrong += _shown(node, findings)
     return 1 if wrong else 0
+
+
+def _shown(title: str, findings: Sequence[Finding]) -> int:
+    """Print findings as a table; how many have a remedy."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=escape(title), title_justify="left")
+    for what, found, remedy in findings:
+        table.add_row("[red]x[/]" if remedy else "[green]ok[/]", escape(what), escape(found))
+        if remedy:
+            table.add_row("", "", f"[red]{escape(remedy)}[/]")
+    Console(highlight=False).print(table)
+    return sum(bool(remedy) for _, _, remedy in findings)
+
+
+def _nodes(storage: str, address: str) -> Iterator[tuple[str, list[Finding]]]:
+    """What the nodes of a cluster find; a cluster that does not answer is a finding."""
+    from raysparse.sweep.ray import environment
+
+    environment.apply(joins_a_cluster=True)
+    from raysparse.placement import Placement
+    from raysparse.sweep.ray import check, cluster
+    from raysparse.sweep.settings import Settings
+
+    place = Folder(storage)
+    try:
+        with cluster.joined(Settings(address=address), Placement(), place.uri):
+            yield from check.nodes(Folder(place.local_path) if place.is_local else place)
+    except ValueError as error:
+        yield "cluster", [("Ray", address, str(error))]
 
 
 def _python() -> Iterator[Finding]:
@@ -77,7 +103,7 @@ def _devices() -> Iterator[Finding]:
         yield "GPU", "none: trials train on CPUs", ""
 
 
-def _machine() -> Iterator[Finding]:
+def _machine(asked: str) -> Iterator[Finding]:
     pages: Callable[[str], int] = os.sysconf
     memory = pages("SC_PAGE_SIZE") * pages("SC_PHYS_PAGES") / 2**30
     yield "CPUs", str(len(os.sched_getaffinity(0))), ""
@@ -86,8 +112,8 @@ def _machine() -> Iterator[Finding]:
         f"{memory:.0f} GiB",
         "" if memory >= 4 else "two trials at once under Ray need about 4 GiB; use --executor inline",
     )
-    address = os.environ.get("RAY_ADDRESS", "")
-    yield "Ray cluster", f"RAY_ADDRESS={address}" if address else "none set: sweeps start one here", ""
+    address = asked or os.environ.get("RAY_ADDRESS", "")
+    yield "Ray cluster", f"{address}, asked below" if asked else address or "none set: sweeps start one here", ""
     has_dashboard = importlib.util.find_spec("aiohttp_cors") is not None
     yield "Ray dashboard", "available" if has_dashboard else "absent: pip install 'ray[default]' for it", ""
 

@@ -176,7 +176,7 @@ def command_ensemble(args: argparse.Namespace) -> int:
             f"[{min(single):.4f}, {max(single):.4f}], together {row['validation_loss']:.4f} nats per token "
             f"({row['gain']:.4f} below their mean), {amount(row['flops_active'])} active FLOPs [{row['ensemble_id']}]"
         )
-    print(f"rows: {run.uri}/{ENSEMBLES}")
+    print(f"rows: {run.at(ENSEMBLES)}")
     return 0
 
 

@@ -9,10 +9,12 @@ traceback. Slow imports wait until they are needed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -20,6 +22,7 @@ from raysparse.console import arguments
 from raysparse.console.terminal import replace_what_cannot_be_printed
 
 if TYPE_CHECKING:
+    from raysparse.files import Folder
     from raysparse.run_folder import RunFolder
     from raysparse.spec import TrialSpec
     from raysparse.sweep.plan import Plan
@@ -128,7 +131,10 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
     address = args.address or (os.environ.get("RAY_ADDRESS", "") if args.executor == "ray" else "")
     gpus = args.gpus or float(args.executor == "ray" and args.device.startswith("cuda"))
-    return Settings(executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler)
+    return Settings(
+        executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler,
+        min_workers=args.min_workers,
+    )  # fmt: skip
 
 
 def run_folder(args: argparse.Namespace) -> RunFolder:
@@ -143,12 +149,13 @@ def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
     from raysparse.console.progress import Display
     from raysparse.console.terminal import console
     from raysparse.files import Folder
+    from raysparse.run_folder import TABLE
     from raysparse.sweep import runner
 
     view = Display(console=console())
     summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view)
     done = f"{summary.finished} of {summary.trials} trials are finished"
-    where = f"{summary.folder.uri}/results.parquet"
+    where = summary.folder.at(TABLE)
     view.say(f"{done}: {where}" if summary.ran else f"nothing to do: {done} already: {where}")
     if summary.unaffordable:
         view.say(f"{summary.unaffordable} trials did not fit the budget; raise it and run again to add them")
@@ -165,7 +172,7 @@ def show_plan(plan: Plan, args: argparse.Namespace) -> None:
     from raysparse.console.terminal import console
 
     slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
-    console(soft_wrap=False).print(plan_table(plan, slots=slots))
+    console(soft_wrap=False).print(plan_table(plan, slots=slots, hourly=args.price_per_hour))
 
 
 def save_plan(plan: Plan, path: str) -> None:
@@ -203,10 +210,25 @@ def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
         from analysis.show.report import write_report
         from raysparse.results import Results
 
-        written = write_report(Results(folder).table(), folder.report.local_path, title=title)
+        with _drawn_for(folder.report) as place:
+            written = write_report(Results(folder).table(), place, title=title)
         text = "\n".join([written.summary, *_left_out(folder)])
         folder.report.write(ANSWER, text.encode())
-    print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.uri}/report.html")
+    print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.at('report.html')}")
+
+
+@contextlib.contextmanager
+def _drawn_for(report: Folder) -> Iterator[Path]:
+    """A local folder to draw a report into; for an object store what is there at the end is sent to
+    `report`.
+    """
+    if report.is_local:
+        yield report.local_path
+        return
+    with tempfile.TemporaryDirectory(prefix="raysparse-report-") as here:
+        yield Path(here)
+        for path in sorted(path for path in Path(here).rglob("*") if path.is_file()):
+            report.write(path.relative_to(here).as_posix(), path.read_bytes())
 
 
 def _left_out(folder: RunFolder) -> list[str]:

@@ -9,6 +9,7 @@ answer (`analysis`).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.table import Table
 from raysparse import counts, ladder, memory
 from raysparse.placement import Placement
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import RunFolder
+from raysparse.run_folder import TRIALS, RunFolder
 from raysparse.spec import TrialSpec
 from raysparse.sweep.budget import UNIT_NAMES, load_work, price
 from raysparse.sweep.plan import Cost, Plan, load
@@ -26,8 +27,10 @@ from raysparse.sweep.snapshot import best_losses
 from raysparse.units import amount, count, duration, si
 
 
-def plan_table(plan: Plan, *, slots: int) -> RenderableType:
-    """The plan and its cost; `slots` trials run at once."""
+def plan_table(plan: Plan, *, slots: int, hourly: float = 0.0) -> RenderableType:
+    """The plan and its cost; `slots` trials run at once, and a worker's machine or GPU costs
+    `hourly` money.
+    """
     asked = plan.planner.question() if plan.planner is not None else ()
     if not plan.specs:
         return Group(*asked, f"The budget is {amount(plan.budget.limit)} {UNIT_NAMES[plan.budget.unit]}.")
@@ -43,7 +46,7 @@ def plan_table(plan: Plan, *, slots: int) -> RenderableType:
         table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
     total = plan.total()
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
-    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots))
+    return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots), *_money(plan, total, hourly))
 
 
 def _axes(plan: Plan) -> list[str]:
@@ -97,6 +100,20 @@ def _notes(plan: Plan, total: Cost, slots: int) -> list[str]:
     return notes
 
 
+def _money(plan: Plan, total: Cost, hourly: float) -> list[str]:
+    """What the trials cost, if a price is known; a planner's, when it has spent its budget. Time in
+    which machines start or wait is not in it.
+    """
+    if not hourly:
+        return []
+    price = total.device_seconds / 3600 * hourly * plan.placement.device_share
+    said = f"About {price:,.2f} in money at {hourly:g} an hour"
+    planned = math.fsum(map(plan.price, plan.specs))
+    if plan.planner is not None and plan.budget.total is not None and planned:
+        said += f", {price * plan.budget.total / planned:,.2f} when the planner has spent the budget"
+    return [f"{said}."]
+
+
 def memory_table(spec: TrialSpec, placement: Placement, measured: dict[str, int] | None = None) -> RenderableType:
     """Bytes of one worker by kind, predicted and, where a model was built, measured; dense training
     of the same model, placed alike, beside it. The batch is one forward pass.
@@ -145,6 +162,24 @@ def _passes(plan: Plan) -> list[str]:
     return [f"Micro-batch of {', '.join(names)}: {said}." for said, names in found.items()]
 
 
+def disk_table(folder: RunFolder) -> RenderableType:
+    """The bytes and files of a run folder's parts, and of what its trials keep."""
+    sizes: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for path, size in folder.sizes():
+        parts = path.split("/")
+        part = f"{TRIALS}/*/{parts[2]}" if parts[0] == TRIALS and len(parts) > 2 else parts[0]
+        sizes[part] += size
+        files[part] += 1
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("part", "files", "bytes"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part, size in sizes.most_common():
+        table.add_row(part, f"{files[part]:,}", si(size, "B"))
+    table.add_row("all", f"{files.total():,}", si(sizes.total(), "B"))
+    return table
+
+
 def status_table(folder: RunFolder) -> RenderableType:
     """Where a run folder stands. Raises ValueError when it is none."""
     plan = load(folder)
@@ -154,7 +189,8 @@ def status_table(folder: RunFolder) -> RenderableType:
     unit = plan.budget.unit
     spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
     statuses = Counter(row["status"] for _, row in mine)
-    begun = [s for s in plan.specs if s.trial_id not in rows and folder.trial(s.trial_id).names()]
+    have = folder.begun()
+    begun = [s for s in plan.specs if s.trial_id not in rows and s.trial_id in have]
     done = sum(n for status, n in statuses.items() if status in FINAL)
     lines = [
         f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "

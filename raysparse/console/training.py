@@ -31,6 +31,7 @@ def train_recommended(
     Returns an exit status. Raises ValueError when the folder has no results to recommend from.
     """
     from raysparse.results import Results
+    from raysparse.run_folder import CHECKPOINT, TRIALS
     from raysparse.sweep.plan import load
     from raysparse.sweep.planners.recommended import answer_of, trial_of
 
@@ -60,7 +61,7 @@ def train_recommended(
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
     for line in between(specs, measured, best):
         print(line)
-    print(f"models: {summary.folder.uri}/trials/<id>/checkpoint")
+    print(f"models: {summary.folder.at(TRIALS, '<id>', CHECKPOINT)}")
     return 1 if summary.unfinished else 0
 
 

@@ -81,12 +81,12 @@ class Manifest:
         """The manifest in `folder`, None when there is none. Raises ValueError when it is damaged
         or of another format.
         """
-        if not folder.exists(MANIFEST):
+        values: Any = folder.read_json_if_there(MANIFEST)
+        if values is None:
             return None
-        values: Any = folder.read_json(MANIFEST)
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT_VERSION:
             raise ValueError(
-                f"{folder.uri}/{MANIFEST} is not of format {FORMAT_VERSION}; delete the folder to have it made again"
+                f"{folder.at(MANIFEST)} is not of format {FORMAT_VERSION}; delete the folder to have it made again"
             )
         try:
             for split in SPLITS:
@@ -95,7 +95,7 @@ class Manifest:
             return Manifest(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"{folder.uri}/{MANIFEST} is damaged ({error}); delete the folder to have it made again"
+                f"{folder.at(MANIFEST)} is damaged ({error}); delete the folder to have it made again"
             ) from error
 
     @property

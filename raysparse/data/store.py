@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from raysparse import faults
 from raysparse.data.corpus import open_corpus
 from raysparse.data.manifest import MANIFEST, SPLITS, TOKENIZER, Manifest, Shard
 from raysparse.data.packing import SHARD_TOKENS, withdrawn_on_failure, write_shards
 from raysparse.data.passage import Corpus
 from raysparse.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, make_tokenizer
 from raysparse.data.unfinished import Unfinished
-from raysparse.files import Folder, checksum, write_file_atomically
+from raysparse.files import Folder, checksum, default_cache, write_file_atomically
 from raysparse.reading import ReadingSpec
 from raysparse.record import require
 from raysparse.spec import DataSpec
@@ -78,6 +78,7 @@ def prepare(
         stored.check_tokens(*targets, growing=True)
         targets = (max(train_tokens, stored.train.tokens), max(validation_tokens, stored.validation.tokens))
     encoder = _tokenizer_for(folder, stored, source, tokenizer)
+    folder.discard_temporaries()
     with withdrawn_on_failure(folder.writable()) as written:
         made = write_shards(folder, source, encoder, tokenizer, targets, written, shard_tokens, told)
         made.check_tokens(train_tokens, validation_tokens)
@@ -113,7 +114,9 @@ def _publish(folder: Folder, made: Manifest, tokenizer: Tokenizer) -> None:
         return
     if (text := tokenizer.to_json()) is not None:
         folder.write(TOKENIZER, text.encode())
+    faults.point("tokens.shards")
     made.write(folder)
+    faults.point("tokens.published")
 
 
 def _tokenizer_for(folder: Folder, stored: Manifest | None, source: Corpus, name: str) -> Tokenizer:
@@ -130,7 +133,7 @@ def _stored_tokenizer(folder: Folder, stored: Manifest) -> Tokenizer:
     data = folder.read(TOKENIZER) if folder.exists(TOKENIZER) else b""
     if checksum(data) != stored.tokenizer_fingerprint:
         raise ValueError(
-            f"{folder.uri}/{TOKENIZER} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
+            f"{folder.at(TOKENIZER)} is damaged or missing (its hash differs from the manifest's); {REMAKE}"
         )
     return load_tokenizer(stored.tokenizer, data.decode(), stored.separator)
 
@@ -259,11 +262,6 @@ class TokenStore:
         )
 
 
-def default_cache() -> Path:
-    """Where shards of remote stores are kept: $XDG_CACHE_HOME/raysparse, or ~/.cache/raysparse."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
-
-
 def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
     """The shard's tokens, mapped from disk; fetched to `cache` first when that is given and does
     not have it.
@@ -274,7 +272,7 @@ def _map_shard(folder: Folder, shard: Shard, cache: Path | None) -> np.ndarray:
     found = _file_checksum(path)
     if found != shard.sha256:
         state = "missing" if found is None else f"damaged (its checksum is {found[:12]}, expected {shard.sha256[:12]})"
-        raise ValueError(f"token shard {folder.uri}/{shard.name} is {state}; {REMAKE}")
+        raise ValueError(f"token shard {folder.at(shard.name)} is {state}; {REMAKE}")
     with pa.memory_map(str(path)) as mapped:
         column = pa.ipc.open_file(mapped).get_batch(0).column("tokens")
     tokens: np.ndarray = column.to_numpy(zero_copy_only=True)

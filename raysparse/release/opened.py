@@ -22,7 +22,7 @@ from raysparse.data.tokenizer import ByteTokenizer, Tokenizer
 from raysparse.files import Folder
 from raysparse.model.llama import Llama
 from raysparse.release import exported
-from raysparse.run_folder import CHECKPOINT, JOURNAL, LATEST, MODEL_SUFFIX, PLAN, SPEC, RunFolder
+from raysparse.run_folder import CHECKPOINT, JOURNAL, LATEST, MODEL_SUFFIX, PLAN, SPEC, TRIALS, RunFolder
 from raysparse.sparsity.storage import SparseWeights
 from raysparse.spec import TrialSpec
 from raysparse.sweep.plan import load as load_plan
@@ -106,8 +106,7 @@ def open_model(place: str, *, average: bool = False, resident: bool = False, dev
     state = checkpoint.read(folder)
     load_weights(state, model, weights, average=average)
     journal = run_folder_of(folder).child(JOURNAL)
-    row = f"{spec.trial_id}.json"
-    found = journal.read_json(row) if journal.exists(row) else None
+    found = journal.read_json_if_there(f"{spec.trial_id}.json")
     return OpenedModel(spec, model, weights, folder, int(state["step"]), found, average)
 
 
@@ -132,12 +131,12 @@ def located(place: str) -> Folder:
     folder = Folder(place)
     if folder.is_local:
         folder = Folder(folder.local_path)
-    if folder.uri.endswith(".pt"):
+    if folder.name.endswith(".pt"):
         return _of_file(folder)
     if folder.exists(exported.ABOUT):
         return folder
     if folder.exists(LATEST.removeprefix(f"{CHECKPOINT}/")):
-        folder = parent(folder)
+        folder = folder.parent
     if folder.exists(SPEC):
         if not folder.exists(LATEST):
             raise ValueError(f"trial {folder.uri} has no checkpoint; train it first")
@@ -150,8 +149,8 @@ def located(place: str) -> Folder:
 
 def _of_file(file: Folder) -> Folder:
     """The trial of a checkpoint's file. Only the newest is whole, and only beside its trial."""
-    trial = parent(parent(file))
-    name = file.uri.rpartition("/")[2]
+    trial = file.parent.parent
+    name = file.name
     if not trial.exists(SPEC) or not trial.exists(LATEST) or trial.read_json(LATEST)["file"] != name:
         raise ValueError(f"MODEL is {file.uri!r}, which is not the checkpoint of a trial; expected {EXPECTED}")
     return trial
@@ -161,21 +160,17 @@ def recommendation(run: RunFolder) -> Folder:
     """The trial that a run folder recommends and that was trained: the first of `<name>-model`, or
     the only one of its own. Raises ValueError when there is none.
     """
-    trained = RunFolder(f"{run.uri}{MODEL_SUFFIX}")
+    trained = RunFolder(run.parent.at(run.name + MODEL_SUFFIX))
     here = trained if trained.exists(PLAN) else run
     specs = load_plan(here).specs
     if not specs or (len(specs) > 1 and not here.name.endswith(MODEL_SUFFIX)):
         raise ValueError(
             f"what {run.uri} recommends is not trained yet: `raysparse train --from {run.uri}` does it; or name one "
-            f"of its trials, {run.uri}/trials/ID"
+            f"of its trials, {run.at(TRIALS, 'ID')}"
         )
     return here.trial(specs[0].trial_id)
 
 
 def run_folder_of(trial: Folder) -> RunFolder:
     """The run folder that a trial's folder lies in."""
-    return RunFolder(parent(parent(trial)).uri)
-
-
-def parent(folder: Folder) -> Folder:
-    return Folder(folder.uri.rstrip("/").rpartition("/")[0] or "/")
+    return RunFolder(trial.parent.parent.uri)

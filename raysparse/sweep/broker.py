@@ -1,155 +1,85 @@
-"""The broker: which trial runs next, what its end means, and what it cost. Plain Python, no Ray, no
-torch.
+"""The broker: which trial runs next, and what its end means. Plain Python, no Ray, no torch.
 
 Every rule of a sweep lives in this one object, and both executors obey it - `inline` calls it,
 `fleet` wraps it in a Ray actor. A slot (one group of workers) takes a lease, trains, and says how
-it ended. A slot that asks for work while the broker believes it is busy has died and come back, so
-its lease is served again and the trial continues from its own checkpoint. The broker is the only
-writer of the journal: a trial is finished when its row is there, exactly once.
+it ended. A lease that is not heard of goes to whoever asks next, and its former holder is refused
+(`lease`); a slot that asks while it holds one has died and come back, and is served the same trial
+again. A trial is finished when its row is there, exactly once (`books`).
 
 How a trial can end: it completed, was pruned or diverged: final. Out of memory: again with half the
 micro-batch until it is 1, then `out_of_memory`. An exception: `failed`, with the traceback in
 `trials/<id>/failure.txt`. Its worker died `MAX_DEATHS` times, the last time with half the
-micro-batch: `failed`. Its machine went away: `preempted` if none comes back, and not held against
-it. Not affordable: no row, it waits for a larger budget.
-
-Left out: starting processes (`fleet`), and telling people (`progress`).
+micro-batch: `failed`. Its machine went away: not held against it, and where that and an error
+coincide the machine is the cause; `preempted` if none comes back. Not affordable: no row, it waits
+for a larger budget. Left out: starting processes (`fleet`), and telling people (`progress`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, StrEnum
-from typing import Any
+from collections.abc import Callable
 
-from raysparse.files import Folder
-from raysparse.memory import worker_share
-from raysparse.placement import Placement
-from raysparse.results import Outcome, Results, make_row
-from raysparse.run_folder import RunFolder
+from raysparse import faults
+from raysparse.results import Outcome
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
+from raysparse.sweep import lease as leases
+from raysparse.sweep.books import Books, Entry, Job, State, half_micro_batch
 from raysparse.sweep.halving import Rungs
-from raysparse.sweep.plan import Plan
-from raysparse.sweep.planners.base import RUNNING, Known
+from raysparse.sweep.lease import About, Claim, Lease, LeaseLostError, NoLease, Report
+from raysparse.sweep.planners.base import Known
+from raysparse.sweep.slots import Slots
 
 DISK_FULL = os.strerror(errno.ENOSPC)
 MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
+DIED = f"its worker died {MAX_DEATHS} times without a Python error (killed, perhaps by the system for memory)"
 SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger, on a local disk and on an object store
-
-Report = Mapping[str, Any]  # step, steps, tokens, loss, lr, tokens_per_second, validation_loss
-
-
-class NoLease(StrEnum):
-    """What a slot is told when there is no trial for it: ask again later, or go home."""
-
-    WAIT = "wait"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One attempt at one trial: all that a worker needs to know."""
-
-    spec: TrialSpec
-    placement: Placement
-    run_folder: RunFolder
-    token_folder: Folder
-
-    @property
-    def folder(self) -> Folder:
-        """Where the trial keeps its files."""
-        return self.run_folder.trial(self.spec.trial_id)
-
-
-class State(Enum):
-    WAITING = "waiting"
-    RUNNING = "running"
-    ENDED = "ended"
-    UNAFFORDABLE = "unaffordable"
-    ABANDONED = "abandoned"
-
-
-@dataclass
-class Entry:
-    """What the broker knows of one trial."""
-
-    spec: TrialSpec
-    placement: Placement
-    token_folder: Folder
-    state: State = State.WAITING
-    slot: str = ""
-    deaths: int = 0
-    began_at: float = 0.0  # seconds, of the broker's clock
-    first_step: int = 0  # where this attempt started: 0, or the step of its checkpoint
-    step: int = 0  # how far this attempt is
-    reports: list[Report] = field(default_factory=list)
-    status: str = ""
-    reason: str = ""
-    loss: float | None = None  # validation loss of a completed trial, nats per token
-    stop: str = ""  # set to end the trial at its next report
-    work: Work = field(default_factory=Work)  # of the attempts that have ended
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a sweep is asked to do now: the chosen trials of a plan, in this order, in this run
-    folder.
-    """
-
-    plan: Plan
-    folder: RunFolder
-    chosen: Sequence[TrialSpec]
 
 
 class Broker:
     """The state of a running sweep. One per sweep; not thread-safe.
 
     Trials come by `submit`, not from the job, so that a search may choose them as it goes. `clock`
-    (seconds) is for tests.
+    (seconds) is for tests. `lease_seconds`: how long a lease lives unheard of. `patience`: seconds
+    after which a slot without work goes home while others still work, so that its machine is free.
     """
 
-    def __init__(self, job: Job, *, clock: Callable[[], float] = time.monotonic):
-        self.plan = plan = job.plan
-        self.run_folder = job.folder
-        self.results = Results(job.folder)
-        self.chosen = tuple(job.chosen)
+    def __init__(
+        self,
+        job: Job,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        lease_seconds: float = leases.SECONDS,
+        patience: float = math.inf,
+    ):
+        self.plan, self.run_folder, self.chosen = job.plan, job.folder, tuple(job.chosen)
+        self.books = Books(job)
+        self.ledger, self.results = self.books.ledger, self.books.results
         self.entries: dict[str, Entry] = {}
         self.closed = False
         self.halted = ""  # why no other trial is tried
-        self._clock = clock
+        self.slots = Slots(clock, patience)
+        self._clock, self._lease_seconds = clock, lease_seconds
+        self._called_at = self._saved_at = clock()
         self._queue: deque[str] = deque()
-        self._held: dict[str, str] = {}  # slot -> trial id
-        self._before = load_work(job.folder)
-        self._saved_at = clock()
-        unit = plan.budget.unit
-        spent = {spec.trial_id: price(spec, unit, self._before.get(spec.trial_id, Work())) for spec in plan.specs}
-        self.ledger = Ledger(plan.budget.limit, spent)
-        self._rows = {row["trial_id"]: row for row in self.results.rows()}
-        self._earlier = {spec.trial_id: spec for spec in plan.specs if spec.trial_id in self._rows}
-        self._rungs = Rungs(plan.stopping) if plan.stopping is not None else None
+        self._too_dear: set[str] = set()  # of the queue: what the budget does not have now
+        self._rungs = Rungs(job.plan.stopping) if job.plan.stopping is not None else None
         if self._rungs is not None:
-            for trial_id, spec in self._earlier.items():
-                self._rungs.learn(spec, plan.price(spec), self._rows[trial_id])
+            for trial_id, spec in self.books.earlier.items():
+                self._rungs.learn(spec, self.plan.price(spec), self.books.rows[trial_id])
 
     # -- what is asked of the broker by whoever chooses the trials --
 
     def submit(self, spec: TrialSpec) -> None:
-        """Queue a trial."""
+        """Queue a trial. Once is enough, twice is no error: the answer to the first may have been
+        lost.
+        """
         if spec.trial_id in self.entries:
-            raise RuntimeError(f"trial {spec.trial_id} was submitted already")
-        entry = Entry(
-            spec, self.plan.placement, self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer, spec.data.reading)
-        )
-        entry.work = self._before.get(spec.trial_id, Work())
-        self.entries[spec.trial_id] = entry
+            return
+        entry = self.entries[spec.trial_id] = self.books.open(spec)
         if self.halted:
             entry.state, entry.reason = State.ABANDONED, self.halted
         else:
@@ -157,18 +87,8 @@ class Broker:
 
     def standing(self) -> tuple[list[Known], float]:
         """Every trial of the sweep as planners see it, and what is left to spend on others."""
-        specs = self._earlier | {key: entry.spec for key, entry in self.entries.items()}
-        states = {key: entry.state for key, entry in self.entries.items()}
-        known = [self._known(spec, states.get(trial_id)) for trial_id, spec in specs.items()]
         waiting = math.fsum(self.plan.price(self.entries[trial_id].spec) for trial_id in self._queue)
-        return known, max(0.0, self.ledger.remaining - waiting)
-
-    def _known(self, spec: TrialSpec, state: State | None) -> Known:
-        if state in (State.WAITING, State.RUNNING):
-            return Known(spec, RUNNING)
-        if state in (State.UNAFFORDABLE, State.ABANDONED):
-            return Known(spec, state.value)
-        return known_of(spec, self._rows[spec.trial_id])
+        return self.books.known(self.entries), max(0.0, self.ledger.remaining - waiting)
 
     def stop(self, trial_id: str, reason: str) -> None:
         """End a trial at its next report, as pruned; one that has not begun never begins."""
@@ -177,7 +97,7 @@ class Broker:
             entry.stop = reason
         elif entry.state is State.WAITING:
             self._queue.remove(trial_id)
-            self._end(trial_id, Outcome(status="pruned", reason=reason))
+            self.books.record(entry, Outcome(status="pruned", reason=reason))
 
     def close(self) -> None:
         """No more trials will come: slots without work are told to end."""
@@ -190,7 +110,7 @@ class Broker:
         for trial_id in self._queue:
             entry = self.entries[trial_id]
             if entry.work.steps:
-                self._end(trial_id, Outcome(status="preempted", reason=reason))
+                self.books.record(entry, Outcome(status="preempted", reason=reason))
             else:
                 entry.state, entry.reason = State.ABANDONED, reason
         self._queue.clear()
@@ -201,43 +121,86 @@ class Broker:
         entry = self.entries[trial_id]
         return entry.reports[seen:], entry.state not in (State.WAITING, State.RUNNING)
 
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Slots that have workers: heard of within the time of a lease."""
+        return self.slots.present(self._lease_seconds)
+
+    @property
+    def wanted(self) -> int:
+        """Trials that a slot would be given now if it asked."""
+        asked = (*self._queue, *self.slots.held.values())
+        return sum(self._is_free(trial_id) for trial_id in asked if trial_id not in self._too_dear)
+
     # -- what the slots say --
 
-    def take(self, slot: str, *, preempted: bool = False) -> Lease | NoLease:
-        """The next trial for a slot. A slot that still holds one has died since; `preempted` when
-        its machine did.
+    def take(
+        self, slot: str, *, group: str = "", workers: int = 0, preempted: bool = False, leaving: bool = False
+    ) -> Lease | NoLease:
+        """The next trial for a slot, trained by as many `workers` as it has now (0: as planned).
+
+        `group` names one start of its workers. Another group than the last has followed one that
+        died, `preempted` if a machine did; one that was followed is told to go home. A slot whose
+        machine is `leaving` gets nothing.
         """
-        if slot in self._held:
-            self.lost(slot, "preempted" if preempted else "failed")
-        for trial_id in self._queue:
-            if (lease := self._lease(trial_id, slot)) is not None:
+        self._awake()
+        if self.slots.is_former(slot, group):
+            return NoLease.CLOSED
+        self._came_back(slot, group, preempted)
+        for trial_id in [trial_id for trial_id in self.slots.held.values() if self._is_free(trial_id)]:
+            self.lost(self.entries[trial_id].slot, "preempted")
+        if leaving:
+            return NoLease.WAIT
+        for trial_id in filter(self._is_free, self._queue):
+            if (lease := self._lease(trial_id, slot, workers)) is not None:
                 self._queue.remove(trial_id)
                 return lease
-        if not self._held:  # nobody can give anything back any more
+        return self._nothing_for(slot)
+
+    def _came_back(self, slot: str, group: str, preempted: bool) -> None:
+        """A slot that asks holds nothing any more: its group has died, or lost its lease."""
+        died, blamed = self.slots.arrive(slot, group), self.slots.blamed.pop(slot, "")
+        if slot in self.slots.held:
+            if not (died and preempted):  # it knows that it lost its lease, or Ray has ended it
+                self.entries[self.slots.held[slot]].expires_at = -math.inf
+            self.lost(slot, "failed" if died and not preempted else "preempted")
+        elif blamed and preempted:  # its error came before the news of the machine
+            self.entries[blamed].deaths -= 1
+
+    def _nothing_for(self, slot: str) -> NoLease:
+        if not self.slots.held and self._too_dear.issuperset(self._queue):  # nobody can give anything back any more
             for trial_id in self._queue:
                 entry = self.entries[trial_id]
                 entry.state, entry.reason = State.UNAFFORDABLE, "the budget does not have what it costs"
             self._queue.clear()
-        return NoLease.CLOSED if self.closed and not self._queue else NoLease.WAIT
+        if (self.closed and not self._queue) or self.slots.may_go(slot):
+            self.slots.leave(slot)
+            return NoLease.CLOSED
+        return NoLease.WAIT
 
-    def _lease(self, trial_id: str, slot: str) -> Lease | None:
+    def _lease(self, trial_id: str, slot: str, workers: int) -> Lease | None:
         """The trial for this slot, or None when the budget does not have now what it costs."""
         entry = self.entries[trial_id]
-        first = self.run_folder.checkpoint_step(trial_id)
-        if not self.ledger.reserve(trial_id, self.plan.price(entry.spec) * (1.0 - first / entry.spec.steps)):
+        step, epoch = self.run_folder.checkpoint(trial_id)
+        if not self.books.reserve(entry.spec, step):
+            self._too_dear.add(trial_id)
             return None
-        entry.state, entry.slot, entry.began_at = State.RUNNING, slot, self._clock()
-        entry.first_step = entry.step = first
-        self._held[slot] = trial_id
-        return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder)
+        entry.placement = entry.placement.replace(workers=workers or self.plan.placement.workers)
+        entry.begin(slot, step, epoch=max(entry.epoch, epoch) + 1, now=self._clock(), seconds=self._lease_seconds)
+        self.slots.work(slot, trial_id)
+        faults.point("trial.leased")
+        return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder, entry.epoch, self._lease_seconds)
 
-    def progress(self, trial_id: str, report: Report) -> str:
+    def beat(self, claim: Claim) -> bool:
+        """A holder lives. Whether its machine is about to go away is not known here."""
+        self._hear(claim)
+        return False
+
+    def progress(self, claim: Claim, report: Report) -> str:
         """Note a report. The answer is empty, or the reason why the trial should stop now."""
-        entry = self.entries[trial_id]
+        entry = self._hear(claim)
         entry.step = int(report["step"])
         entry.reports.append(report)
-        if self.plan.budget.unit == "device_seconds" and not self.ledger.extend(trial_id, self._attempt(entry).seconds):
-            entry.stop = "the budget of device-seconds is spent"
         if self._rungs is not None and report.get("validation_loss") is not None:
             price_of_it, loss = self.plan.price(entry.spec), float(report["validation_loss"])
             entry.stop = entry.stop or self._rungs.judge(entry.spec, price_of_it, entry.step, loss)
@@ -245,100 +208,93 @@ class Broker:
             self._save()
         return entry.stop
 
-    def finish(self, slot: str, trial_id: str, outcome: Outcome) -> None:
-        """A trial ended in its worker: settle, then record it or, where it had too little memory
-        and a smaller micro-batch is left to try, queue it again.
+    def publish(self, claim: Claim, about: About | None) -> None:
+        """Move the pointer of a trial to another checkpoint, or to none."""
+        self._hear(claim)
+        self.books.point(claim, about)
 
-        Ignored when the slot does not hold the trial: when several ranks of a group fail, the first
-        one tells the cause.
+    def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """A trial ended in its worker: settle, then record it or, where it had too little memory
+        and a smaller micro-batch is left to try, queue it again. Of several ranks that fail, the
+        first one tells the cause; the others are ignored.
         """
-        if self._held.get(slot) != trial_id:
+        entry = self.entries[claim.trial_id]
+        if entry.epoch == claim.epoch and entry.state is not State.RUNNING:
             return
-        entry = self.entries[trial_id]
+        self._hear(claim)
+        entry.expires_at = -math.inf  # the holder says so itself
+        if outcome.status == "preempted":  # other ranks are gone, for a reason that this one does not know
+            return self.lost(entry.slot, "failed", outcome.reason)
         entry.step = max(entry.step, outcome.steps)
-        self._settle(trial_id)
+        self._settle(entry)
         smaller = half_micro_batch(entry.spec, entry.placement, outcome.micro_batch)
         if outcome.status == "out_of_memory" and smaller:
-            entry.placement, entry.state = smaller, State.WAITING
-            self._queue.appendleft(trial_id)
-        else:
-            self._end(trial_id, outcome)
-            if outcome.status == "failed" and DISK_FULL in outcome.reason:  # as it would for every other trial
-                self.halted = f"not tried: {outcome.reason}"
-                self.give_up(self.halted)
+            entry.placement = smaller
+            return self._queue.appendleft(claim.trial_id)
+        self.books.record(entry, outcome)
+        if outcome.status == "failed" and DISK_FULL in outcome.reason:  # as it would for every other trial
+            self.halted = f"not tried: {outcome.reason}"
+            self.give_up(self.halted)
 
     def lost(self, slot: str, status: str = "failed", reason: str = "") -> None:
         """The process of a slot is gone. Its trial is queued first again, until it has taken too
-        many processes with it.
+        many with it; one that may live on, cut off, is given the rest of its lease first.
         """
-        trial_id = self._held.get(slot)
+        trial_id = self.slots.held.get(slot)
         if trial_id is None:
             return
         entry = self.entries[trial_id]
         if status == "out_of_memory":
-            self.finish(
-                slot, trial_id, Outcome(status="out_of_memory", reason=reason or "its worker was killed for its memory")
-            )
-            return
-        self._settle(trial_id)
-        entry.deaths += status != "preempted"
-        if entry.deaths < MAX_DEATHS:
-            if (
-                entry.deaths == MAX_DEATHS - 1
-            ):  # the system kills for memory without a word, so the last try takes less of it
-                entry.placement = half_micro_batch(entry.spec, entry.placement) or entry.placement
-            entry.state = State.WAITING
-            self._queue.appendleft(trial_id)
-        else:
-            died = (
-                f"its worker died {entry.deaths} times without a Python error (killed, perhaps by the system "
-                f"for memory)"
-            )
-            self._end(trial_id, Outcome(status="failed", reason=reason or died))
+            reason = reason or "its worker was killed for its memory"
+            return self.finish(Claim(trial_id, entry.epoch), Outcome(status="out_of_memory", reason=reason))
+        self._settle(entry)
+        if status != "preempted":
+            entry.deaths += 1
+            self.slots.blamed[slot] = trial_id
+        if entry.deaths >= MAX_DEATHS:
+            return self.books.record(entry, Outcome(status="failed", reason=reason or DIED))
+        if entry.deaths == MAX_DEATHS - 1:  # the system kills for memory without a word: the last try takes less of it
+            entry.placement = half_micro_batch(entry.spec, entry.placement) or entry.placement
+        self._queue.appendleft(trial_id)
 
     # -- what follows --
 
-    def _attempt(self, entry: Entry) -> Work:
-        seconds = (self._clock() - entry.began_at) * entry.placement.workers
-        return Work(entry.step - entry.first_step, seconds)
+    def _hear(self, claim: Claim) -> Entry:
+        """The entry of a claim that holds, heard of now. Raises LeaseLostError for an old claim."""
+        self._awake()
+        entry = self.entries[claim.trial_id]
+        if entry.state is not State.RUNNING or entry.epoch != claim.epoch:
+            now = f"the trial is {entry.state.value} under lease {entry.epoch} of {entry.slot}"
+            raise LeaseLostError(f"lease {claim.epoch} of trial {claim.trial_id} ran out; {now}")
+        entry.heard_at = self._called_at
+        self.slots.hear(entry.slot)
+        entry.expires_at = max(entry.expires_at, entry.heard_at + self._lease_seconds)
+        if not self.books.covers(entry):
+            entry.stop = "the budget of device-seconds is spent"
+        return entry
 
-    def _settle(self, trial_id: str) -> None:
-        entry = self.entries[trial_id]
-        done = self._attempt(entry)
-        self.ledger.settle(trial_id, price(entry.spec, self.plan.budget.unit, done))
-        self._held.pop(entry.slot)
-        entry.work += done
+    def _awake(self) -> None:
+        """A broker that was stopped or busy has heard of nobody: leases live on by that time."""
+        now = self._clock()
+        missed = now - self._called_at
+        if missed > self._lease_seconds / leases.BEATS:
+            for trial_id in self.slots.held.values():
+                self.entries[trial_id].expires_at += missed
+        self._called_at = now
+
+    def _is_free(self, trial_id: str) -> bool:
+        """Whether nobody can believe that he holds a trial: its last lease has run out, or its
+        holder is dead.
+        """
+        return self._clock() > self.entries[trial_id].expires_at
+
+    def _settle(self, entry: Entry) -> None:
+        self.books.settle(entry)
+        self.slots.held.pop(entry.slot)
+        self._too_dear.clear()
         self._save()
+        faults.point("ledger.settled")
 
     def _save(self) -> None:
-        """Write the ledger, running attempts included, so that a driver killed now is charged for
-        what it did.
-        """
-        work = self._before | {key: entry.work for key, entry in self.entries.items()}
-        for trial_id in self._held.values():
-            work[trial_id] += self._attempt(self.entries[trial_id])
-        save_work(self.run_folder, work)
+        self.books.save(self.entries.values())
         self._saved_at = self._clock()
-
-    def _end(self, trial_id: str, outcome: Outcome) -> None:
-        entry = self.entries[trial_id]
-        if not outcome.steps and entry.step:  # it ended by an exception, which knows nothing of the work before it
-            outcome = dataclasses.replace(outcome, steps=entry.step, tokens=entry.step * entry.spec.tokens_per_step)
-        row = self._rows[trial_id] = make_row(entry.spec, entry.placement, outcome)
-        self.results.record(row)
-        entry.state, entry.status, entry.reason = State.ENDED, outcome.status, outcome.reason
-        entry.loss = outcome.validation_loss if outcome.status == "completed" else None
-
-
-def known_of(spec: TrialSpec, row: dict[str, Any]) -> Known:
-    """A trial that ended, as planners see it."""
-    loss = row["validation_loss"] if row["status"] == "completed" else None
-    return Known(spec, row["status"], loss, row)
-
-
-def half_micro_batch(spec: TrialSpec, placement: Placement, used: int = 0) -> Placement | None:
-    """The same placement with half the sequences in a forward pass, hence the same result from less
-    memory; None at one. `used`: how many the worker chose, where it did.
-    """
-    whole = min(used or placement.micro_batch or spec.optimizer.batch_sequences, worker_share(spec, placement))
-    return placement.replace(micro_batch=whole // 2) if whole > 1 else None

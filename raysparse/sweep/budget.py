@@ -12,9 +12,10 @@ Left out: money (a price per device-second belongs to whoever pays it), and whic
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from raysparse import counts
@@ -85,13 +86,14 @@ def load_work(folder: Folder) -> dict[str, Work]:
     """What earlier runs of the sweep spent, by trial id; it holds whatever unit a budget counts
     in.
     """
-    if not folder.exists(LEDGER):
-        return {}
-    return {key: Work(**values) for key, values in folder.read_json(LEDGER).items()}
+    held = folder.read_json_if_there(LEDGER) or {}
+    return {key: Work(**values) for key, values in held.items()}
 
 
 def save_work(folder: Folder, work: Mapping[str, Work]) -> None:
-    folder.write_json(LEDGER, {key: asdict(value) for key, value in work.items()})
+    """Written at the end of every attempt and of all trials, so in the form that costs least."""
+    values = {key: {"steps": value.steps, "seconds": value.seconds} for key, value in work.items()}
+    folder.write(LEDGER, json.dumps(values).encode())
 
 
 class Ledger:

@@ -8,30 +8,51 @@ is killed ends the sweep (running it again continues), and there is one slot.
 
 from __future__ import annotations
 
+import math
+import time
+
 from raysparse.spec import TrialSpec
 from raysparse.sweep.attempt import attempt
-from raysparse.sweep.broker import Broker, Job, Lease, Report
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
+from raysparse.sweep.lease import Fence, Lease, Report
 from raysparse.sweep.snapshot import View, snapshot
 from raysparse.sweep.supply import Supply
 
 SLOT = "inline"
+REFRESH = 0.5  # seconds between looks of the view: a snapshot goes through all trials
 
 
 def run(job: Job, view: View) -> None:
     """Run the trials of a job."""
-    broker, supply = Broker(job), Supply(job)
+    broker, supply, shown = Broker(job), Supply(job), Shown(view)
     with view:
         while isinstance(spec := supply.next(broker.standing), TrialSpec):
             broker.submit(spec)
             while isinstance(lease := broker.take(SLOT), Lease):
-                _serve(broker, lease, view)
-
-
-def _serve(broker: Broker, lease: Lease, view: View) -> None:
-    def tell(report: Report) -> str:
-        stop = broker.progress(lease.spec.trial_id, report)
+                _serve(broker, lease, shown)
         view.show(snapshot(broker))
+
+
+class Shown:
+    """A view that is given a snapshot now and then."""
+
+    def __init__(self, view: View):
+        self._view, self._at = view, -math.inf
+
+    def look(self, broker: Broker) -> None:
+        if time.monotonic() - self._at >= REFRESH:
+            self._at = time.monotonic()
+            self._view.show(snapshot(broker))
+
+
+def _serve(broker: Broker, lease: Lease, shown: Shown) -> None:
+    fence = Fence(broker, lease)
+
+    def tell(report: Report) -> str:
+        stop = fence.tell(report)
+        shown.look(broker)
         return stop
 
-    broker.finish(SLOT, lease.spec.trial_id, attempt(lease, tell))
-    view.show(snapshot(broker))
+    broker.finish(lease.claim, attempt(lease, fence, tell))
+    shown.look(broker)

@@ -13,11 +13,12 @@ Left out: running (`runner`), and counting what a single trial costs (`raysparse
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raysparse import counts, memory
+from raysparse import counts, faults, memory
 from raysparse.files import Folder
 from raysparse.placement import Placement
 from raysparse.record import Record, require
@@ -101,7 +102,7 @@ class Plan(Record):
     def __post_init__(self) -> None:
         require(len(self.specs) >= 1 or self.planner is not None, "plan.specs", self.specs, "at least one trial")
         ids = self.trial_ids
-        twice = sorted({one for one in ids if ids.count(one) > 1})
+        twice = {one for one, times in Counter(ids).items() if times > 1}
         if twice:
             names = ", ".join(spec.name or spec.trial_id for spec in self.specs if spec.trial_id in twice)
             raise ValueError(
@@ -174,6 +175,7 @@ class Plan(Record):
         """Write `plan.json`; raises as `check` does."""
         self.check(folder)
         folder.write_json(PLAN, self.to_dict())
+        faults.point("plan.saved")
 
     def difference_from(self, held: Plan) -> str:
         """What keeps this plan from continuing `held`, in words; empty when every trial of `held`

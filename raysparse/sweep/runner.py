@@ -12,23 +12,26 @@ Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import PLAN, TABLE, RunFolder
+from raysparse.run_folder import JOURNAL, PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import lock
-from raysparse.sweep.broker import Job, known_of
-from raysparse.sweep.budget import UNIT_NAMES, load_work, price
+from raysparse.sweep.books import Job, known_of
+from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import Purse
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Unseen, View
 from raysparse.units import amount
+
+RAY_STARTS = 4  # of a sweep's own Ray, in all; what ends it so often would do so again
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ def run(
     settings, view = settings or Settings(), view or Unseen()
     if storage.is_local:
         storage = Folder(storage.local_path)  # workers do not share this process's directory
+    if settings.min_workers > plan.placement.workers:
+        raise ValueError(
+            f"--min-workers is {settings.min_workers} but a trial has {plan.placement.workers} workers; "
+            f"lower it, or raise --workers"
+        )
     folder = RunFolder.named(storage, name)
     if plan.placement.device != "cpu" and not settings.address:
         from raysparse.train import device
@@ -69,33 +77,63 @@ def run(
     plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)
-    rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
-    todo = [spec for spec in plan.specs if spec.trial_id not in rows]
-    chosen = affordable(plan, folder, todo)
-    if not chosen:
-        plan, chosen = first_proposals(plan, folder, results)
-    if not chosen and not rows:
-        raise _buys_nothing(plan, todo)
-    if chosen or not folder.exists(PLAN):
-        before = [(spec, rows[spec.trial_id]["validation_loss"]) for spec in plan.specs if spec.trial_id in rows]
-        with lock.owned(folder.writable()):
-            prepare_tokens(plan, folder, view, results)
-
-            def begin() -> None:
-                plan.save(folder)
-                view.begin(plan, before)
-                for line in plan.planner.links(folder) if plan.planner is not None else ():
-                    view.say(line)
-
+    left = what_is_left(plan, folder, results)
+    if not left.chosen and not left.rows:
+        raise _buys_nothing(plan, left.todo)
+    if left.chosen or not folder.exists(PLAN):
+        with lock.owned(folder.writable(), view.say):
+            for under in ("", JOURNAL):
+                folder.discard_temporaries(under)
+            if not settings.address:  # a cluster is looked at before anything is made
+                prepare_tokens(left.plan, folder, view, results)
             try:
-                _execute(Job(plan, folder, chosen), settings, view, begin)
+                _outlive(left, folder, results, settings, view)
             finally:
                 if folder.exists(PLAN):
                     results.compact()
     elif not folder.exists(TABLE):
         results.compact()
     plan = load(folder)
-    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(rows)))
+    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(left.rows)))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the folder says is still to be done: `rows` are the final ones, `todo` has none,
+    `chosen` can be paid. `plan` holds what its planner proposed.
+    """
+
+    plan: Plan
+    rows: Mapping[str, dict[str, Any]]
+    todo: Sequence[TrialSpec]
+    chosen: Sequence[TrialSpec]
+
+
+def what_is_left(plan: Plan, folder: RunFolder, results: Results) -> Left:
+    rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
+    todo = [spec for spec in plan.specs if spec.trial_id not in rows]
+    chosen = affordable(plan, folder, todo)
+    if not chosen:
+        plan, chosen = first_proposals(plan, folder, results)
+    return Left(plan, rows, todo, chosen)
+
+
+def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
+    """Run what is left. When the Ray that was started for it is lost, start another one and go on
+    from the folder, as the next call of `run` would.
+    """
+    for start in range(1, RAY_STARTS + 1):
+        try:
+            _execute(left, folder, results, settings, view)
+            return
+        except RayLostError as lost:
+            if settings.address or start == RAY_STARTS:
+                raise RayLostError(f"{lost}; what is finished is kept: run again to continue") from lost
+            view.say(f"{lost}: starting another, {start} of {RAY_STARTS - 1}")
+        if folder.exists(PLAN):
+            left = what_is_left(left.plan.continued(folder), folder, results)
+        if not left.chosen:
+            return
 
 
 def _buys_nothing(plan: Plan, todo: Sequence[TrialSpec]) -> ValueError:
@@ -115,26 +153,51 @@ def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Pl
         return plan, []
     rows = {row["trial_id"]: row for row in results.rows()}
     known = [known_of(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
-    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, folder), plan.price))
+    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, load_work(folder)), plan.price))
     return plan.replace(specs=(*plan.specs, *asked)), list(asked)
 
 
 def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
     """The trials that the budget still has room for, in the order in which they are to run."""
-    begun = {spec: folder.checkpoint_step(spec.trial_id) for spec in todo}
-    return plan.affordable(begun, plan.budget.limit - spent(plan, folder))
+    begun = folder.begun()
+    steps = {spec: folder.checkpoint_step(spec.trial_id) if spec.trial_id in begun else 0 for spec in todo}
+    return plan.affordable(steps, plan.budget.limit - spent(plan, caught_up(folder, todo)))
 
 
-def spent(plan: Plan, folder: RunFolder) -> float:
-    """What earlier sessions spent on the trials of a plan, in the unit of its budget."""
-    work = load_work(folder)
+def caught_up(folder: RunFolder, todo: Sequence[TrialSpec]) -> dict[str, Work]:
+    """What earlier sessions spent, by trial id: a driver that was killed may have written a
+    checkpoint after its ledger, and steps that a trial continues from were paid for.
+    """
+    work, begun = load_work(folder), folder.begun()
+    for spec in (spec for spec in todo if spec.trial_id in begun):
+        known = work.get(spec.trial_id, Work())
+        if (step := folder.checkpoint_step(spec.trial_id)) > known.steps:
+            work[spec.trial_id] = Work(step, known.seconds)
+    return work
+
+
+def spent(plan: Plan, work: Mapping[str, Work]) -> float:
+    """What some work on the trials of a plan costs, in the unit of its budget."""
     return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
-def _execute(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
-    """`begin` writes the plan: when nothing stands in its way any more, so that a sweep that could
-    not start leaves no folder of its name.
-    """
+def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
+    job = Job(left.plan, folder, left.chosen)
+    if (work := caught_up(folder, left.todo)) != load_work(folder):
+        save_work(folder, work)
+
+    def begin() -> None:
+        """When nothing stands in its way any more, so that a sweep that could not start leaves no
+        folder of its name.
+        """
+        if settings.address:
+            prepare_tokens(left.plan, folder, view, results)
+        left.plan.save(folder)
+        specs = (spec for spec in left.plan.specs if spec.trial_id in left.rows)
+        view.begin(left.plan, [(spec, left.rows[spec.trial_id]["validation_loss"]) for spec in specs])
+        for line in left.plan.planner.links(folder) if left.plan.planner is not None else ():
+            view.say(line)
+
     if settings.executor == "inline":
         from raysparse.sweep import inline
 
@@ -157,7 +220,7 @@ def _execute(job: Job, settings: Settings, view: View, begin: Callable[[], None]
 def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Summary:
     """What was chosen is compared with what has a row: nothing is lost without a word."""
     rows = {row["trial_id"]: row for row in results.rows()}
-    left = plan.budget.limit - spent(plan, folder)
+    left = plan.budget.limit - spent(plan, load_work(folder))
     finished, unaffordable, unfinished = 0, 0, {}
     for spec in plan.specs:
         row, name = rows.get(spec.trial_id), spec.name or spec.trial_id

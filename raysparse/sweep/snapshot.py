@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.broker import Broker, Entry, State
+from raysparse.sweep.books import Entry, State
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.plan import Plan
 
 
@@ -63,6 +64,8 @@ class Snapshot:
     running: tuple[Running, ...]
     waiting: int
     unaffordable: int
+    wanted: int  # of those that wait, as many as slots would be given now
+    present: tuple[str, ...]  # slots that have workers
     spent: float
     left: float | None  # of the budget; None when there is no limit
     left_to_spend: float  # by the trials that are known already
@@ -92,6 +95,8 @@ def snapshot(broker: Broker) -> Snapshot:
         running=tuple(_running(e) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
+        wanted=broker.wanted,
+        present=broker.present,
         spent=broker.ledger.spent,
         left=None if math.isinf(plan.budget.limit) else max(0.0, plan.budget.limit - broker.ledger.spent),
         left_to_spend=sum(plan.price(spec) * share for spec, share in left),

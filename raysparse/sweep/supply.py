@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.broker import Job, NoLease
+from raysparse.sweep.books import Job
+from raysparse.sweep.lease import NoLease
 from raysparse.sweep.planners.base import RUNNING, Known, Purse
 
 Standing = tuple[Sequence[Known], float]  # every trial of the sweep, and what is left of the budget

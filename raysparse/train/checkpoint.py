@@ -2,7 +2,9 @@
 
 A `.pt` file is written first, `checkpoint/latest.json` (its name, step and SHA-256) after it, the
 older file is deleted last; killed anywhere in between, the folder still holds one whole checkpoint.
-All ranks hold the same state, so rank 0 writes and every rank reads.
+All ranks hold the same state, so rank 0 writes and every rank reads. In a sweep a file's name also
+says under which lease it was written, and nobody deletes one of a later lease: a worker that was
+stopped and continues cannot harm what its successor wrote.
 
 Training does not wait for the writing. `Behind` copies the state to the CPU's memory (of a GPU on a
 stream of its own, while the next gradients are computed) and a thread serializes and writes the
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 import time
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysparse import faults
 from raysparse.files import Folder, checksum
 from raysparse.run_folder import CHECKPOINT, LATEST, START
 from raysparse.train.state import TrainState
@@ -38,13 +42,21 @@ def write(folder: Folder, content: dict[str, Any], *, keeps: str = "state") -> N
     torch.save(content, buffer)
     data = buffer.getbuffer()
     # Two names, so that what latest.json names is never overwritten.
-    name = f"{'step' if keeps == 'state' else 'weights'}-{content['step']:08d}.pt"
+    name = f"{'step' if keeps == 'state' else 'weights'}-{content['step']:08d}{folder.mark}.pt"
     folder.write(f"{CHECKPOINT}/{name}", data)
+    faults.point("checkpoint.written")
     about = {"file": name, "step": content["step"], "sha256": checksum(data), "trial_id": content["trial_id"]}
     folder.write_json(LATEST, {**about, "keeps": keeps})
+    faults.point("checkpoint.pointed")
     for other in folder.names(CHECKPOINT):
-        if other.endswith(".pt") and other != name:
+        if other.endswith(".pt") and other != name and epoch_of(other) <= epoch_of(name):
             folder.delete(f"{CHECKPOINT}/{other}")
+
+
+def epoch_of(name: str) -> int:
+    """The epoch of the lease under which a checkpoint's file was written; 0 outside a sweep."""
+    found = re.search(r"-(\d+)-[0-9a-f]+\.pt$", name)
+    return int(found[1]) if found else 0
 
 
 def retire(folder: Folder, state: TrainState) -> None:
@@ -69,8 +81,8 @@ def read(folder: Folder) -> dict[str, Any]:
     when there is none.
     """
     latest = folder.read_json(LATEST)
-    path = f"{folder.uri}/{CHECKPOINT}/{latest['file']}"
-    remedy = f"delete {folder.uri}/{CHECKPOINT} and run again: the trial starts over"
+    path = folder.at(CHECKPOINT, latest["file"])
+    remedy = f"delete {folder.at(CHECKPOINT)} and run again: the trial starts over"
     try:
         data = folder.read(f"{CHECKPOINT}/{latest['file']}")
     except FileNotFoundError as error:
@@ -85,9 +97,9 @@ def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
     """Put the folder's checkpoint into the state, if it has one; to `resume`, only one that can be
     trained further. Raises ValueError when it is damaged or of another trial.
     """
-    if not folder.exists(LATEST):
+    latest = folder.read_json_if_there(LATEST)
+    if latest is None:
         return False
-    latest = folder.read_json(LATEST)
     if resume and latest.get("keeps") == "weights" and latest["step"] < state.spec.steps:
         log.warning(
             "trial %s ended after step %d and kept its weights: it starts over", latest["trial_id"], latest["step"]
@@ -155,6 +167,7 @@ class Behind:
         try:
             if event is not None:
                 event.synchronize()
+            faults.point("checkpoint.copied")
             write(self.folder, content)
         except OSError as error:
             log.warning(
@@ -183,13 +196,13 @@ def begin(folder: Folder, state: TrainState) -> None:
     spec = state.spec
     if not folder.exists(START):
         raise ValueError(
-            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.uri}/{START} is missing; train it with "
+            f"trial {spec.trial_id} continues trial {spec.parent}, but {folder.at(START)} is missing; train it with "
             f"`raysparse train --from MODEL`, which writes it"
         )
     weights: dict[str, Any] = torch.load(io.BytesIO(folder.read(START)), map_location="cpu", weights_only=True)
     if weights["trial_id"] != spec.parent:
         raise ValueError(
-            f"{folder.uri}/{START} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
+            f"{folder.at(START)} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
             f"{spec.trial_id}; delete it and train again with `raysparse train --from MODEL`"
         )
     load_weights(weights, state.model, state.weights)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from raysparse import counts
 from raysparse.data.order import Batches
 from raysparse.files import Folder
 from raysparse.run_folder import METRICS, TENSORBOARD
@@ -124,18 +126,20 @@ class Metrics(Hook):
 
 
 class TensorBoard(Hook):
-    """Curves and the hparams view. Event files cannot live on an object store, so there they are
-    copied at the end.
+    """Curves and the hparams view. Event files grow, which objects cannot, so for an object store
+    they are written beside the training and sent whole: at evaluations, and at the end. An attempt
+    has a file of its own, so a resumed trial keeps the curves of those before it.
     """
 
-    def __init__(self, folder: Folder):
-        self.folder = folder
+    def __init__(self, folder: Folder, every_seconds: float = 30.0):
+        self.folder, self.every_seconds = folder, every_seconds
 
     def start(self, state: TrainState) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         local = self.folder.is_local
         self.path = self.folder.local_path / TENSORBOARD if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
+        self.sent = time.monotonic()
         self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
@@ -143,14 +147,24 @@ class TensorBoard(Hook):
             for name, value in measurements(state, record).items():
                 if name != "step":
                     self.writer.add_scalar(name, value, record.step)
+        is_evaluation = bool(state.evaluations) and state.evaluations[-1].step == record.step
+        if is_evaluation and not state.is_done and time.monotonic() - self.sent > self.every_seconds:
+            self.writer.flush()
+            self._send()
+
+    def _send(self) -> None:
+        if not self.folder.is_local:
+            for file in self.path.iterdir():
+                self.folder.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
+        self.sent = time.monotonic()
 
     def finish(self, state: TrainState) -> None:
         if state.is_done and state.evaluations:
             self._write_hparams(state)
         self.writer.close()
+        self._send()
         if not self.folder.is_local:
-            for file in self.path.iterdir():
-                self.folder.write(f"{TENSORBOARD}/{file.name}", file.read_bytes())
+            shutil.rmtree(self.path)
 
     def _write_hparams(self, state: TrainState) -> None:
         from torch.utils.tensorboard.summary import hparams
@@ -161,6 +175,8 @@ class TensorBoard(Hook):
             "unique_tokens": spec.data.unique_tokens, "epochs": spec.data.epochs, "lr": spec.optimizer.lr,
             "weight_decay": spec.optimizer.weight_decay, "decay_per": spec.optimizer.decay_per,
             "dropout": spec.optimizer.dropout, "average": spec.optimizer.average, "seed": spec.seed,
+            "active_weights": counts.parameters(spec.model, spec.sparsity).active,
+            "flops_active": counts.flops(spec)[0],
         }  # fmt: skip
         last = state.evaluations[-1]
         results = {"final/validation_loss": last.loss}
@@ -175,24 +191,33 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it. What is kept at the end of a run is `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. What is kept at the end of a run is
+    `checkpoint.retire`'s to say.
     """
 
-    def __init__(self, folder: Folder, every_seconds: float):
-        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
+    def __init__(self, folder: Folder, every_seconds: float, is_leaving: Callable[[], bool] = lambda: False):
+        self.every_seconds, self.behind, self.is_leaving = every_seconds, checkpoint.Behind(folder), is_leaving
 
     def start(self, state: TrainState) -> None:
         self.begun = time.monotonic()
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
-        if state.is_done or self.behind.is_busy:
+        if state.is_done:
+            return
+        if self.is_leaving():
+            self._save(state)
+            self.behind.wait()
+        if self.behind.is_busy:
             return
         pause = max(self.every_seconds, self.behind.cost / checkpoint.SHARE) if self.every_seconds else 0.0
         if time.monotonic() - self.begun >= pause:
-            self.begun = time.monotonic()
-            self.behind.begin(state)
+            self._save(state)
             if not self.every_seconds:
                 self.behind.wait()
+
+    def _save(self, state: TrainState) -> None:
+        self.begun = time.monotonic()
+        self.behind.begin(state)
 
     def finish(self, state: TrainState) -> None:
         self.behind.wait()

@@ -18,12 +18,13 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 import raysparse
+from raysparse import faults
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
@@ -45,9 +46,11 @@ def run(
     *,
     placement: Placement | None = None,
     hooks: Sequence[Hook] = (),
+    is_leaving: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train `spec` on the tokens of `store`, keeping spec.json, metrics.jsonl, checkpoint/ and
-    tensorboard/ in `folder`.
+    tensorboard/ in `folder`. `is_leaving` is asked after every step whether this machine is about
+    to go away: then a checkpoint is written at once.
 
     Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises
     ValueError for a device that is not there, a spec that does not fit the store or a damaged
@@ -65,8 +68,9 @@ def run(
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())
-        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds)]
+        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds, is_leaving)]
     status, reason = _train(state, batches, everyone)
+    faults.point("trial.trained")
     if ranks.rank() == 0:
         checkpoint.retire(folder, state)
     loss = state.evaluations[-1].loss if state.evaluations else None

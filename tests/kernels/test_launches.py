@@ -9,12 +9,12 @@ of torch counts once, though some (scans, sorts) are several launches on a GPU.
 import os
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, and so cannot be compiled", allow_module_level=True)
 
-import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raysparse import counts

@@ -20,15 +20,16 @@ from raysparse.sweep.plan import Plan
 PATIENCE = 240.0  # seconds; a test never fails because a machine is slow
 
 
-def start(plan: Plan, storage: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    plan: Plan, storage: Path, *arguments: str, program: tuple[str, ...] = ("-m", "raysparse")
+) -> subprocess.Popen[str]:
     """`raysparse sweep` on a plan, its output in storage/log.txt."""
     storage.mkdir(parents=True, exist_ok=True)
     file = storage / "plan-file.json"
     file.write_text(json.dumps(plan.to_dict()))
     command = [
         sys.executable,
-        "-m",
-        "raysparse",
+        *program,
         "sweep",
         str(file),
         "--storage",

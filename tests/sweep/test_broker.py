@@ -2,6 +2,8 @@
 that rows are written once.
 """
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results
 from raysparse.run_folder import RunFolder
-from raysparse.sweep.broker import MAX_DEATHS, Broker, Job, Lease, NoLease, State, half_micro_batch
+from raysparse.sweep.books import Job, State, half_micro_batch
+from raysparse.sweep.broker import MAX_DEATHS, Broker
 from raysparse.sweep.budget import Budget, load_work
+from raysparse.sweep.lease import Lease, NoLease
 from raysparse.sweep.snapshot import snapshot
 from tests.sweep.plans import small_plan
 
@@ -23,9 +27,10 @@ class Clock:
         return self.now
 
 
-def broker_for(folder, *, budget=None, clock=None, **changes) -> Broker:
-    plan = small_plan("text", budget=budget, **changes)
-    broker = Broker(Job(plan, RunFolder.named(Folder(folder), "run"), plan.specs), clock=clock or Clock())
+def broker_for(folder, *, budget=None, clock=None, patience=math.inf) -> Broker:
+    plan = small_plan("text", budget=budget)
+    job = Job(plan, RunFolder.named(Folder(folder), "run"), plan.specs)
+    broker = Broker(job, clock=clock or Clock(), patience=patience)
     for spec in plan.specs:
         broker.submit(spec)
     return broker
@@ -55,7 +60,7 @@ def test_trials_are_served_in_the_order_of_their_submission_and_then_slots_go_ho
     broker = broker_for(tmp_path)
     served = []
     while isinstance(lease := broker.take("slot"), Lease):
-        broker.finish("slot", lease.spec.trial_id, completed(lease.spec))
+        broker.finish(lease.claim, completed(lease.spec))
         served.append(lease.spec.trial_id)
     assert served == list(broker.plan.trial_ids)
     assert lease is NoLease.WAIT, "more trials may come until the broker is closed"
@@ -67,11 +72,11 @@ def test_trials_are_served_in_the_order_of_their_submission_and_then_slots_go_ho
 def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
     broker = broker_for(tmp_path)
     first, other = broker.take("one"), broker.take("two")
-    broker.progress(first.spec.trial_id, report(first, 5))
-    again = broker.take("one")
+    broker.progress(first.claim, report(first, 5))
+    again = broker.take("one", group="started again")
     assert again.spec == first.spec != other.spec
     assert rows(broker) == {}, "a death is no result"
-    broker.finish("one", again.spec.trial_id, completed(again.spec))
+    broker.finish(again.claim, completed(again.spec))
     assert rows(broker)[first.spec.trial_id]["status"] == "completed"
     work = load_work(broker.run_folder)[first.spec.trial_id]
     assert work.steps == first.spec.steps + 5, "the steps of the attempt that died were spent too"
@@ -79,7 +84,7 @@ def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
 
 def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run(tmp_path):
     broker = broker_for(tmp_path)
-    leases = [broker.take("slot") for _ in range(MAX_DEATHS + 1)]
+    leases = [broker.take("slot", group=f"{n}") for n in range(MAX_DEATHS + 1)]
     assert [lease.spec for lease in leases[:-1]] == [leases[0].spec] * MAX_DEATHS
     assert leases[-1].spec != leases[0].spec
     assert [lease.placement.micro_batch for lease in leases] == [0, 0, 2, 0], "the last try takes less memory"
@@ -89,8 +94,12 @@ def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run
 
 
 def test_a_machine_that_went_away_is_not_held_against_the_trial(tmp_path):
-    broker = broker_for(tmp_path)
-    leases = [broker.take("slot", preempted=True) for _ in range(MAX_DEATHS + 3)]
+    clock = Clock()
+    broker, leases = broker_for(tmp_path, clock=clock), []
+    for n in range(MAX_DEATHS + 3):
+        broker.lost("slot", "preempted")
+        clock.now += 31.0  # when nobody who is cut off can believe any more that it is his
+        leases.append(broker.take("slot", group=f"{n}", preempted=True))
     assert len({lease.spec for lease in leases}) == 1
     assert rows(broker) == {}
 
@@ -101,7 +110,7 @@ def test_out_of_memory_halves_the_micro_batch_until_it_is_one(tmp_path):
     lease, tried = first, []
     while lease.spec == first.spec:  # the same trial, hence the same global batch
         tried.append(lease.placement.micro_batch)
-        broker.finish("slot", lease.spec.trial_id, Outcome(status="out_of_memory", reason="no memory"))
+        broker.finish(lease.claim, Outcome(status="out_of_memory", reason="no memory"))
         lease = broker.take("slot")
     assert tried == [0, 2, 1], "of a batch of four"
     assert rows(broker)[first.spec.trial_id]["status"] == "out_of_memory"
@@ -113,7 +122,7 @@ def test_halving_starts_from_what_the_worker_chose(tmp_path):
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
     broken = Outcome(status="out_of_memory", reason="no memory", micro_batch=2, recompute="layer")
-    broker.finish("slot", lease.spec.trial_id, broken)
+    broker.finish(lease.claim, broken)
     assert broker.take("slot").placement.micro_batch == 1
 
 
@@ -125,16 +134,16 @@ def test_a_micro_batch_of_one_cannot_be_halved(tmp_path):
 def test_when_several_ranks_fail_the_first_one_tells_the_cause(tmp_path):
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
-    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="the cause"))
-    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="connection closed by peer"))
+    broker.finish(lease.claim, Outcome(status="failed", reason="the cause"))
+    broker.finish(lease.claim, Outcome(status="failed", reason="connection closed by peer"))
     assert rows(broker)[lease.spec.trial_id]["reason"] == "the cause"
 
 
 def test_an_exception_costs_what_was_trained_before_it(tmp_path):
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
-    broker.progress(lease.spec.trial_id, report(lease, 7))
-    broker.finish("slot", lease.spec.trial_id, Outcome(status="failed", reason="boom"))
+    broker.progress(lease.claim, report(lease, 7))
+    broker.finish(lease.claim, Outcome(status="failed", reason="boom"))
     row = rows(broker)[lease.spec.trial_id]
     assert row["tokens"] == 7 * lease.spec.tokens_per_step
     assert row["flops_executed"] == pytest.approx(broker.ledger.spent)
@@ -143,9 +152,9 @@ def test_an_exception_costs_what_was_trained_before_it(tmp_path):
 def test_a_stopped_trial_is_told_at_its_next_report(tmp_path):
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
-    assert broker.progress(lease.spec.trial_id, report(lease, 1)) == ""
+    assert broker.progress(lease.claim, report(lease, 1)) == ""
     broker.stop(lease.spec.trial_id, "a scheduler's wish")
-    assert broker.progress(lease.spec.trial_id, report(lease, 2)) == "a scheduler's wish"
+    assert broker.progress(lease.claim, report(lease, 2)) == "a scheduler's wish"
 
 
 def test_device_seconds_stop_a_trial_that_takes_longer_than_the_budget_has(tmp_path):
@@ -153,9 +162,9 @@ def test_device_seconds_stop_a_trial_that_takes_longer_than_the_budget_has(tmp_p
     broker = broker_for(tmp_path, budget=Budget(unit="device_seconds", total=10.0), clock=clock)
     lease = broker.take("slot")
     clock.now += 9.0
-    assert broker.progress(lease.spec.trial_id, report(lease, 1)) == ""
+    assert broker.progress(lease.claim, report(lease, 1)) == ""
     clock.now += 2.0
-    assert "device-seconds" in broker.progress(lease.spec.trial_id, report(lease, 2))
+    assert "device-seconds" in broker.progress(lease.claim, report(lease, 2))
 
 
 def test_what_a_killed_driver_spent_is_counted_by_the_next_one(tmp_path):
@@ -163,7 +172,7 @@ def test_what_a_killed_driver_spent_is_counted_by_the_next_one(tmp_path):
     broker = broker_for(tmp_path, clock=clock)
     lease = broker.take("slot")
     clock.now += 2.0
-    broker.progress(lease.spec.trial_id, report(lease, 9))
+    broker.progress(lease.claim, report(lease, 9))
     after = broker_for(tmp_path)  # the first one is gone without a word
     per_step = after.plan.price(lease.spec) / lease.spec.steps
     assert after.ledger.spent == pytest.approx(9 * per_step)
@@ -183,22 +192,22 @@ def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_fact
     broker = broker_for(folder, budget=Budget(total=share * whole))
     held: dict[str, Lease] = {}
     at: dict[str, int] = {}
-    for slot, event in steps:
+    for n, (slot, event) in enumerate(steps):
         if slot not in held or event == "die":
             held.pop(slot, None)
-            lease = broker.take(slot)
+            lease = broker.take(slot, group=f"{n}")
             if isinstance(lease, Lease):
                 held[slot], at[slot] = lease, 0
         elif event == "report":
             at[slot] = min(held[slot].spec.steps, at[slot] + 5)
-            broker.progress(held[slot].spec.trial_id, report(held[slot], at[slot]))
+            broker.progress(held[slot].claim, report(held[slot], at[slot]))
         elif event == "leave":
             broker.lost(slot, "preempted")
             held.pop(slot)
         else:
-            spec = held.pop(slot).spec
-            outcome = completed(spec) if event == "finish" else Outcome(status="out_of_memory", reason="no memory")
-            broker.finish(slot, spec.trial_id, outcome)
+            lease = held.pop(slot)
+            done = completed(lease.spec) if event == "finish" else Outcome(status="out_of_memory", reason="no memory")
+            broker.finish(lease.claim, done)
         assert broker.ledger.spent + broker.ledger.reserved <= share * whole * (1 + 1e-12)
         states = [entry.state for entry in broker.entries.values()]
         assert states.count(State.RUNNING) == len(held)
@@ -210,7 +219,7 @@ def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_fact
 def test_giving_up_calls_what_had_begun_preempted_and_leaves_the_rest_for_later(tmp_path):
     broker = broker_for(tmp_path)
     lease = broker.take("slot")
-    broker.progress(lease.spec.trial_id, report(lease, 3))
+    broker.progress(lease.claim, report(lease, 3))
     broker.lost("slot", "preempted")
     broker.give_up("no machine came back")
     assert broker.take("slot") is NoLease.CLOSED

@@ -134,8 +134,10 @@ def test_doctor_looks_at_everything(tmp_path, capsys):
 
 
 def test_the_grid_script_prints_its_plan_without_running(tmp_path):
-    done = python("sweeps/grid.py", "--plan", str(tmp_path / "grid.json"), "--storage", str(tmp_path / "runs"))
+    where = ("--plan", str(tmp_path / "grid.json"), "--storage", str(tmp_path / "runs"))
+    done = python("sweeps/grid.py", *where, "--price-per-hour", "36")
     assert done.returncode == 0, done.stderr
+    assert "in money at 36 an hour, " in done.stdout
     plan = json.loads((tmp_path / "grid.json").read_text())
     assert len(plan["specs"]) == 12
     assert plan["planner"]["kind"] == "search"

@@ -12,7 +12,7 @@ import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
 from raysparse.placement import Placement
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.ray import cluster, group
 from raysparse.sweep.settings import Settings
 from tests.conftest import REPOSITORY
 
@@ -78,9 +78,26 @@ def test_the_slurm_script_is_one_that_bash_reads():
     assert "RAY_AUTH_MODE=token" in script.read_text()
 
 
+def test_the_memory_of_the_head_bounds_the_slots_and_says_so():
+    free = 3.5 * cluster.SLOT_BYTES
+    assert cluster.bounded(3, 0, free) == (3, ())
+    most, [line] = cluster.bounded(8, 0, free)
+    assert most == 3
+    assert line.startswith("3 slots, not 8: Ray takes 629MB of this machine's memory for each slot and 2.2GB are")
+    with pytest.raises(ValueError, match=r"--slots is 8, but .*: at most 3; lower --slots"):
+        cluster.bounded(8, 8, free)
+    assert cluster.bounded(1, 1, 0.0) == (1, ()), "one is always tried"
+
+
+def test_the_interface_of_an_address_is_found():
+    """By it gloo and NCCL are told which network is Ray's."""
+    assert group.interface_of("127.0.0.1") == "lo"
+    assert group.interface_of("203.0.113.7") == ""
+
+
 def test_no_cluster_at_an_address_is_one_clear_line():
     with (
         pytest.raises(ValueError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'.*or leave both out"),
-        cluster.joined(Settings(address="127.0.0.1:1"), Placement()),
+        cluster.joined(Settings(address="127.0.0.1:1"), Placement(), "nobody"),
     ):
         pass

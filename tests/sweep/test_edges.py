@@ -116,7 +116,7 @@ def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(monkeypatch,
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 60)))
     with (
         pytest.raises(ValueError, match=r"too long for the sockets of Ray .*set RAY_TMPDIR=/tmp, or use"),
-        cluster.joined(Settings(), Placement()),
+        cluster.joined(Settings(), Placement(), "nobody"),
     ):
         pass
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")

@@ -65,8 +65,8 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
     driver = runs.start(plan, tmp_path)
     runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 1, driver, tmp_path)
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(runs.PATIENCE) == 130
-    interrupted = (tmp_path / "log.txt").read_text()
+    status, interrupted = driver.wait(runs.PATIENCE), (tmp_path / "log.txt").read_text()
+    assert status == 130, interrupted
     assert "Run the same command again to continue." in interrupted
     assert (tmp_path / "run" / "results.parquet").exists(), "what is finished can be read"
     printed = runs.finish(plan, tmp_path)

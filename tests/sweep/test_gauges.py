@@ -12,7 +12,8 @@ import ray
 
 from raysparse.files import Folder
 from raysparse.run_folder import RunFolder
-from raysparse.sweep.broker import Broker, Job
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.ray.gauges import OF_A_TRIAL, OF_THE_BUDGET, Gauges
 from raysparse.sweep.snapshot import snapshot
 from tests.conftest import REPOSITORY
@@ -35,8 +36,8 @@ def begun(tmp_path):
     for spec in plan.specs[:2]:
         broker.submit(spec)
     lease = broker.take("slot")
-    broker.progress(lease.spec.trial_id, report(1, validation_loss=4.25))
-    broker.progress(lease.spec.trial_id, report(2))
+    broker.progress(lease.claim, report(1, validation_loss=4.25))
+    broker.progress(lease.claim, report(2))
     return broker, lease.spec
 
 

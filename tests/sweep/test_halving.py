@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
-from raysparse.sweep.broker import Broker, Job, Lease
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.halving import Halving, Rungs
+from raysparse.sweep.lease import Lease
 from tests.sweep.plans import small_plan
 
 SPECS = small_plan("text", densities=(1.0, 0.5, 0.25), epochs=(4,)).specs
@@ -57,8 +59,9 @@ def test_a_stopped_trial_is_a_row_that_says_by_whom(tmp_path):
     verdicts = []
     for n, spec in enumerate(specs):
         broker.submit(spec)
-        assert isinstance(broker.take(f"slot-{n}"), Lease)
-        verdicts.append(broker.progress(spec.trial_id, {"step": spec.steps // 2, "validation_loss": 2.0 + n}))
+        lease = broker.take(f"slot-{n}")
+        assert isinstance(lease, Lease)
+        verdicts.append(broker.progress(lease.claim, {"step": spec.steps // 2, "validation_loss": 2.0 + n}))
     assert verdicts[:2] == ["", ""]
     assert verdicts[2].startswith("halving at 50%: loss 4.000, 1 of 3 goes on")
     assert not Results(RunFolder(tmp_path)).rows(), "the trial itself ends, and then there is a row"

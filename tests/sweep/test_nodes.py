@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 
 from raysparse.files import Folder
 from raysparse.run_folder import RunFolder
-from raysparse.sweep.broker import Job
+from raysparse.sweep.books import Job
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.tune import beside_the_driver
 from tests.sweep.plans import small_plan

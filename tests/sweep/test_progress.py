@@ -8,7 +8,8 @@ from rich.console import Console
 
 from raysparse.console.progress import PACE_AFTER, PLAIN_EVERY, Display
 from raysparse.run_folder import RunFolder
-from raysparse.sweep.broker import Broker, Job
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.planners.adaptive import Adaptive
 from raysparse.sweep.planners.recipe import Recipe
@@ -55,7 +56,7 @@ def test_the_time_left_follows_the_pace_of_the_training_not_of_the_start(tmp_pat
     sweep.display.show(snapshot(sweep.broker))
     assert "(planned)" in sweep.printed
     sweep.clock.now += PACE_AFTER
-    sweep.broker.progress(lease.spec.trial_id, report(lease, lease.spec.steps // 2))
+    sweep.broker.progress(lease.claim, report(lease, lease.spec.steps // 2))
     now = snapshot(sweep.broker)
     sweep.display.show(now)
     expected = PACE_AFTER * now.seconds_left / now.seconds_done
@@ -65,10 +66,10 @@ def test_the_time_left_follows_the_pace_of_the_training_not_of_the_start(tmp_pat
 def test_a_terminal_shows_what_runs_and_the_best_loss_by_size_and_budget(tmp_path):
     sweep = Sweep(tmp_path, terminal=True)
     first = sweep.broker.take("slot")
-    sweep.broker.finish("slot", first.spec.trial_id, completed(first.spec))
+    sweep.broker.finish(first.claim, completed(first.spec))
     sweep.broker.submit(sweep.plan.specs[1])
     second = sweep.broker.take("slot")
-    sweep.broker.progress(second.spec.trial_id, report(second, 3))
+    sweep.broker.progress(second.claim, report(second, 3))
     with sweep.display:
         sweep.display.show(snapshot(sweep.broker))
         sweep.display._live.refresh()

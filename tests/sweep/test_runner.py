@@ -7,10 +7,12 @@ import io
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from raysparse.console.progress import Display
 from raysparse.files import Folder
 from raysparse.results import Results
+from raysparse.run_folder import RunFolder
 from raysparse.sweep import attempt as attempts
 from raysparse.sweep import lock, runner
 from raysparse.sweep.budget import Budget
@@ -50,6 +52,14 @@ def test_every_trial_has_one_row_and_its_folder(corpus, finished):
         assert {"spec.json", "metrics.jsonl", "checkpoint", "tensorboard"} <= files
     assert (finished / "run" / "results.parquet").exists()
     assert len(list((finished / "tokens").iterdir())) == 1
+
+
+def test_curves_are_named_for_people(corpus, finished):
+    """TensorBoard names its runs by the paths under --logdir, and follows the links there."""
+    found = EventMultiplexer().AddRunsFromDirectory(RunFolder(finished / "run").logdir)
+    assert set(found.Runs()) == {f"{spec.name} {spec.trial_id[:6]}" for spec in small_plan(corpus).specs}
+    for name in found.Reload().Runs():
+        assert "validation_loss" in found.PluginRunToTagToContent("scalars")[name]
 
 
 def test_running_it_again_does_nothing(corpus, finished):
@@ -160,6 +170,12 @@ def test_storage_that_cannot_be_written_is_refused(corpus, tmp_path):
         sweep(small_plan(corpus), tmp_path / "file")
 
 
+def test_fewer_workers_than_there_are_is_refused(corpus, tmp_path):
+    with pytest.raises(ValueError, match="--min-workers is 3 but a trial has 2 workers"):
+        runner.run(small_plan(corpus, workers=2), Folder(tmp_path), "run", Settings(min_workers=3))
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
     folder = Folder(tmp_path / "run").writable()
     with lock.owned(folder), pytest.raises(ValueError, match=r"in use by another sweep \(process \d+"):
@@ -173,6 +189,8 @@ def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
         ({"slots": -1}, "slots is -1"),
         ({"gpus": 2.0}, r"gpus is 2\.0"),
         ({"executor": "inline", "address": "auto"}, "uses no cluster"),
+        ({"min_workers": -1}, "min_workers is -1"),
+        ({"executor": "inline", "min_workers": 2}, "--min-workers is 2 but the inline executor has one worker"),
         ({"scheduler": "pbt"}, "scheduler is 'pbt', expected one of"),
         ({"executor": "inline", "scheduler": "asha"}, "the inline executor starts none"),
     ],

@@ -18,7 +18,7 @@ from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, make_row
 from raysparse.run_folder import STUDY, RunFolder
 from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
-from raysparse.sweep.broker import known_of
+from raysparse.sweep.books import known_of
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.adaptive import Adaptive

@@ -8,6 +8,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,12 @@ from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
+from raysparse.sweep import lease as leases
 from raysparse.sweep import planners, runner
-from raysparse.sweep.broker import Broker, Job, Lease, NoLease
+from raysparse.sweep.books import Job
+from raysparse.sweep.broker import Broker
 from raysparse.sweep.budget import Budget
+from raysparse.sweep.lease import Lease, NoLease
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
 from raysparse.sweep.settings import Settings
@@ -139,42 +143,45 @@ def test_no_interleaving_through_a_planner_overshoots_the_budget_or_lets_a_trial
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     plan = longer_plan(most=6)
     plan = plan.replace(budget=Budget(total=buys * plan.price(plan.planner.first)))
-    broker, supply, held = Broker(Job(plan, folder, ())), Supply(Job(plan, folder, ())), {}
+    now = [0.0]
+    clock = partial(now.__getitem__, 0)
+    broker, supply, held = Broker(Job(plan, folder, ()), clock=clock), Supply(Job(plan, folder, ())), {}
     for slot, event in [*events, *[("one", "ask"), ("one", "finish")] * 12]:
         if event == "restart":  # the driver and all slots die; what was begun is queued again
             plan = plan.continued(folder)
             done = Results(folder).finished()
             job = Job(plan, folder, [s for s in plan.specs if s.trial_id not in done])
-            broker, supply, held = Broker(job), Supply(job), {}
+            broker, supply, held = Broker(job, clock=clock), Supply(job), {}
         elif event == "ask" and slot not in held:
             spec = supply.next(broker.standing)
             if isinstance(spec, TrialSpec):
                 broker.submit(spec)
             lease = broker.take(slot)
             if isinstance(lease, Lease):
-                held[slot] = lease.spec
+                held[slot] = lease
             elif lease is NoLease.WAIT and not held:
                 assert not [e for e in broker.entries.values() if e.state.value == "waiting"], (
                     "a trial waits for nobody"
                 )
         elif slot in held:
             _tell(broker, slot, held, event)
+            now[0] += 2 * leases.SECONDS if event == "die" else 0.0  # whoever died might have lived on, cut off
         assert broker.ledger.spent + broker.ledger.reserved <= plan.budget.limit * (1 + 1e-12)
     ids = [row["trial_id"] for row in Results(folder).rows()]
     assert len(ids) == len(set(ids))
 
 
-def _tell(broker: Broker, slot: str, held: dict[str, TrialSpec], event: str) -> None:
-    spec = held[slot]
+def _tell(broker: Broker, slot: str, held: dict[str, Lease], event: str) -> None:
+    lease, spec = held[slot], held[slot].spec
     if event == "report":
         step = min(spec.steps, broker.entries[spec.trial_id].step + 1)
-        broker.progress(spec.trial_id, {"step": step, "validation_loss": None})
+        broker.progress(lease.claim, {"step": step, "validation_loss": None})
     elif event == "die":
         broker.lost(slot)
         held.pop(slot)
     else:
         outcome = Outcome(status="out_of_memory", reason="no memory") if event == "oom" else completed(spec)
-        broker.finish(slot, spec.trial_id, outcome)
+        broker.finish(lease.claim, outcome)
         held.pop(slot)
 
 
@@ -191,8 +198,8 @@ def test_a_planner_knows_of_every_trial_once_whatever_its_state(tmp_path):
     specs = [plan.planner.first.replace(data=plan.planner.first.data.replace(epochs=n)) for n in (1, 2, 3)]
     for spec in specs:
         broker.submit(spec)
-    broker.take("slot")
-    broker.finish("slot", specs[0].trial_id, completed(specs[0], 1.5))
+    lease = broker.take("slot")
+    broker.finish(lease.claim, completed(specs[0], 1.5))
     broker.take("slot")
     known, left = broker.standing()
     assert {k.spec.data.epochs: (k.status, k.loss) for k in known} == {

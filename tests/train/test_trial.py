@@ -270,7 +270,7 @@ def test_the_average_is_logged_beside_the_loss_and_the_settings_are_hparams(stor
     assert [e.step for e in events.Scalars("average_validation_loss")] == [10, 20, 31, 41]
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     shown = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert {"weight_decay", "decay_per", "dropout", "average"} <= set(shown)
+    assert {"weight_decay", "decay_per", "dropout", "average", "active_weights", "flops_active"} <= set(shown)
     assert shown["weight_decay"].number_value == 0.5
 
 

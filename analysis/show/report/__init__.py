@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.answer.envelope import tuned_points
+from analysis.answer.guided import guided
 from analysis.answer.marks import marks_of
 from analysis.answer.settings import answer, own_cost
 from analysis.answer.settle import settling
 from analysis.answer.study import STUDY_DELTA, Study, analyse
-from analysis.answer.surrogate import LEAST_ROWS, surrogate
+from analysis.answer.surrogate import LEAST_ROWS, Surrogate
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
 from analysis.show.best import lines
@@ -78,24 +79,23 @@ def write_runs_report(
     """`write_report` of rows that were read beforehand. law: the only one to use, else the table
     decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
     """
-    best = _answers(runs, budgets, seed) if law is None else ()
-    tuned = tuned_points(runs, seed=seed) if best else runs
+    model = guided(runs, seed=seed) if law is None and runs.settings and len(runs) >= LEAST_ROWS else None
+    best = () if model is None else _answers(model, budgets, seed)
+    tuned = runs if model is None else tuned_points(model)
     study = analyse(tuned, law=law, budgets=budgets, cost=own_cost(runs), delta=delta, seed=seed, bootstraps=bootstraps)
     first: list[str] = []
-    if best:
-        model = surrogate(runs, seed=seed)
+    if model is not None:
         first = [line for one in best for line in lines(one, settling(model, one, own_cost(runs), seed))]
         study = replace(study, marks=marks_of(best))
     return write_study(study, Path(folder), title, best, first, vector)
 
 
-def _answers(runs: Runs, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
-    """The answer with settings over the most unique tokens, for a table that has settings."""
-    if not runs.settings or len(runs) < LEAST_ROWS:
-        return ()
+def _answers(model: Surrogate, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
+    """The answer with settings over the most unique tokens, for each budget."""
+    runs = model.runs
     unique = float(runs.points.unique.max())
     dearest = float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())
-    return tuple(answer(runs, budget=budget, unique=unique, seed=seed) for budget in budgets or (dearest,))
+    return tuple(answer(runs, budget=budget, unique=unique, seed=seed, model=model) for budget in budgets or (dearest,))
 
 
 def _empty(reason: str, folder: Path, title: str) -> Report:

@@ -10,16 +10,22 @@ accident.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from raysparse.placement import Placement
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.ray import environment, private
+from raysparse.sweep.settings import RayLostError, Settings
+from raysparse.units import si
 
 CONNECT_TIMEOUT = 10.0  # seconds
 ANSWER_TIMEOUT = 5.0
@@ -27,6 +33,7 @@ SETTINGS_FRAME = 4
 SOCKET_PATH = 107  # bytes
 SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store") + 2
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
+SLOT_BYTES = 600 << 20  # of the driver's machine, for the processes of Ray that serve a slot (docs/experiments.md)
 
 
 @dataclass(frozen=True)
@@ -38,25 +45,59 @@ class Place:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, placement: Placement) -> Iterator[Place]:
-    """A connection to a cluster; one that was started here ends with it.
+def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here, for `owner`, ends with it, and what an
+    earlier one for the same owner left behind ends before it.
 
-    Raises ValueError when there is no cluster at the address, or when it has no room for one trial.
+    Raises ValueError when there is no cluster at the address, or when it has no room for one trial,
+    and RayLostError when what is done with it fails because the cluster, or the broker, is gone.
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    _start(settings, placement)
+    if not settings.address:
+        private.end_all(owner)
     try:
-        yield Place(_slots(settings, placement), _links())
+        with private.marked(owner):
+            _start(settings, placement)
+        slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
+        yield Place(slots, (*why, *_links()))
+    except Exception as error:
+        if cause := _death(error):
+            if not settings.address:
+                private.end_all(owner)  # before Ray's own end, which would wait for what answers no more
+            raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
+        raise
     finally:
         ray.shutdown()
+        if not settings.address:
+            private.end_all(owner)
+
+
+def check() -> None:
+    """Raise RayLostError when the Ray that was started here has lost one of its processes; those
+    that wait for it would wait for long.
+    """
+    if gone := private.ended():
+        raise RayLostError(f"its {' and its '.join(gone)} ended")
+
+
+def _death(error: Exception) -> str:
+    """How Ray itself came to its end, when that is what an error means."""
+    if gone := private.ended():
+        return f"its {' and its '.join(gone)} ended"
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):  # not what our own code raised in it
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 def _start(settings: Settings, placement: Placement) -> None:
     if settings.address:
         _knock(settings.address)
         try:
-            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=settings.address, logging_level=logging.ERROR, log_to_driver=False,
+                runtime_env=_runtime_env(),
+            )  # fmt: skip
         except ConnectionError as error:
             raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
     else:
@@ -70,6 +111,14 @@ def _start(settings: Settings, placement: Placement) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
+        private.without_last_words()
+
+
+def _runtime_env() -> dict[str, dict[str, str]] | None:
+    """The storage's credentials for the workers, but those that a submitted job has brought."""
+    given = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {}).get("env_vars", {})
+    missing = {name: value for name, value in environment.for_workers().items() if name not in given}
+    return {"env_vars": missing} if missing else None
 
 
 def _knock(address: str) -> None:
@@ -126,17 +175,41 @@ def _slots(settings: Settings, placement: Placement) -> int:
     if settings.address and settings.slots:
         return settings.slots  # an autoscaling cluster grows to what it is asked for
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = int(has.get("CPU", 0) // (placement.workers * placement.threads))
+    workers = settings.min_workers or placement.workers
+    fits = int(has.get("CPU", 0) // (workers * placement.threads))
     if settings.gpus:
-        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // placement.workers))
+        fits = min(fits, int(has.get("GPU", 0) / settings.gpus // workers))
     if fits < 1:
         raise ValueError(
-            f"a trial needs {placement.workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
+            f"a trial needs {workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
             f"the cluster has "
             f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, or join a "
             f"larger cluster"
         )
     return min(settings.slots or fits, fits)
+
+
+def bounded(fits: int, asked: int, free: float) -> tuple[int, tuple[str, ...]]:
+    """As many slots as this machine's free memory (bytes) serves, and a line that says so where it
+    is fewer than fit elsewhere. Raises ValueError when more were asked for.
+    """
+    most = max(1, int(free // SLOT_BYTES))
+    if fits <= most:
+        return fits, ()
+    found = f"Ray takes {si(SLOT_BYTES, 'B')} of this machine's memory for each slot and {si(free, 'B')} are free"
+    if asked > most:
+        raise ValueError(f"--slots is {asked}, but {found}: at most {most}; lower --slots or take a larger head")
+    return most, (f"{most} slots, not {fits}: {found}",)
+
+
+def free_memory() -> float:
+    """Bytes that this machine can still give; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return math.inf if found is None else 1024.0 * int(found)
 
 
 def _links() -> tuple[str, ...]:

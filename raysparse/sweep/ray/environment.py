@@ -13,6 +13,7 @@ EVERYWHERE = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # or a thread that outlives its cluster for a moment starts another one
     # How soon a dead worker is noticed; the default of 2 s delays the end of a sweep.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot; the broker looks for all of them
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report between evaluations has no validation loss
@@ -20,14 +21,28 @@ EVERYWHERE = {
 }
 # Only for a cluster that is started on this machine.
 ON_THIS_MACHINE = {
-    # A process for each slot, for machines that are taken away: this one is not.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # A dozen small processes on two cores are meant, not a mistake to warn about.
     "RAY_worker_maximum_startup_concurrency": "16",
 }
+# The dashboard's Train tab, for the price of an actor.
+ON_A_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+
+
+# What the driver's machine may know and others need for an object store: sent to every worker.
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL", "AWS_EC2_METADATA_DISABLED",
+)  # fmt: skip
+
+
+def for_workers() -> dict[str, str]:
+    """The variables of this process by which workers of a cluster reach the storage. Empty where
+    the machines have a role, which is better: Ray keeps these with the job.
+    """
+    return {name: os.environ[name] for name in CREDENTIALS if os.environ.get(name)}
 
 
 def apply(*, joins_a_cluster: bool) -> None:
     """Set what is not set yet. Call it before Ray is imported."""
-    for key, value in (EVERYWHERE if joins_a_cluster else EVERYWHERE | ON_THIS_MACHINE).items():
+    for key, value in (EVERYWHERE | (ON_A_CLUSTER if joins_a_cluster else ON_THIS_MACHINE)).items():
         os.environ.setdefault(key, value)

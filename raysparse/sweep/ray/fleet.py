@@ -9,127 +9,166 @@ every trial, and a scheduler that stops one stops it in its worker.
 
 Ray is transport: nothing here is needed to continue. When the driver dies, its local cluster dies
 with it (the kernel ends Ray's processes with their parent), and the next run reads the run folder.
-Left out: the rules (`broker`).
+Left out: the rules (`broker`), and how one slot is kept alive (`slot`).
 """
 
 from __future__ import annotations
 
-import threading
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import train
 from ray.actor import ActorHandle
-from ray.train.torch import TorchTrainer
 
-from raysparse.sweep.attempt import attempt
-from raysparse.sweep.broker import Job
-from raysparse.sweep.ray import cluster
+from raysparse.sweep.books import Job
+from raysparse.sweep.ray import check, cluster
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
+from raysparse.sweep.ray.slot import Background, Slot
 from raysparse.sweep.ray.tune import run_tune
-from raysparse.sweep.ray.worker import serve
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Snapshot, View
 
 REFRESH = 0.5  # seconds between looks of the view at the broker
-FLEET_STARTS = 3  # of one slot, when Ray Train itself gives up (it restarts killed workers by itself)
+ENDING = 0.05  # seconds between looks at slots that were told to end
+PATIENCE = 30.0  # seconds without work after which a slot gives its machine back, on a cluster
+USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
+SAY_AGAIN = 300.0
+RETURNING = 120.0  # seconds for calls of a Ray that was lost to return
+GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
 def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> None:
     """Run the chosen trials of a job on a Ray cluster; `begin` is called once Ray has answered.
-    Raises RuntimeError when no slot could be kept alive.
+    Raises RuntimeError when no slot could be kept alive, RayLostError when Ray itself went away.
     """
-    with cluster.joined(settings, job.plan.placement) as place:
-        begin()
-        broker = start_broker(job)
-        count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
-        told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
-        for line in (told, *place.links, f"curves: tensorboard --logdir {job.folder.uri}/trials"):
-            view.say(line)
-        slots = [Slot(f"slot-{n}", broker, job, settings) for n in range(count)]
-        tuner = Background("tune", lambda: run_tune(broker, job, len(slots), settings))
-        gauges = Gauges(job.folder.name, job.plan.budget.unit)
-        with view:
-            while not tuner.ended:
-                now: Snapshot = ray.get(broker.snapshot.remote())  # type: ignore[assignment]
-                view.show(now)
-                gauges.show(now)
-                if all(slot.ended for slot in slots):
-                    ray.get(broker.give_up.remote("Ray Train could not keep a worker group alive"))
-                time.sleep(REFRESH)
-            ray.get(broker.close.remote())
-            for slot in slots:
-                slot.join()
-        tuner.result()
-        for slot in slots:
-            slot.result()
+    threads: list[Background] = []
+    try:
+        with cluster.joined(settings, job.plan.placement, job.folder.uri) as place:
+            if settings.address:
+                check.refuse_unfit(job.folder.storage)
+            begin()
+            _run(job, settings, view, place, threads)
+    except RayLostError:
+        until = time.monotonic() + RETURNING
+        for thread in threads:  # whatever they waited for is gone
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(not thread.ended for thread in threads):
+            raise RuntimeError("a call of Ray still waits for a Ray that was lost; run again to continue") from None
+        raise
 
 
-class Background(threading.Thread):
-    """A blocking call of Ray in a thread, so that the main thread keeps Ctrl-C and the view.
-    `result` raises what it raised.
+def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads: list[Background]) -> None:
+    broker = start_broker(job, patience=PATIENCE if settings.address else math.inf)
+    count = place.slots if job.plan.planner is not None else min(place.slots, len(job.chosen))
+    told = f"Ray {settings.address or 'on this machine'}: {count} trials at once"
+    for line in (told, *place.links, f"curves: {job.folder.curves_command}"):
+        view.say(line)
+    fleet, gauges = Fleet(broker, job, settings, count, threads), Gauges(job.folder.name, job.plan.budget.unit)
+    tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
+    threads.append(tuner)
+    with view:
+        while not tuner.ended:
+            now: Snapshot = answer(broker.snapshot.remote())
+            view.show(now)
+            gauges.show(now)
+            for line in fleet.tend(now):
+                view.say(line)
+            if fleet.is_broken:
+                answer(broker.give_up.remote("Ray Train could not keep a worker group alive"))
+            time.sleep(REFRESH)
+        answer(broker.close.remote())
+        while answer(broker.snapshot.remote()).present:
+            time.sleep(REFRESH)
+        fleet.join(GOODBYE)
+    tuner.result()
+    fleet.result()
+
+
+def answer(question: Any) -> Any:
+    """What the broker answers. Raises RayLostError when the Ray that was started here ends before;
+    Ray's own call may wait for a minute then.
+    """
+    while True:
+        cluster.check()
+        if ray.wait([question], timeout=REFRESH)[0]:
+            return ray.get(question)
+
+
+class Fleet:
+    """The slots of a sweep. One that was sent home is started again when trials wait for it. Every
+    slot that was started is in `threads`.
     """
 
-    def __init__(self, name: str, call: Any):
-        super().__init__(name=name, daemon=True)
-        self._call = call
-        self._error: BaseException | None = None
-        self.start()
+    def __init__(
+        self, broker: ActorHandle[Any], job: Job, settings: Settings, count: int, threads: list[Background]
+    ):  # fmt: skip
+        self._lines: deque[str] = deque()
 
-    def run(self) -> None:
-        try:
-            self._call()
-        except BaseException as error:
-            self._error = error
+        def start(name: str) -> Slot:
+            slot = Slot(name, broker, job, settings, self._lines.append)
+            threads.append(slot)
+            return slot
+
+        self._start = start
+        self.slots = [self._start(f"slot-{n}") for n in range(count)]
+        self._is_on_a_cluster = bool(settings.address)
+        self._waiting = Waiting(f"{job.plan.placement.workers} workers each")
 
     @property
-    def ended(self) -> bool:
-        return not self.is_alive()
+    def is_broken(self) -> bool:
+        """No slot is left, and none can be started again."""
+        return all(slot.broke for slot in self.slots)
+
+    def tend(self, now: Snapshot) -> list[str]:
+        """Start what is wanted again; the answer is what people should know."""
+        alive = [slot for slot in self.slots if not slot.ended]
+        have = sum(slot.slot in now.present for slot in alive)
+        soon = time.monotonic() - USUAL_START
+        coming = sum(slot.slot not in now.present and slot.started_at > soon for slot in alive)
+        wanted = len(now.running) + now.wanted - have - coming
+        for n, slot in enumerate(self.slots):
+            if wanted > 0 and slot.ended and not slot.broke:
+                self.slots[n] = self._start(slot.slot)
+                wanted -= 1
+        if self._is_on_a_cluster:  # this machine is here; its workers may take long
+            self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
+        return [self._lines.popleft() for _ in range(len(self._lines))]
+
+    def join(self, seconds: float) -> None:
+        """Wait for the slots to end; one whose machine never came back would wait for ever."""
+        until = time.monotonic() + seconds
+        while not all(slot.ended for slot in self.slots) and time.monotonic() < until:
+            cluster.check()
+            time.sleep(ENDING)
 
     def result(self) -> None:
-        self.join()
-        if self._error is not None:
-            raise self._error
+        """Raises what broke the last slot; while one is left, the broken ones were only said."""
+        if self.is_broken:
+            self.slots[-1].result()
 
 
-class Slot(Background):
-    """One resident Ray Train run."""
+class Waiting:
+    """Notices that fewer slots have workers than were asked for, and says so now and then."""
 
-    def __init__(self, name: str, broker: ActorHandle[Any], job: Job, settings: Settings):
-        self.slot, self.broker, self.job, self.settings = name, broker, job, settings
-        super().__init__(name, self._keep_running)
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic):
+        self._what, self._clock = what, clock
+        self._since = self._said_at = -math.inf
 
-    def _keep_running(self) -> None:
-        for start in range(1, FLEET_STARTS + 1):
-            try:
-                self._fit()
-                return
-            except train.TrainingFailedError as error:
-                is_memory = "OutOfMemory" in str(error) or "low on memory" in str(error)  # of Ray's memory monitor
-                status, last_line = "out_of_memory" if is_memory else "failed", str(error).strip().splitlines()[-1]
-                ray.get(self.broker.lost.remote(self.slot, status, last_line[:500]))
-                if start == FLEET_STARTS:
-                    raise
-
-    def _fit(self) -> None:
-        placement = self.job.plan.placement
-        resources = {
-            "CPU": placement.threads,
-            **({"GPU": self.settings.gpus} if self.settings.gpus else {}),
-        }
-        TorchTrainer(
-            serve,
-            train_loop_config={"broker": self.broker, "slot": self.slot, "attempt": attempt},
-            scaling_config=train.ScalingConfig(
-                num_workers=placement.workers, use_gpu=self.settings.gpus > 0, resources_per_worker=resources
-            ),
-            run_config=train.RunConfig(  # type: ignore[call-arg]  # Ray's types still describe the older class
-                name=self.slot,
-                storage_path=self.job.folder.ray,
-                failure_config=train.FailureConfig(max_failures=-1),  # the broker counts deaths, by trial
-                logging_config=train.LoggingConfig(log_level="ERROR"),
-            ),
-        ).fit()
+    def lines(self, *, asked: int, have: int) -> list[str]:
+        """What to say now: nothing, that machines are missing, or that they came."""
+        now = self._clock()
+        if have >= asked:
+            came = [f"all {asked} slots have their workers"] if self._said_at > self._since else []
+            self._since = self._said_at = -math.inf
+            return came
+        if self._since == -math.inf:
+            self._since = now
+        if now - self._since < USUAL_START or now - self._said_at < SAY_AGAIN:
+            return []
+        self._said_at = now
+        since = time.strftime("%H:%M:%S", time.localtime(time.time() - (now - self._since)))
+        return [f"waiting for machines: asked for {asked} slots ({self._what}), have {have}, since {since}"]

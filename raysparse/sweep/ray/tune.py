@@ -21,11 +21,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from ray.tune.search import Searcher
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.broker import Job, NoLease
+from raysparse.sweep.books import Job
+from raysparse.sweep.lease import NoLease
 from raysparse.sweep.settings import Settings
 from raysparse.sweep.supply import Standing, Supply
 
-POLL = 0.5  # seconds
+POLL = (0.05, 0.5)  # seconds between questions, doubled from the first to the last: short trials end soon
 DRIVER_SHARE = 0.001  # of a resource that only the driver's machine has
 SHARE = "percent"  # of its steps that a trial has taken: the time of a scheduler
 GRACE = 25  # percent, before which none is stopped
@@ -106,7 +107,7 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Setting
     until a scheduler ends it.
     """
     trial_id = config["trial"]["id"]
-    seen, ended = 0, False
+    seen, ended, pause = 0, False, POLL[0]
     try:
         while not ended:
             reports: list[dict[str, Any]]
@@ -115,7 +116,8 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Setting
                 tune.report(shown(report))
             seen += len(reports)
             if not ended:
-                time.sleep(POLL)
+                time.sleep(pause)
+                pause = min(2 * pause, POLL[1])
     finally:
         broker.stop.remote(trial_id, f"stopped by Ray Tune's scheduler {settings.scheduler!r}")
 

@@ -1,0 +1,59 @@
+"""A Ray cluster of two nodes on this machine, one of which can be lost, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import TracebackType
+
+PROGRAM = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(node, allow_graceful=False)
+    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    print("again", flush=True)
+cluster.shutdown()
+"""
+
+
+class TwoNodes:
+    """The cluster inside a `with`."""
+
+    def __init__(self, environment: dict[str, str]):
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+        self._environment = {**os.environ, **environment, **quiet}
+
+    def __enter__(self) -> TwoNodes:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL, env=self._environment, start_new_session=True,
+        )  # fmt: skip
+        self.address = self._answer()
+        return self
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return next(line.strip() for line in self._process.stdout if ":" in line or line.startswith("again"))
+
+    def lose_and_add_a_node(self) -> None:
+        """Kill the node that is not the head, with all that runs there, and add another."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("lose\n")
+        self._process.stdin.flush()
+        self._answer()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""The short form of the chaos run (`benchmarks/chaos.py` is the long one): blows of every kind that
+an inline sweep can meet, and the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.chaos.plans import many
+from tests.chaos.storm import BLOWS, Storm
+from tests.chaos.sweeps import sweep
+from tests.chaos.verdict import faults_of, losses
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def plan(corpus):
+    return many(corpus, 12, epochs=10)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tmp_path_factory):
+    storage = tmp_path_factory.mktemp("undisturbed")
+    assert sweep(plan, storage) == 0
+    return losses(storage / "run")
+
+
+def test_a_storm_changes_no_number_and_leaves_nothing_behind(plan, undisturbed, tmp_path):
+    storm = Storm(plan, tmp_path / "storm", seed=1)
+    storm.blow_and_resume("inline", 4)
+    assert {blow["blow"].partition(" ")[0] for blow in storm.blows} <= {
+        name.partition(" ")[0] for name in BLOWS["inline"]
+    }
+    assert storm.samples > 0
+    storm.finish()
+    assert storm.faults(undisturbed) == []
+
+
+def edit(path, **changes):
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | changes))
+
+
+def test_the_verdict_sees_each_kind_of_damage(plan, undisturbed, tmp_path):
+    """A judge who never finds anything would prove nothing."""
+    assert sweep(plan, tmp_path) == 0
+    run = tmp_path / "run"
+    assert faults_of(run, undisturbed) == []
+    one, two = sorted(undisturbed)[:2]
+    (run / ".x~host~1~0.tmp").write_bytes(b"")
+    edit(run / "journal" / f"{one}.json", train_loss=0.0)
+    edit(run / "ledger.json", **{two: {"steps": 0, "seconds": 0.0}})
+    [weights] = (run / "trials" / one / "checkpoint").glob("*.pt")
+    weights.write_bytes(b"")
+    edit(run / "trials" / two / "checkpoint" / "latest.json", file="elsewhere.pt")
+    found = "\n".join(faults_of(run, undisturbed | {"planned": ()}))
+    for what in (
+        "trial planned has no row",
+        "the journal and the table differ",
+        "its row, the ledger",
+        "temporary file",
+        f"{one}: its checkpoint is damaged",
+        "latest.json names elsewhere.pt",
+    ):
+        assert what in found
+    other = {**undisturbed, one: ("completed", 0.0)}
+    del other[two]
+    found = "\n".join(faults_of(run, other))
+    assert f"trial {two} was never planned" in found
+    assert f"trial {one} has" in found

@@ -1,0 +1,92 @@
+"""Machines that go away under a real sweep, and workers that come back too late: every trial has
+one row, with the losses of an undisturbed sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from raysparse.files import Folder
+from raysparse.results import Results
+from raysparse.run_folder import RunFolder
+from raysparse.sweep.plan import Plan
+from tests.sweep import runs
+from tests.sweep.machines import begun, finished, start
+from tests.sweep.plans import small_plan
+
+pytestmark = pytest.mark.slow
+
+
+def plan_of(corpus) -> Plan:
+    """Four trials of some seconds each."""
+    return small_plan(corpus, densities=(1.0, 0.25), epochs=(12, 16))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    storage = tmp_path_factory.mktemp("undisturbed")
+    runs.finish(plan_of(corpus), storage, "--executor", "inline")
+    return runs.losses(storage)
+
+
+def test_a_machine_that_goes_for_good_leaves_its_trial_to_the_others(corpus, undisturbed, machines, tmp_path):
+    driver = start(plan_of(corpus), tmp_path, machines, "--slots", "2")
+    runs.wait_until(lambda: begun(tmp_path) >= 2, driver, tmp_path)
+    machines.lose(machines.nodes[0])
+    assert finished(driver, tmp_path) == undisturbed
+
+
+def test_a_worker_that_was_stopped_and_continues_is_refused(corpus, undisturbed, machines, tmp_path):
+    driver = start(plan_of(corpus), tmp_path, machines, "--slots", "2")
+    runs.wait_until(lambda: begun(tmp_path) >= 2 and len(machines.workers()) == 2, driver, tmp_path)
+    late = next(iter(machines.workers()))
+    os.kill(late, signal.SIGSTOP)
+    runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 3, driver, tmp_path)
+    os.kill(late, signal.SIGCONT)
+    assert finished(driver, tmp_path) == undisturbed
+    assert "is left to another worker: lease 1 of trial" in machines.said()
+
+
+def test_a_trial_goes_on_with_the_workers_that_there_are(corpus, machines, tmp_path):
+    """Three machines, one goes: three workers, then two, and the same global batch."""
+    plan = small_plan(corpus, densities=(0.25,), epochs=(12,), workers=3)
+    machines.level(3)
+    driver = start(plan, tmp_path, machines, "--slots", "1", "--min-workers", "2")
+    runs.wait_until(lambda: begun(tmp_path) >= 1, driver, tmp_path)
+    assert len(machines.workers()) == 3
+    machines.lose(machines.nodes[0])
+    together = finished(driver, tmp_path)
+    [row] = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
+    assert row["workers"] == 2
+    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(12,)), tmp_path / "alone", "--executor", "inline")
+    for trial_id, alone in runs.losses(tmp_path / "alone").items():
+        assert together[trial_id][0] == "completed"
+        assert together[trial_id][2] == pytest.approx(alone[2], rel=1e-4), "only the order of sums differs"
+
+
+def test_a_notice_is_answered_with_a_checkpoint(corpus, machines, tmp_path):
+    plan = small_plan(corpus, densities=(0.25,), epochs=(200,))
+    plan = plan.replace(placement=plan.placement.replace(checkpoint_seconds=3600.0))
+    driver = start(plan, tmp_path, machines, "--slots", "1")
+    runs.wait_until(lambda: list(tmp_path.glob("run/trials/*/spec.json")) != [], driver, tmp_path)
+    [node] = machines.workers().values()
+    assert begun(tmp_path) == 0, "none is due for an hour"
+    machines.drain(node, 60.0)
+    runs.wait_until(lambda: begun(tmp_path) == 1, driver, tmp_path)
+    runs.kill(driver.pid)
+    driver.wait()
+
+
+def test_workers_that_cannot_find_each_other_are_said_and_hold_nothing(corpus, machines, tmp_path):
+    """As where gloo is told, or takes, an interface that is not there."""
+    machines.level(0)
+    machines.add(GLOO_SOCKET_IFNAME="none0")
+    driver = start(small_plan(corpus, densities=(1.0,), epochs=(1,)), tmp_path, machines, "--slots", "1")
+    assert driver.wait(runs.PATIENCE) == 1
+    said = (tmp_path / "log.txt").read_text()
+    assert "slot-0: its workers could not be kept (try 3 of 3): " in said
+    assert "none0" in said
+    assert machines.taken() == []
