@@ -69,7 +69,7 @@ def check_ledger(storage: Path, kills: int) -> None:
     assert all(charged[trial_id] <= steps for trial_id, steps in taken.items())
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(LOCAL), st.integers(1, 30)), min_size=2, max_size=5))
 def test_killed_again_and_again(corpus, undisturbed, tmp_path_factory, sequence):
     """The nth time that a process comes to a point; one that is never reached disturbs nothing."""
