@@ -114,7 +114,8 @@ class Record:
         """Raises ValueError for unknown, missing and wrong fields, each named with its path."""
         require(isinstance(values, dict), cls.__name__, values, "a JSON object")
         if all(isinstance(value, PLAIN) for value in values.values()):  # 1 and 1.0 and True are equal, hence the type
-            made: Self = _made_once(cls, tuple((name, type(value), value) for name, value in values.items()))
+            kind: Any = cls
+            made: Self = _made_once(kind, tuple((name, type(value), value) for name, value in values.items()))
             return made
         return cls._from_fields(values)
 
