@@ -58,9 +58,8 @@ ELSEWHERE = Throughput(
     flops_per_second=2e14, seconds_per_step=0.05, source="an estimate for an H100: no GPU here to measure"
 )
 
-_LOADED: dict[
-    str, Plan
-] = {}  # the last plan that was read, by the hash of its file: reading ten thousand trials is slow
+# The last plan that was read, by the hash of its file: ten thousand trials take seconds to read.
+_LOADED: dict[str, Plan] = {}
 
 
 @dataclass(frozen=True)
