@@ -65,12 +65,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blows", nargs="*", default=["inline=20", "ray=30", "cluster=10"], metavar="MODE=N")
-    parser.add_argument("--epochs", type=float, default=3, help="of every trial; 8 steps each")
+    parser.add_argument("--epochs", type=float, default=2, help="of every trial; 8 steps each")
     parser.add_argument("--storage", type=Path, required=True, help="an empty folder, or that of an earlier part")
     parser.add_argument("--part", action="store_true", help="leave the sweep as it is then, for another call")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most")
     args = parser.parse_args()
-    plan = plan_in(args.storage, args.epochs)
+    plan, end = plan_in(args.storage, args.epochs), time.monotonic() + 60 * args.minutes
     expected = undisturbed(args.storage, plan)
     storage = args.storage / f"seed-{args.seed}"
     if not own_disk(storage):
@@ -78,7 +78,7 @@ def main() -> int:
     storm, begun = Storm(plan, storage, args.seed), time.monotonic()
     for wish in args.blows:
         mode, _, count = wish.partition("=")
-        storm.blow_and_resume(mode, int(count), 60 * args.minutes - (time.monotonic() - begun))
+        storm.blow_and_resume(mode, int(count), end - time.monotonic())
     storm.seconds += time.monotonic() - begun
     if args.part:
         storm.save()

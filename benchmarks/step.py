@@ -1,15 +1,18 @@
 """Time of a training step and of its parts, as ratios within one run: sparse against dense, fused
 against separate operations.
 
-Run it: `python -m benchmarks.step` (about ten minutes on two cores). Every figure is a ratio of two
-things that ran in turn, pair by pair, so it holds although the machine's speed drifts; the seconds
-beside it are medians, for orientation. `--tiles` prints the table behind `counts.TILE_BREAK_EVEN`.
+Run it: `python -m benchmarks.step` (about ten minutes on two cores), or some of it with `--only`.
+Every figure is a ratio of two things that ran in turn, pair by pair, so it holds although the
+machine's speed drifts; the seconds beside it are medians, for orientation. Only a run of everything
+is recorded. `--tiles` prints the table behind `counts.TILE_BREAK_EVEN`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +40,9 @@ SPARSE: dict[str, dict[str, Any]] = {
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
+DENSITIES = (0.5, 0.25, 0.125, 0.0625)
+OTHERS = {512: (0.25, 0.0625), 1024: (0.125,)}  # of other layouts than single weights, by width
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16_master")
 
 
 def trial(precision: Precision, hidden: int = 512, **sparsity: Any) -> TrialSpec:
@@ -57,8 +63,8 @@ def stepper(spec: TrialSpec, *, resident: bool = False, compiled: bool = False) 
 def plain_steps(rounds: int) -> list[dict[str, Any]]:
     """Our dense step against that of a LLaMA in plain torch, eager and compiled."""
     rows = []
-    for compiled, precision, hidden in itertools.product((False, True), ("fp32", "bf16_master"), MODELS):
-        spec = trial(precision, hidden, method="dense", density=1.0)  # type: ignore[arg-type]
+    for compiled, precision, hidden in itertools.product((False, True), PRECISIONS, MODELS):
+        spec = trial(precision, hidden, method="dense", density=1.0)
         tokens = torch.from_numpy(RandomBatches(spec).rows)
         plain = plain_llama.stepper(
             spec.model, tokens, micro_batch=len(tokens), precision=spec.precision, compiled=compiled
@@ -104,7 +110,7 @@ def whole_steps(precision: Precision, hidden: int, rounds: int) -> list[dict[str
     dense = stepper(trial(precision, hidden, method="dense", density=1.0))
     rows = []
     for name, layout in SPARSE.items():
-        for density in (0.5, 0.25, 0.125, 0.0625):
+        for density in DENSITIES if name == "element" else OTHERS[hidden]:
             spec = trial(precision, hidden, method="smet", density=density, **layout)
             found = record.alternate(dense, stepper(spec, resident="resident" in name), rounds=rounds)
             rows.append(whole_step_row(precision, hidden, name, density, found))
@@ -123,13 +129,11 @@ def whole_step_row(
 
 
 def storage(rounds: int) -> list[dict[str, Any]]:
-    """Expanding to dense memory, and compact-accumulating from it, against one of the products that
-    they serve (2,048 tokens).
-    """
+    """Expanding and compact-accumulating against one of the products that they serve."""
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         x, dense = torch.randn(2048, 512).to(dtype), torch.randn(1408, 512).to(dtype)
-        for density in (0.5, 0.25, 0.125, 0.0625):
+        for density in DENSITIES:
             mask = bitmask.pack(torch.rand(dense.numel()) < density)
             values = torch.zeros(int(bitmask.unpack(mask, dense.numel()).sum()), dtype=dtype)
             flat, bases = dense.view(-1, 1), ops.bases(mask)
@@ -255,10 +259,23 @@ def break_even(rows: list[dict[str, Any]], dtype: str, side: int) -> float:
     )
 
 
+SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
+    "adam": optimizer_steps,
+    "storage": storage,
+    "update": topology_updates,
+    "plain": plain_steps,
+    **{
+        f"{precision}-{hidden}": functools.partial(whole_steps, precision, hidden)
+        for precision, hidden in itertools.product(PRECISIONS, MODELS)
+    },
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of each comparison (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections, not recorded")
     parser.add_argument("--tiles", action="store_true", help="only the table of tile products")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -269,18 +286,13 @@ def main() -> None:
             print(f"{dtype}, tiles of {side}: faster below a density of {break_even(rows, dtype, side):.2f}")
         print(record.save("tiles-cpu", rows))
         return
-    sections = [
-        optimizer_steps(args.rounds),
-        storage(args.rounds),
-        topology_updates(args.rounds),
-        plain_steps(args.rounds),
-        whole_steps("fp32", 512, args.rounds),
-        whole_steps("bf16_master", 512, args.rounds),
-        whole_steps("bf16_master", 1024, args.rounds),
-    ]
-    for rows in sections:
-        record.show(str(rows[0]["what"]), rows)
-    print(record.save("step-cpu", [row for rows in sections for row in rows]))
+    rows = []
+    for name in args.only or SECTIONS:
+        found = SECTIONS[name](args.rounds)
+        record.show(str(found[0]["what"]), found)
+        rows += found
+    if not args.only:
+        print(record.save("step-cpu", rows))
 
 
 if __name__ == "__main__":

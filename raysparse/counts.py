@@ -53,6 +53,36 @@ def block_counts(model: ModelSpec, sparsity: SparsitySpec) -> dict[str, Blocks]:
     return found
 
 
+# What takes the same input within a layer.
+JOINED = (("attention.query", "attention.key", "attention.value"), ("mlp.gate", "mlp.up"))
+WORD = 32  # blocks in a word of a mask, which two matrices cannot share
+
+
+def multiplied(blocks: dict[str, Blocks], device: str) -> dict[tuple[str, ...], Blocks]:
+    """The products of a model: which matrices each takes, one below the other.
+
+    On a GPU, matrices with the same input are one product, where whole words of a mask are theirs.
+    On a CPU each is its own: it would save nothing there, and change the order of sums.
+    """
+    found: dict[tuple[str, ...], Blocks] = {}
+    for name, shape in blocks.items():
+        *layer, place = name.split(".", 2)
+        group = next((g for g in JOINED if place in g), (place,))
+        names = tuple(".".join([*layer, other]) for other in group)
+        parts = [blocks[n] for n in names]
+        if device.startswith("cpu") or not _can_join(parts):
+            found[name,] = shape
+        elif names not in found:
+            rows, total, active = (sum(getattr(p, what) for p in parts) for what in ("rows", "total", "active"))
+            found[names] = Blocks(rows, shape.columns, shape.size, total, active)
+    return found
+
+
+def _can_join(parts: list[Blocks]) -> bool:
+    full = {p.active == p.total for p in parts}
+    return full == {True} or (full == {False} and all(p.total % WORD == 0 for p in parts))
+
+
 def _densities(shapes: dict[str, tuple[int, int]], sparsity: SparsitySpec) -> dict[str, float]:
     if sparsity.distribution == "uniform" or sparsity.density == 1.0:
         return dict.fromkeys(shapes, sparsity.density)

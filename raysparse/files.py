@@ -52,9 +52,10 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data[: len(data) // 2])
+            half = memoryview(data)[: len(data) // 2]
+            file.write(half)
             faults.point("file.half")
-            file.write(data[len(data) // 2 :])
+            file.write(memoryview(data)[len(half) :])
             file.flush()
             os.fsync(file.fileno())
         faults.point("file.written")
@@ -205,7 +206,7 @@ class Folder:
         """As `read_json`, None where there is no such file: one request less than looking first."""
         try:
             return self.read_json(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, under: str = "") -> list[str]:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from raysparse.counts import Blocks, block_counts, parameters, uses_tile_products
+from raysparse.counts import Blocks, block_counts, multiplied, parameters, uses_tile_products
 from raysparse.placement import Placement, Recompute
 from raysparse.spec import TrialSpec
 
-LOGIT_CHUNK_ELEMENTS = 1 << 22
+LOGIT_CHUNK_ELEMENTS = 1 << 22  # on a CPU
+GPU_LOGIT_CHUNK_ELEMENTS = 1 << 26  # .7 GB with their gradient, of a card's tens
 USABLE = 0.9  # of a device: the rest is for temporaries, for its driver and for what an allocator loses
 ENOUGH_TOKENS = 8192  # in a forward pass: products gain little from more
 
@@ -44,12 +45,13 @@ class MemoryBytes:
         return sum(dataclasses.astuple(self))
 
 
-def logit_elements(tokens: int, vocabulary: int, hidden: int) -> int:
+def logit_elements(tokens: int, vocabulary: int, hidden: int, device: str = "cpu") -> int:
     """How many logits exist at a time (model/loss.py): as many numbers as the hidden states have,
-    and at least 4 million, so that products stay large and the head's gradient is not added to more
-    often than needed.
+    and at least 4 million, on a GPU 67 million, so that products stay large and the head's gradient
+    is not added to more often than needed.
     """
-    return min(tokens * vocabulary, max(LOGIT_CHUNK_ELEMENTS, tokens * hidden))
+    least = LOGIT_CHUNK_ELEMENTS if device.startswith("cpu") else GPU_LOGIT_CHUNK_ELEMENTS
+    return min(tokens * vocabulary, max(least, tokens * hidden))
 
 
 def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
@@ -96,6 +98,7 @@ def predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     """Bytes of one worker; without a micro-batch its whole share of the batch is one pass."""
     model, params, device = spec.model, parameters(spec.model, spec.sparsity), placement.device
     blocks = block_counts(model, spec.sparsity)
+    products, singly = multiplied(blocks, device), multiplied(blocks, "cpu")
     dense = [b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device)]
     value = 2 if spec.precision == "bf16" else 4
     compute = 4 if spec.precision == "fp32" else 2
@@ -104,15 +107,16 @@ def predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     tokens = (placement.micro_batch or worker_share(spec, placement)) * model.context
     kept, again, beside = activations(spec, placement.recompute, device)
     head = model.vocab_size * model.hidden
-    chunk = logit_elements(tokens, model.vocab_size, model.hidden)
+    chunk = logit_elements(tokens, model.vocab_size, model.hidden, device)
     return MemoryBytes(
         weights=value * params.active,
         gradients=value * params.active,
         moments=moment * params.active,
         average=4 * params.active if spec.optimizer.average else 0,
         ages=sum(b.active for b in blocks.values()) if has_ages else 0,
-        layout=sum(4 * (-(-b.total // 32) - (-b.total // 1024)) for b in blocks.values() if b.active < b.total),
-        scratch=compute * max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, device) else 0,
+        layout=sum(4 * -(-b.total // 32) for b in blocks.values() if b.active < b.total)
+        + sum(4 * -(-b.total // 1024) for b in {**singly, **products}.values() if b.active < b.total),
+        scratch=compute * max(b.rows * b.columns for b in products.values()) if needs_scratch(spec, device) else 0,
         resident=compute * sum(dense) if placement.resident else 0,
         activations=tokens * (model.layers * kept + beside),
         recomputed=tokens * again,

@@ -81,12 +81,14 @@ class Layer(nn.Module):
         self.attention_norm = Norm(model.hidden, dtype)
         self.mlp_norm = Norm(model.hidden, dtype)
 
-        def linear(name: str) -> SparseLinear:
-            return SparseLinear(weights.matrices[f"layers.{number}.{name}"])
+        def linear(*names: str) -> SparseLinear:
+            return SparseLinear(weights, *(f"layers.{number}.{name}" for name in names))
 
-        self.query, self.key, self.value = linear("attention.query"), linear("attention.key"), linear("attention.value")
-        self.output = linear("attention.output")
-        self.gate, self.up, self.down = linear("mlp.gate"), linear("mlp.up"), linear("mlp.down")
+        self.qkv, self.output = (
+            linear("attention.query", "attention.key", "attention.value"),
+            linear("attention.output"),
+        )
+        self.gate_up, self.down = linear("mlp.gate", "mlp.up"), linear("mlp.down")
 
     def forward(
         self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: Dropout | None, cache: Cache | None = None
@@ -97,22 +99,24 @@ class Layer(nn.Module):
 
     def mix(self, x: Tensor, dropout: Dropout | None) -> Tensor:
         """The layer's second half: x plus the MLP of it."""
-        z = self.mlp_norm(x)
-        mixed: Tensor = self.down(F.silu(self.gate(z)) * self.up(z))
+        gate, up = self.gate_up(self.mlp_norm(x))
+        mixed: Tensor
+        (mixed,) = self.down(F.silu(gate) * up)
         return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor, cache: Cache | None = None) -> Tensor:
         b, t, h = z.shape
-        q, k, v = (
-            p(z).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value)
-        )  # (b, a, t, e)
+        q, k, v = (p.view(b, t, self.heads, -1).transpose(1, 2) for p in self.qkv(z))  # (b, a, t, e)
+        if self.qkv.is_joined:
+            v = v.contiguous()  # a view would keep queries and keys for the backward pass, which has them turned
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
         if cache is None:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             k, v = cache.extend(self.number, k, v)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.visible(t))
-        projected: Tensor = self.output(mixed.transpose(1, 2).reshape(b, t, h))
+        projected: Tensor
+        (projected,) = self.output(mixed.transpose(1, 2).reshape(b, t, h))
         return projected
 
 

@@ -41,7 +41,7 @@ def _fused(hidden: Tensor) -> Callable[..., Tensor] | None:
 
 
 def _portions(tokens: int, head: Tensor) -> list[slice]:
-    size = max(1, memory.logit_elements(tokens, *head.shape) // len(head))
+    size = max(1, memory.logit_elements(tokens, len(head), head.shape[1], head.device.type) // len(head))
     return [slice(start, start + size) for start in range(0, tokens, size)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raysparse.sparsity.storage import SparseMatrix
+from raysparse.sparsity.storage import SparseMatrix, SparseWeights
 
 
 class _Product(torch.autograd.Function):
@@ -35,18 +35,24 @@ class _Product(torch.autograd.Function):
 
 
 class SparseLinear(nn.Module):
-    """x (..., columns) -> (..., rows). Gradients of the weight go to `matrix.grad`; call backward
-    at most once per forward.
+    """x (..., columns) -> (..., rows) by each of the matrices of these names. Gradients of the
+    weights go to their `grad`; call backward at most once per forward.
     """
 
-    def __init__(self, matrix: SparseMatrix):
+    def __init__(self, weights: SparseWeights, *names: str):
         super().__init__()
-        self.matrix = matrix
+        self.matrices = weights.multiplied(*names)
+        self.rows = [weights.matrices[name].shape[0] for name in names]
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the results are views of one product, which lives as long as any of them."""
+        return len(self.matrices) < len(self.rows)
 
     # It writes gradients as a side effect: torch.compile leaves it alone and compiles what lies
     # between.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self.matrix.shape
-        product: Tensor = _Product.apply(x.reshape(-1, columns), self.matrix)  # type: ignore[no-untyped-call]
-        return product.view(*x.shape[:-1], rows)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        flat = x.reshape(-1, x.shape[-1])
+        made = [_Product.apply(flat, m).view(*x.shape[:-1], m.shape[0]) for m in self.matrices]  # type: ignore[no-untyped-call]
+        return list(made[0].split(self.rows, dim=-1)) if self.is_joined else made

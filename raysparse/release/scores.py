@@ -95,7 +95,7 @@ def token_scores(model: Llama, inputs: Tensor, targets: Tensor) -> tuple[Tensor,
     hidden = model.hidden(inputs).flatten(0, 1)
     head, flat = model.head.to(hidden.dtype), targets.flatten()
     nats, right = torch.empty(len(flat), device=flat.device), torch.empty_like(flat, dtype=torch.bool)
-    size = max(1, memory.logit_elements(len(flat), *head.shape) // len(head))
+    size = max(1, memory.logit_elements(len(flat), len(head), head.shape[1], head.device.type) // len(head))
     for start in range(0, len(flat), size):
         part = slice(start, start + size)
         logits = (hidden[part] @ head.t()).float()

@@ -15,7 +15,7 @@ Left out: values and moments (`storage`), choosing blocks (`topology`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,14 +33,15 @@ class Layout:
     """The active blocks of one matrix of (rows, columns).
 
     mask: int32 words, one bit a block, or None when every block is active; bases: what kernels
-    derive ranks from.
+    derive ranks from. A layout may be a part of another, `joined`, whose mask it then shares.
     """
 
     def __init__(self, kind: LayoutKind, block: int, shape: Blocks, mask: Tensor | None):
         self.kind, self.block, self.shape = kind, block, shape
         self.mask = mask
-        self.bases = None if mask is None else ops.bases(mask)
+        self._bases: Tensor | None = None
         self._lists: TileLists | None = None
+        self._whole: Layout | None = None
 
     @classmethod
     def random(
@@ -63,21 +64,40 @@ class Layout:
         layout.replace(mask)
         return layout
 
+    @classmethod
+    def joined(cls, parts: Sequence[Layout], shape: Blocks) -> Layout:
+        """The matrices of the parts one below the other, as one of `shape`. Their masks become
+        slices of its own, and it follows when they change.
+        """
+        masks = [p.mask for p in parts if p.mask is not None]
+        whole = cls(parts[0].kind, parts[0].block, shape, torch.cat(masks) if masks else None)
+        if whole.mask is not None:
+            for part, words in zip(parts, torch.split(whole.mask, [len(m) for m in masks]), strict=True):
+                part.mask, part._whole = words, whole
+        return whole
+
+    @property
+    def bases(self) -> Tensor | None:
+        if self._bases is None and self.mask is not None:
+            self._bases = ops.bases(self.mask)
+        return self._bases
+
     @property
     def is_full(self) -> bool:
         return self.mask is None
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.mask is None or self.bases is None else self.mask.nbytes + self.bases.nbytes
+        """Bytes really held; a part's mask is its whole's."""
+        mask = None if self._whole is not None else self.mask
+        return sum(t.nbytes for t in (mask, self._bases) if t is not None)
 
     def replace(self, mask: Tensor) -> None:
         """Take other blocks, as many as before."""
         assert self.mask is not None
-        assert self.bases is not None
         self.mask.copy_(mask)
-        self.bases.copy_(ops.bases(self.mask))
-        self._lists = None
+        self._bases = None
+        self._changed()
 
     def exchange(self, pruned: Tensor, regrown: Tensor, states: Iterable[Tensor]) -> None:
         """Active blocks where `pruned`, bool (active,), go; those of the mask `regrown` come, as
@@ -86,7 +106,12 @@ class Layout:
         assert self.mask is not None
         assert self.bases is not None
         ops.exchange(self.mask, self.bases, self.shape.total, pruned, regrown, *states)
+        self._changed()
+
+    def _changed(self) -> None:
         self._lists = None
+        if self._whole is not None:
+            self._whole._bases = self._whole._lists = None
 
     def survivors(self, pruned: Tensor) -> Tensor:
         """A mask of the active blocks that are not `pruned`, bool (active,)."""

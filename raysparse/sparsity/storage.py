@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from raysparse.counts import Blocks, block_counts, uses_tile_products
+from raysparse.counts import Blocks, block_counts, multiplied, uses_tile_products
 from raysparse.kernels import ops, philox
 from raysparse.memory import made_dense, needs_scratch
 from raysparse.sparsity.arena import COMPUTE_DTYPE, MOMENT_DTYPE, STORAGE_DTYPE, Arena
@@ -33,7 +33,8 @@ class SparseMatrix:
 
     A product either multiplies the active tiles (`tiled`), or puts the weights into dense memory
     and multiplies that: the shared `scratch`, or `resident`, which is the matrix's own and stays
-    valid until the values change.
+    valid until the values change. A matrix of `parts`, which lie side by side in the arena,
+    multiplies them all at once; what a part alone has to be told of its gradient, it is told.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class SparseMatrix:
         *,
         scratch: Tensor,
         tiled: bool = False,
-        resident: Tensor | None = None,
+        parts: tuple[SparseMatrix, ...] = (),
     ):
-        self.number, self.layout = number, layout
-        self._arena, self._resident, self._revision = arena, resident, -1
+        self.number, self.layout, self.parts = number, layout, parts or (self,)
+        self.resident: Tensor | None = None  # (rows, columns), in the compute dtype
+        self._arena, self._revision = arena, -1
         part = slice(start, start + layout.shape.active_weights)
         self.values, self.grad = arena.values[part], arena.grad[part]
         self.exp_avg, self.exp_avg_sq = arena.exp_avg[part], arena.exp_avg_sq[part]
@@ -74,12 +76,12 @@ class SparseMatrix:
         """
         if self.layout.is_full and self.values.dtype == self._scratch.dtype:
             return self.values.view(self.shape)
-        if self._resident is None:
+        if self.resident is None:
             return self.layout.expand(self.values, self._scratch_matrix())
         if self._revision != self._arena.revision:
-            self.layout.expand(self.values, self._resident)
+            self.layout.expand(self.values, self.resident)
             self._revision = self._arena.revision
-        return self._resident
+        return self.resident
 
     def states(self) -> list[Tensor]:
         """What moves along when blocks change places."""
@@ -104,13 +106,14 @@ class SparseMatrix:
     def accumulate_gradient(self, gradient: Tensor, x: Tensor) -> None:
         """Add dy^T x to the compact gradient: dy (tokens, rows), x (tokens, columns)."""
         self._accumulate(gradient, x)
-        if self.on_gradient is not None:
-            self.on_gradient(self.number)
+        for part in self.parts:
+            if part.on_gradient is not None:
+                part.on_gradient(part.number)
 
     def _accumulate(self, gradient: Tensor, x: Tensor) -> None:
         if self.layout.is_full and self.grad.dtype == x.dtype:
             self.grad.view(self.shape).addmm_(gradient.t(), x)
-        elif self.tiled and self.dense_gradient is None:
+        elif self.tiled and all(p.dense_gradient is None for p in self.parts):
             is_same = self.grad.dtype == x.dtype  # else tiles are summed in the compute dtype first
             target = self.grad if is_same else torch.zeros_like(self.grad, dtype=x.dtype)
             ops.tile_weight_gradient(gradient, x, self.layout.tiles(), self._tiles(target, x.dtype))
@@ -119,8 +122,9 @@ class SparseMatrix:
         else:
             dense = torch.mm(gradient.t(), x, out=self._scratch_matrix())
             self.layout.compact_accumulate(dense, self.grad)
-            if self.dense_gradient is not None:
-                self.dense_gradient.add_(dense)
+            for part, rows in zip(self.parts, torch.split(dense, [p.shape[0] for p in self.parts]), strict=True):
+                if part.dense_gradient is not None:
+                    part.dense_gradient.add_(rows)
 
     def _scratch_matrix(self) -> Tensor:
         """The shared scratch memory as a matrix of this shape; whoever uses it next overwrites
@@ -153,27 +157,39 @@ class SparseWeights:
             device=device,
             averages=spec.optimizer.average > 0,
         )
-        place = torch.device(device).type
-        largest = max(b.rows * b.columns for b in blocks.values()) if needs_scratch(spec, place) else 0
-        compute = COMPUTE_DTYPE[spec.precision]
+        place, compute = torch.device(device).type, COMPUTE_DTYPE[spec.precision]
+        products = multiplied(blocks, place)
+        largest = max(b.rows * b.columns for b in products.values()) if needs_scratch(spec, place) else 0
         self._scratch = torch.empty(largest, dtype=compute, device=device)
         tiled = uses_tile_products(spec.sparsity, spec.precision, place)
-        self._resident = 0  # bytes
         self.matrices: dict[str, SparseMatrix] = {}
+        self._products: dict[tuple[str, ...], SparseMatrix] = {}
         start = first_block = 0
+        starts = {}
         for number, (name, shape) in enumerate(blocks.items()):
             layout = _first_layout(spec, number, shape, device)
-            own = None
-            if resident and made_dense(spec, shape, place):
-                own = torch.empty(shape.rows, shape.columns, dtype=compute, device=device)
-                self._resident += own.nbytes
-            matrix = SparseMatrix(
-                number, layout, self.arena, start, first_block, scratch=self._scratch, tiled=tiled, resident=own
-            )  # fmt: skip
+            starts[name] = start, first_block
+            matrix = SparseMatrix(number, layout, self.arena, *starts[name], scratch=self._scratch, tiled=tiled)
             layout.compact_accumulate(_initial_values(spec.seed, number, matrix.shape).to(device), matrix.values)
             self.matrices[name] = matrix
             start += shape.active_weights
             first_block += shape.active
+        for names, shape in products.items():
+            parts = tuple(self.matrices[name] for name in names)
+            matrix = parts[0]
+            if len(parts) > 1:
+                layout = Layout.joined([p.layout for p in parts], shape)
+                matrix = SparseMatrix(
+                    matrix.number, layout, self.arena, *starts[names[0]], scratch=self._scratch, tiled=tiled,
+                    parts=parts,
+                )  # fmt: skip
+            if resident and made_dense(spec, shape, place):
+                matrix.resident = torch.empty(matrix.shape, dtype=compute, device=device)
+            self._products[names] = matrix
+
+    def multiplied(self, *names: str) -> list[SparseMatrix]:
+        """What products with matrices of one input go through: one for all of them, or each."""
+        return [self._products[names]] if names in self._products else [self.matrices[name] for name in names]
 
     def want_dense_gradients(self, wanted: bool) -> None:
         """Give every matrix that can change a zeroed dense gradient to fill, or take them all
@@ -206,12 +222,13 @@ class SparseWeights:
 
     def bytes_by_kind(self) -> dict[str, int]:
         """Bytes really held, by the kinds of `memory.MemoryBytes`."""
-        layout = sum(m.layout.nbytes for m in self.matrices.values())
+        layouts = {id(m.layout): m.layout for m in (*self._products.values(), *self.matrices.values())}
+        resident = [m.resident for m in self._products.values() if m.resident is not None]
         return {
             **self.arena.bytes_by_kind(),
-            "layout": layout,
+            "layout": sum(layout.nbytes for layout in layouts.values()),
             "scratch": self._scratch.nbytes,
-            "resident": self._resident,
+            "resident": sum(dense.nbytes for dense in resident),
         }
 
     def _masks(self) -> dict[str, Tensor]:

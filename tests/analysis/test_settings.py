@@ -36,9 +36,14 @@ MOVING, UNIQUE = truths.TRUTHS[0], truths.UNIQUE
 BUDGET = 1e12
 
 
+def alone(runs, **asked):
+    """The answer of the smooth model alone (test_guided has the laws), which is quick to make."""
+    return answer(runs, model=surrogate(runs), **asked)
+
+
 @functools.cache
 def found(seed=0, rows=40, budget=BUDGET):
-    return answer(MOVING.table(rows, seed=seed), budget=budget, unique=UNIQUE, draws=52)
+    return alone(MOVING.table(rows, seed=seed), budget=budget, unique=UNIQUE, draws=52)
 
 
 @functools.cache
@@ -92,7 +97,7 @@ def test_two_kinds_that_are_equal_show_no_difference():
     flat = 2.0 + 0.05 * (p.log_active - np.log(8e4)) ** 2 + 0.04 * np.log(runs.settings["weight_decay"]) ** 2
     noisy = flat + 0.02 * np.random.default_rng(0).standard_normal(len(flat))
     alike = Runs.from_arrays(p.active, p.density, p.unique, p.tokens, noisy, runs.settings)
-    best = answer(alike, budget=BUDGET, unique=UNIQUE, draws=52)
+    best = alone(alike, budget=BUDGET, unique=UNIQUE, draws=52)
     assert best.difference is not None
     assert not best.shown
     assert any(line.startswith("sparsity: no difference shown") for line in lines(best))
@@ -115,7 +120,7 @@ def test_what_would_settle_it_narrows_the_difference_and_has_its_price():
 
 def test_a_table_of_dense_runs_is_answered_without_a_comparison():
     runs = MOVING.table(60, seed=1)
-    best = answer(runs.take(runs.points.density == 1), budget=BUDGET, unique=UNIQUE, draws=26)
+    best = alone(runs.take(runs.points.density == 1), budget=BUDGET, unique=UNIQUE, draws=26)
     assert best.sparse is None
     assert best.difference is None
     assert any("not compared" in line for line in lines(best))
@@ -123,11 +128,11 @@ def test_a_table_of_dense_runs_is_answered_without_a_comparison():
 
 def test_a_budget_below_the_cheapest_run_is_refused_with_its_cost():
     with pytest.raises(ValueError, match=r"fits no run inside the box; the cheapest there costs .* FLOP"):
-        answer(MOVING.table(20), budget=1e6, unique=UNIQUE)
+        alone(MOVING.table(20), budget=1e6, unique=UNIQUE)
 
 
 def test_a_u_outside_the_data_is_said():
-    best = answer(MOVING.table(30), budget=1e13, unique=4 * UNIQUE, draws=26)
+    best = alone(MOVING.table(30), budget=1e13, unique=4 * UNIQUE, draws=26)
     assert any("lies outside the data" in warning for warning in best.warnings)
     assert best.rows == ()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
 from analysis.answer.axes import Axis
-from analysis.answer.gaussian import WIDER, _Objective, fit_process
+from analysis.answer.gaussian import WIDER, Trend, _Objective, fit_process
 from analysis.answer.paths import draw
 from analysis.answer.surrogate import surrogate
 from analysis.answer.warp import Plane, Warp
@@ -181,6 +181,30 @@ def test_a_row_that_was_resampled_twice_is_two_rows_and_one_left_out_is_none():
         weights = np.linalg.solve(prior, values[rows, place] - process.prior(own) - rough)
         expected = bundle.features(at) @ bundle.loads[:, place] + process.covariance(at, own) @ weights
         assert bundle.basis(at) @ bundle.weights[:, place] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_trend_is_kept_where_no_row_is_and_its_columns_have_no_parabola_of_their_own():
+    """Rows on a steep trend plus a bowl in the other column: far from all rows the answer follows
+    the trend, which a process without it cannot know.
+    """
+    generator = np.random.default_rng(5)
+    inputs = np.hstack([generator.uniform(-1, 0, (30, 1)), generator.uniform(-1, 1, (30, 1))])
+
+    def steep(at):
+        return np.exp(2 * at[:, 0])
+
+    values = steep(inputs) + 0.3 * inputs[:, 1] ** 2 + 0.01 * generator.standard_normal(30)
+    far = np.array([[1.0, 0.0]])
+    asked = (inputs, values, 0.01, np.array([0.0, 1.0]), np.ones(30))
+    (told,) = fit_process(*asked, trends=(Trend(1, steep),))
+    (bare,) = fit_process(*asked)
+    assert abs(told.mean(far)[0] - steep(far)[0]) < 0.1 < abs(bare.mean(far)[0] - steep(far)[0])
+    bundle = draw((told,), 4_000, 3).bundles[0]
+    at = generator.uniform(-1, 1, (4, 2))
+    prior = bundle.features(at) @ bundle.loads / WIDER
+    np.testing.assert_allclose(np.diag(bundle.features(at) @ bundle.features(at).T), told.variance(at), rtol=0.01)
+    np.testing.assert_allclose(np.diag(told.covariance(at, at)), told.variance(at), rtol=1e-9)
+    np.testing.assert_allclose(prior.std(axis=1), np.sqrt(told.variance(at)), rtol=0.08)
 
 
 def test_the_posterior_is_that_of_the_textbook():

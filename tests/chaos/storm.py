@@ -31,8 +31,8 @@ from tests.sweep import runs
 
 MARK = "RAYSPARSE_STORM"
 LOOK = 0.02  # seconds between looks at the ledger
-PAUSE = (0.05, 2.0)  # seconds of progress before the next blow
-STOPPED = (1.0, 5.0)  # seconds that a process or a full disk stays so
+PAUSE = (0.05, 1.2)  # seconds of progress before the next blow
+STOPPED = (0.5, 3.0)  # seconds that a process or a full disk stays so
 GONE = 40.0  # seconds in which everything of a killed driver must be gone
 BALLAST = 1 << 20  # bytes written at once to fill the disk
 SHARES = (0.4, 0.7, 1.0, 100.0)  # of the plan's price: the budget, raised when it is spent

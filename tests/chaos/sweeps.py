@@ -27,7 +27,10 @@ from raysparse.train.state import TrainState
 PATIENCE = 240.0  # seconds
 WITNESS = "steps.txt"
 TURNED = "RAYSPARSE_STORM_CLOCK"
-PRELOADED = ["tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "tensorboard"]
+PRELOADED = [
+    "tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "torch._dynamo",
+    "torch.utils.tensorboard", "datasketch", "pandas", "pyarrow.parquet",
+]  # fmt: skip
 
 
 def sweep(plan: Plan, storage: Path, kill_at: str = "", *, remote_lock: bool = False) -> int:

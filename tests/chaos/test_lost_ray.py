@@ -21,7 +21,7 @@ def lines(storage: Path) -> list[str]:
 
 
 def test_raylet_gcs_and_broker_are_killed_in_turn_and_the_sweep_goes_on(corpus, tmp_path):
-    plan = many(corpus, 6, epochs=6)
+    plan = many(corpus, 6, epochs=40)
     assert sweep(plan, tmp_path / "undisturbed") == 0
     storage = tmp_path / "disturbed"
     driver = runs.start(plan, storage, "--slots", "2")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysparse import faults
-from tests.chaos.plans import tiny_plan
+from tests.chaos.plans import many, tiny_plan
 from tests.chaos.sweeps import steps_taken, sweep
 from tests.chaos.verdict import Losses, faults_of, losses
 from tests.conftest import REPOSITORY
@@ -30,7 +30,7 @@ def undisturbed(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Losses
     storage = tmp_path_factory.mktemp("undisturbed")
     assert sweep(tiny_plan(corpus), storage) == 0
     found = losses(storage / "run")
-    assert len(found) == 4
+    assert len(found) == 3
     assert faults_of(storage / "run", found) == []
     return found
 
@@ -79,6 +79,14 @@ def test_killed_again_and_again(corpus, undisturbed, tmp_path_factory, sequence)
     assert sweep(tiny_plan(corpus), storage) == 0
     assert faults_of(storage / "run", undisturbed) == []
     check_ledger(storage, kills=codes.count(KILLED))
+
+
+def test_a_table_that_is_older_than_the_last_row_is_made_again(corpus, tmp_path):
+    assert sweep(many(corpus, 1), tmp_path) == 0
+    assert sweep(many(corpus, 2), tmp_path, "journal.written") == KILLED
+    assert len(losses(tmp_path / "run")) == 1
+    assert sweep(many(corpus, 2), tmp_path) == 0
+    assert len(losses(tmp_path / "run")) == 2
 
 
 def test_the_variable_is_all_it_takes(corpus, tmp_path, monkeypatch):

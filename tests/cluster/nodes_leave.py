@@ -1,7 +1,7 @@
 """Ten times, at a random moment, a node leaves a cluster without a word and another one comes:
 every trial of the sweep has one row, and the losses are those of an undisturbed sweep.
 
-    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0]
+    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0] [--epochs 16 24]
 
 Nodes are Ray's own on this machine (`ray.cluster_utils`), not an autoscaler's: what the sweep sees
 of them is the same. Prints each loss of a node, and a verdict; the exit status is 1 if it is bad.
@@ -26,15 +26,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, nargs=2, default=[16, 24], help="of the trials, short and long")
+    parser.add_argument("--folder", type=Path, help="keep everything there (default: a temporary folder)")
     args = parser.parse_args()
-    moments, folder = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="nodes-leave-"))
-    plan = small_plan(write_corpus(folder / "text"), densities=(1.0, 0.5, 0.25), epochs=(40, 56))
+    moments, folder = random.Random(args.seed), args.folder or Path(tempfile.mkdtemp(prefix="nodes-leave-"))
+    plan = small_plan(write_corpus(folder / "text"), densities=(1.0, 0.5, 0.25), epochs=args.epochs)
     runs.finish(plan, folder / "undisturbed", "--executor", "inline")
     machines, storage, began = Machines(2), folder / "disturbed", time.monotonic()
     try:
         driver = start(plan, storage, machines, "--slots", "2")
         for n in range(args.moments):
-            time.sleep(moments.uniform(1.0, 15.0))
+            time.sleep(moments.uniform(1.0, 10.0))
             if driver.poll() is not None:
                 print(f"the sweep was over after {n} losses")
                 break

@@ -9,6 +9,7 @@ of torch counts once, though some (scans, sorts) are several launches on a GPU.
 import os
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -16,6 +17,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from raysparse import counts
 from raysparse.placement import Placement
 from raysparse.spec import ModelSpec
 from raysparse.train.state import TrainState
@@ -46,7 +48,7 @@ class TorchLaunches(TorchDispatchMode):
 
 
 def trial(layout: str, layers: int = 1, **changes):
-    model = ModelSpec(hidden=256, intermediate=512, layers=layers, heads=2, vocab_size=257, context=32)
+    model = ModelSpec(hidden=512, intermediate=1024, layers=layers, heads=2, vocab_size=257, context=32)
     return small_trial("smet", 0.25, precision="bf16_master", model=model, sparsity=LAYOUTS[layout], **changes)
 
 
@@ -59,3 +61,26 @@ def test_a_topology_update_is_few_launches_a_matrix(layout):
         with TorchLaunches() as others:
             state.topology.update(state.weights, state.spec.sparsity.update_every)
     assert (len(launches) - before + len(others.names)) / len(state.weights.matrices) <= AN_UPDATE
+
+
+def launches_of_a_layer(layout: str) -> int:
+    """Of our kernels, forward and backward: what a second layer adds to a pass."""
+    found = []
+    for layers in (1, 2):
+        spec = trial(layout, layers)
+        with stub_gpu.pretended() as launches:
+            state = TrainState(spec, Placement(device="meta"))
+            rows = torch.empty(4, spec.model.context + 1, dtype=torch.int64, device="meta")
+            for _ in range(2):  # the first pass makes what is kept until the topology changes
+                launches.clear()
+                state.model(rows).backward()
+        found.append(len(launches))
+    return found[1] - found[0]
+
+
+@pytest.mark.parametrize(("layout", "most"), [("element", ELEMENT_LAYER), ("run", ELEMENT_LAYER), ("tile", TILE_LAYER)])
+def test_a_layer_is_few_launches(layout, most, monkeypatch):
+    """Queries, keys and values go through one product, and so do gate and up."""
+    monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("meta", "bf16", 64), 1.0)
+    found = launches_of_a_layer(layout)
+    assert 0 < found <= most

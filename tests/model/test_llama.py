@@ -11,6 +11,7 @@ from raysparse import counts, memory
 from raysparse.model.dropout import Dropout
 from raysparse.model.loss import head_loss
 from raysparse.placement import Placement
+from raysparse.sparsity import storage
 from raysparse.spec import ModelSpec
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial
@@ -273,3 +274,38 @@ def test_compiling_changes_nothing_but_rounding(monkeypatch):
     torch.testing.assert_close(compiled.weights.arena.grad, plain.weights.arena.grad)
     assert graphs[0] > 0
     assert graphs[1:] == graphs[:1] * 3  # no step is compiled anew
+
+
+WIDE = ModelSpec(hidden=128, intermediate=192, layers=1, heads=2, vocab_size=257, context=32)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        small_trial("dense"),
+        small_trial("dense", precision="bf16_master"),
+        small_trial("smet", 0.3),
+        small_trial("smet", 0.3, sparsity={"layout": "run", "block": 4}),
+        small_trial("smet", 0.1, model=WIDE, sparsity={"layout": "tile", "block": 16}),
+    ],
+    ids=["dense", "dense, cast", "element", "run", "tile"],
+)
+def test_matrices_joined_as_on_a_gpu_make_what_each_makes_alone(spec, monkeypatch):
+    """To rounding, before and after a change of topology, which is the same: masks are shared."""
+    alone = TrainState(spec, Placement())
+    monkeypatch.setattr(storage, "multiplied", lambda blocks, device: counts.multiplied(blocks, "cuda"))
+    joined = TrainState(spec, Placement())
+    assert [len(state.model.layers[0].qkv.matrices) for state in (alone, joined)] == [3, 1]
+    rows = torch.randint(0, 257, (4, 33), generator=torch.Generator().manual_seed(0))
+    rounding = 2e-2 if spec.precision == "bf16_master" else 1e-4
+    for step in (8, 16):
+        losses = [state.model(rows) for state in (alone, joined)]
+        torch.testing.assert_close(*losses, rtol=rounding, atol=0.0)
+        for loss in losses:
+            loss.backward()
+        grads = [state.weights.arena.grad for state in (alone, joined)]
+        assert (grads[0] - grads[1]).norm() < rounding * grads[0].norm()
+        for state in (alone, joined):
+            state.topology.update(state.weights, step)
+            state.weights.arena.grad.zero_()
+        assert alone.weights.checksum() == joined.weights.checksum()

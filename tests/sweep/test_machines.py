@@ -9,6 +9,9 @@ import signal
 
 import pytest
 
+from raysparse.files import Folder
+from raysparse.results import Results
+from raysparse.run_folder import RunFolder
 from raysparse.sweep.plan import Plan
 from tests.sweep import runs
 from tests.sweep.machines import begun, finished, start
@@ -48,17 +51,17 @@ def test_a_worker_that_was_stopped_and_continues_is_refused(corpus, undisturbed,
 
 
 def test_a_trial_goes_on_with_the_workers_that_there_are(corpus, machines, tmp_path):
-    """Two machines, one goes, two come: two workers, then three, and the same global batch."""
-    plan = small_plan(corpus, densities=(0.25,), epochs=(24,), workers=3)
+    """Three machines, one goes: three workers, then two, and the same global batch."""
+    plan = small_plan(corpus, densities=(0.25,), epochs=(12,), workers=3)
+    machines.level(3)
     driver = start(plan, tmp_path, machines, "--slots", "1", "--min-workers", "2")
     runs.wait_until(lambda: begun(tmp_path) >= 1, driver, tmp_path)
-    assert len(machines.workers()) == 2
+    assert len(machines.workers()) == 3
     machines.lose(machines.nodes[0])
-    machines.add()
-    machines.add()
-    runs.wait_until(lambda: len(machines.workers()) == 3, driver, tmp_path)
     together = finished(driver, tmp_path)
-    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(24,)), tmp_path / "alone", "--executor", "inline")
+    [row] = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
+    assert row["workers"] == 2
+    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(12,)), tmp_path / "alone", "--executor", "inline")
     for trial_id, alone in runs.losses(tmp_path / "alone").items():
         assert together[trial_id][0] == "completed"
         assert together[trial_id][2] == pytest.approx(alone[2], rel=1e-4), "only the order of sums differs"

@@ -19,10 +19,11 @@ from types import SimpleNamespace
 import torch
 from torch.overrides import TorchFunctionMode
 
-from raysparse import memory
+from raysparse import counts, memory
 from raysparse.files import Folder
 from raysparse.kernels import ops
 from raysparse.placement import Placement
+from raysparse.sparsity import storage
 from raysparse.train import trial
 from raysparse.train.hooks import Hook
 from tests import stub_gpu
@@ -105,8 +106,9 @@ CASES = {
 
 
 @pytest.fixture
-def expected(request, store, tmp_path):
-    """The outcome on the CPU; made before anything is stubbed."""
+def expected(request, store, tmp_path, monkeypatch):
+    """The outcome on the CPU, with products joined as on a GPU; made before anything is stubbed."""
+    monkeypatch.setattr(storage, "multiplied", lambda blocks, device: counts.multiplied(blocks, "cuda"))
     return trial.run(CASES[request.param][0], store, Folder(tmp_path / "cpu"))
 
 

@@ -8,6 +8,7 @@ have to meet to hear of it; here the news comes with the answer to a beat.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -42,12 +43,15 @@ class BrokerActor(Broker):
         if self.slots.is_former(slot, group):
             return NoLease.CLOSED
         before, self._nodes[slot] = self._nodes.get(slot, []), list(nodes)
+        gone = not set(before) <= living_nodes()
         resized = bool(before) and len(before) != len(nodes)
+        if resized and not gone and slot in self.slots.held:  # Ray has ended the workers that were too few
+            self.entries[self.slots.held[slot]].expires_at = -math.inf
         return self.take(
             slot,
             group=group,
             workers=len(nodes),
-            preempted=resized or not set(before) <= living_nodes(),
+            preempted=resized or gone,
             leaving=self._is_leaving(slot),
         )
 

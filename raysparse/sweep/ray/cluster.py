@@ -63,6 +63,8 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
         yield Place(slots, (*why, *_links()))
     except Exception as error:
         if cause := _death(error):
+            if not settings.address:
+                private.end_all(owner)  # before Ray's own end, which would wait for what answers no more
             raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
         raise
     finally:
