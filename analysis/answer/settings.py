@@ -1,11 +1,11 @@
 """The answer with settings: which run to train under a budget, every number with its interval.
 
-One model of the loss (`surrogate`, by laws where rows suffice: `guided`) is asked for its optimum inside the box of the data, the budget
-being a cap; the dense optimum and the sparse one are found apart, each at its own size, epochs and
-settings, and compared. Intervals come from whole functions drawn from the model (`paths`): each
-draw's own optimum for size, density, epochs and settings; for the loss, the draws *at the chosen
-run* with a run's noise, because the least value of a draw is not what the chosen run measures. Left
-out: places beyond the box (`recommend`).
+One model of the loss (`surrogate`, by laws where rows suffice: `guided`) is asked for its optimum
+inside the box of the data, the budget being a cap; the dense optimum and the sparse one are found
+apart, each at its own size, epochs and settings, and compared. Intervals come from whole functions
+drawn from the model (`paths`): each draw's own optimum for size, density, epochs and settings; for
+the loss, the draws *at the chosen run* with a run's noise, because the least value of a draw is not
+what the chosen run measures. Left out: places beyond the box (`recommend`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,18 @@ from tests.sweep.machines import Machines, start
 from tests.sweep.plans import small_plan, write_corpus
 
 
+def add(machines: Machines) -> None:
+    """On a busy machine Ray gives up on a node that takes long to start; then another one comes."""
+    for tries_left in (2, 1, 0):
+        try:
+            return machines.add()
+        except Exception as error:
+            print(f"a node did not start: {error}", flush=True)
+            if not tries_left:
+                raise
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=10)
@@ -44,7 +56,7 @@ def main() -> int:
             print(
                 f"{time.monotonic() - began:6.1f} s: node {n + 1} lost, {len(runs.journal(storage))} rows", flush=True
             )
-            machines.add()
+            add(machines)
         status = driver.wait(600)
     finally:
         machines.close()
