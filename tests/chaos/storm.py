@@ -186,7 +186,7 @@ class Storm:
     # -- blows --
 
     def _choose(self, mode: str) -> str:
-        """A kind of blow, those that were dealt least the likeliest, so that all have their turn."""
+        """A kind of blow; what was dealt least is the likeliest, so that all have their turn."""
         kinds = [blow for blow in BLOWS[mode] if blow != "point"]
         dealt = Counter(blow["blow"] for blow in self.blows)
         return self.random.choices(kinds, [(1 + dealt[kind]) ** -3 for kind in kinds])[0]
