@@ -25,7 +25,7 @@ from analysis.laws import named
 from benchmarks.settings_truths import TRUTHS, Truth
 
 RESULTS = Path(__file__).parent / "results"
-NOISE, TABLES, FIRST = 0.02, 12, 2000
+NOISE, TABLES, FIRST = 0.02, 6, 2000
 EACH = (3, 5, 8)  # settings a point
 ROLES = {"active": "N", "tokens": "D", "loss": "loss"}
 

@@ -65,7 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blows", nargs="*", default=["inline=20", "ray=30", "cluster=10"], metavar="MODE=N")
-    parser.add_argument("--epochs", type=float, default=8, help="of every trial; 8 steps each")
+    parser.add_argument("--epochs", type=float, default=2, help="of every trial; 8 steps each")
     parser.add_argument("--storage", type=Path, required=True, help="an empty folder, or that of an earlier part")
     parser.add_argument("--part", action="store_true", help="leave the sweep as it is then, for another call")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most")

@@ -28,7 +28,7 @@ from raysparse.files import Folder
 from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
-from raysparse.spec import DataSpec
+from raysparse.spec import DataSpec, OptimizerSpec
 from raysparse.sweep.budget import Work, save_work
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
@@ -49,14 +49,18 @@ MEASURED = (
     "import os, resource, runpy, sys, time; began = time.perf_counter(); sys.argv = sys.argv[1:]\n"
     "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
     "finally:\n"
-    " peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-    " print(f'MEASURED {time.perf_counter() - began} {peak}', file=sys.stderr, flush=True)\n"
+    " used = resource.getrusage(resource.RUSAGE_SELF)\n"
+    " cpu = used.ru_utime + used.ru_stime\n"
+    " print(f'MEASURED {time.perf_counter() - began} {cpu} {used.ru_maxrss}', file=sys.stderr, flush=True)\n"
 )
 
 
 def plan(rows: int) -> Plan:
     """A grid of so many trials."""
-    recipe = Recipe(vocab_size=257, context=64, data=DataSpec(corpus="python", validation_tokens=4_096))
+    recipe = Recipe(
+        vocab_size=257, context=64, data=DataSpec(corpus="python", validation_tokens=4_096),
+        optimizer=OptimizerSpec(batch_sequences=4),
+    )  # fmt: skip
     specs = grid(
         recipe,
         sizes=("laptop-xs", "laptop-s", "laptop-m", "laptop-l"),
@@ -85,7 +89,7 @@ def fabricate(folder: RunFolder, rows: int) -> None:
 
 
 def measure(folder: RunFolder, server: Server | None) -> Iterator[dict[str, Any]]:
-    """A row for each verb: seconds of the command after Python's own start, bytes at its peak."""
+    """A row for each verb: seconds of the command after Python's own start, CPU seconds, memory."""
     for verb, words in VERBS.items():
         said = [word.format(folder=folder.uri, storage=folder.storage.uri) for word in words]
         began = time.perf_counter()
@@ -93,10 +97,11 @@ def measure(folder: RunFolder, server: Server | None) -> Iterator[dict[str, Any]
         found = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("MEASURED")]
         if done.returncode or not found:
             raise RuntimeError(f"{' '.join(said)} ended with {done.returncode}: {done.stderr[-2000:]}")
-        seconds, peak = found[0]
+        seconds, cpu, peak = found[0]
         asked = len(server.requests()) if server is not None else 0
         yield {
-            "verb": verb, "seconds": round(float(seconds), 3), "peak_mib": round(int(peak) / 1024),
+            "verb": verb, "seconds": round(float(seconds), 3), "cpu_seconds": round(float(cpu), 3),
+            "peak_mib": round(int(peak) / 1024),
             "wall_seconds": round(time.perf_counter() - began, 3), "requests": asked,
         }  # fmt: skip
 

@@ -40,6 +40,8 @@ SPARSE: dict[str, dict[str, Any]] = {
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
+DENSITIES = (0.5, 0.25, 0.125, 0.0625)
+OTHERS = {512: (0.25, 0.0625), 1024: (0.125,)}  # of other layouts than single weights, by width
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16_master")
 
 
@@ -108,7 +110,7 @@ def whole_steps(precision: Precision, hidden: int, rounds: int) -> list[dict[str
     dense = stepper(trial(precision, hidden, method="dense", density=1.0))
     rows = []
     for name, layout in SPARSE.items():
-        for density in (0.5, 0.25, 0.125, 0.0625):
+        for density in DENSITIES if name == "element" else OTHERS[hidden]:
             spec = trial(precision, hidden, method="smet", density=density, **layout)
             found = record.alternate(dense, stepper(spec, resident="resident" in name), rounds=rounds)
             rows.append(whole_step_row(precision, hidden, name, density, found))
@@ -127,13 +129,11 @@ def whole_step_row(
 
 
 def storage(rounds: int) -> list[dict[str, Any]]:
-    """Expanding to dense memory, and compact-accumulating from it, against one of the products that
-    they serve (2,048 tokens).
-    """
+    """Expanding and compact-accumulating against one of the products that they serve."""
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         x, dense = torch.randn(2048, 512).to(dtype), torch.randn(1408, 512).to(dtype)
-        for density in (0.5, 0.25, 0.125, 0.0625):
+        for density in DENSITIES:
             mask = bitmask.pack(torch.rand(dense.numel()) < density)
             values = torch.zeros(int(bitmask.unpack(mask, dense.numel()).sum()), dtype=dtype)
             flat, bases = dense.view(-1, 1), ops.bases(mask)
@@ -273,7 +273,7 @@ SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of each comparison (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections, not recorded")
     parser.add_argument("--tiles", action="store_true", help="only the table of tile products")

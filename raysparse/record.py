@@ -51,6 +51,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+PLAIN = (str, int, float, type(None))
+
+
 class Record:
     """Base of the frozen dataclasses. Raises ValueError for a value that its field cannot hold."""
 
@@ -110,6 +113,14 @@ class Record:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Raises ValueError for unknown, missing and wrong fields, each named with its path."""
         require(isinstance(values, dict), cls.__name__, values, "a JSON object")
+        if all(isinstance(value, PLAIN) for value in values.values()):  # 1 and 1.0 and True are equal, hence the type
+            kind: Any = cls
+            made: Self = _made_once(kind, tuple((name, type(value), value) for name, value in values.items()))
+            return made
+        return cls._from_fields(values)
+
+    @classmethod
+    def _from_fields(cls, values: dict[str, Any]) -> Self:
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(fields))
         if unknown:
@@ -119,6 +130,14 @@ class Record:
             raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
         kinds = _kinds(cls)
         return cls(**{name: _from_json(kinds[name], value, name) for name, value in values.items()})
+
+
+@functools.lru_cache(maxsize=4096)
+def _made_once(cls: Any, items: tuple[tuple[str, type, Any], ...]) -> Any:
+    """A record of plain values: the ten thousand trials of a plan share a few models and corpora,
+    and records are frozen.
+    """
+    return cls._from_fields({name: value for name, _, value in items})
 
 
 def _is_required(f: dataclasses.Field[Any]) -> bool:

@@ -228,6 +228,7 @@ class Results:
         self._rows: dict[str, tuple[Stamp, dict[str, Any]]] = {}  # by file name
         self._written: dict[str, bytes] = {}  # by file name: rows of ours that no listing has shown yet
         self._asked = False
+        self.is_behind = False  # results.parquet lacks rows, or versions of them, that were seen
 
     def record(self, row: dict[str, Any]) -> None:
         """Write a trial's row; a later row of the same trial (a retry) replaces the earlier one."""
@@ -254,6 +255,7 @@ class Results:
                 known[name] = stamps[name], json.loads(data)
         self._written.clear()
         new = [name for name in stamps if name not in known]
+        self.is_behind = self.is_behind or bool(new)
         paths = [f"{JOURNAL}/{name}" for name in new]
         for name, path, data in zip(new, paths, self.folder.read_all(paths), strict=True):
             known[name] = stamps[name], completed(self.folder.parsed(path, data))
@@ -273,6 +275,7 @@ class Results:
         """Write `results.parquet` from the journal and return the table."""
         table = self.table()
         compaction.write(self.folder, table, {name: at for name, (at, _) in self._rows.items()})
+        self.is_behind = False
         faults.point("table.made")
         return table
 

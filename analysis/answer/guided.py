@@ -4,11 +4,14 @@ A smooth model of everything needs rows in every direction, and knows nothing be
 knows how losses go on, and nothing of settings. So each is fitted to what the other leaves: the
 laws to the points as if well set, by the model (`tuned_points`), and the model to the rows about
 the laws, where only what settings do is free and the rest is what the laws miss. Two rounds: in the
-first the model stands alone. A table that carries no law keeps that model.
+first the model stands alone. A small table, or one that carries no law, has the model that a
+planner has: on the 23 runs of a default sweep, with two settings, laws promised 2.06 nats at 1.5
+times the largest size of that density, where the best run had measured 2.18.
 """
 
 from __future__ import annotations
 
+from analysis.answer.axes import Frame
 from analysis.answer.ensemble import ensemble
 from analysis.answer.envelope import tuned_points
 from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
@@ -18,17 +21,31 @@ from analysis.fit.select import LADDER, candidates
 
 DELTA = 1e-2  # Huber threshold of the fits, in log loss
 ROUNDS = 2
+LAW = 9  # numbers that a law takes from a table, about
+EACH = 2  # rows for each number, at least, before laws guide
 
 
 def guided(runs: Runs, *, seed: int = 0) -> Surrogate:
-    """Raises ValueError for fewer rows than `surrogate` needs."""
+    """The model of all of `runs`; `Surrogate.guided` says whether laws guide it.
+
+    Raises ValueError for fewer rows than `surrogate` needs.
+    """
+    if len(runs) < EACH * (LAW + _numbers(runs)):
+        return surrogate(runs, seed=seed)
     model = surrogate(runs, share=WIDE, seed=seed)
     names: tuple[str, ...] = LADDER
     for _ in range(ROUNDS):
         tried = candidates(tuned_points(model), seed, DELTA, names)
         if all(candidate.fit is None for candidate in tried):
-            return model
+            return surrogate(runs, seed=seed)
         laws = ensemble(tried, DRAWS, seed)
         names = tuple(fit.law.name for fit in laws.fits)
         model = surrogate(runs, laws=laws, share=WIDE, seed=seed)
     return model
+
+
+def _numbers(runs: Runs) -> int:
+    """Numbers of a parabola in the settings whose optimum moves with the coordinates."""
+    frame = Frame.of(runs.points, runs.settings)
+    settings = len(frame.axes)
+    return settings * (settings + 1) // 2 + settings * (1 + len(frame.kept))

@@ -1,11 +1,11 @@
 """The answer with settings: which run to train under a budget, every number with its interval.
 
-One model of the loss (`surrogate`) is asked for its optimum inside the box of the data, the budget
-being a cap; the dense optimum and the sparse one are found apart, each at its own size, epochs and
-settings, and compared. Intervals come from whole functions drawn from the model (`paths`): each
-draw's own optimum for size, density, epochs and settings; for the loss, the draws *at the chosen
-run* with a run's noise, because the least value of a draw is not what the chosen run measures. Left
-out: laws and their extrapolation (`recommend`).
+One model of the loss (`surrogate`, by laws where rows suffice: `guided`) is asked for its optimum
+inside the box of the data, the budget being a cap; the dense optimum and the sparse one are found
+apart, each at its own size, epochs and settings, and compared. Intervals come from whole functions
+drawn from the model (`paths`): each draw's own optimum for size, density, epochs and settings; for
+the loss, the draws *at the chosen run* with a run's noise, because the least value of a draw is not
+what the chosen run measures. Left out: places beyond the box (`recommend`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def answer(
     """The best run for `unique` tokens at a cost of at most `budget`.
 
     cost: default, the table's own active FLOPs where it has them, else 6 N D. box: default, the
-    data's own range.
+    data's own range. model: of these runs, where it was made before.
     Raises ValueError for fewer than five rows, or a budget below the cheapest run of the box.
     """
     model = model or guided(runs, seed=seed)

@@ -2,9 +2,10 @@
 
 The budget is a cap. It is met by construction: a place in the unit cube is a density, a size among
 those that the box and the budget leave at that density, epochs among those that size leaves, and
-the settings; so a search needs no penalty and no rejection. Sizes are limited to those that were
-trained at some density, counted as if dense: a dense model of a sparse one's active size is outside
-of the data although both its numbers are inside their ranges.
+the settings; so a search needs no penalty and no rejection. Where no law guides the model, sizes
+are limited to those that were trained at some density, counted as if dense: a large sparse model of
+a dense one's active size is outside of the data although both its numbers are inside their ranges,
+and only a law says what it reaches.
 """
 
 from __future__ import annotations

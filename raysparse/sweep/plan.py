@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from raysparse import counts, faults, memory
-from raysparse.files import Folder
+from raysparse.files import Folder, checksum
 from raysparse.placement import Placement
 from raysparse.record import Record, require
 from raysparse.run_folder import PLAN
@@ -57,6 +57,9 @@ class Throughput(Record):
 ELSEWHERE = Throughput(
     flops_per_second=2e14, seconds_per_step=0.05, source="an estimate for an H100: no GPU here to measure"
 )
+
+# The last plan that was read, by the hash of its file: ten thousand trials take seconds to read.
+_LOADED: dict[str, Plan] = {}
 
 
 @dataclass(frozen=True)
@@ -208,9 +211,16 @@ class Plan(Record):
 
 def load(folder: Folder) -> Plan:
     """The plan of a run folder. Raises ValueError when there is none."""
-    if not folder.exists(PLAN):
-        raise ValueError(f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage")
-    return Plan.from_dict(folder.read_json(PLAN))
+    try:
+        data = folder.read(PLAN)
+    except FileNotFoundError as error:
+        message = f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage"
+        raise ValueError(message) from error
+    key = checksum(data)
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = Plan.from_dict(folder.parsed(PLAN, data))
+    return _LOADED[key]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

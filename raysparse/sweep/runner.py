@@ -91,7 +91,7 @@ def run(
             finally:
                 if folder.exists(PLAN):
                     results.compact()
-    elif not folder.exists(TABLE):
+    elif results.is_behind or not folder.exists(TABLE):  # a driver was killed after its last row
         results.compact()
     plan = load(folder)
     return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(left.rows)))

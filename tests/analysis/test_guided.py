@@ -59,12 +59,13 @@ def test_a_diverged_run_hardly_moves_its_point():
     np.testing.assert_array_equal(np.delete(spoilt.loss, 10), np.delete(tuned.loss, 10))
 
 
-def test_a_table_that_carries_no_law_keeps_the_smooth_model_and_its_sizes():
+def test_a_table_too_small_for_laws_has_the_smooth_model_and_stays_within_its_sizes():
     _, runs, _ = world()
-    few = runs.take(np.arange(0, 54, 9))
+    few = runs.take(np.arange(0, 54, 2))
     model = guided(few)
     assert not model.guided
-    same, _ = surrogate(few).predict(few.points, few.settings)
-    assert np.abs(model.predict(few.points, few.settings)[0] - same).max() < 0.2
+    np.testing.assert_array_equal(
+        model.predict(few.points, few.settings)[0], surrogate(few).predict(few.points, few.settings)[0]
+    )
     best = answer(few, budget=1e30, unique=float(few.points.unique[0]), draws=26, model=model).best
     assert best.active.value / best.density.value <= 1.001 * (few.points.active / few.points.density).max()

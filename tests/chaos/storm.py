@@ -18,6 +18,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,8 +130,7 @@ class Storm:
         driver = self._start(arguments, point)
         while driver.poll() is None and len(self.blows) < until and time.monotonic() < self._end:
             if self._progresses(driver, self.random.uniform(*PAUSE)):
-                choice = [blow for blow in BLOWS[mode] if blow != "point"]
-                self._deal(mode, self.random.choice(choice), driver, cluster)
+                self._deal(mode, self._choose(mode), driver, cluster)
         if driver.poll() is None:
             runs.kill(driver.pid)
         status = driver.wait(runs.PATIENCE)
@@ -184,6 +184,12 @@ class Storm:
             time.sleep(0.1)
 
     # -- blows --
+
+    def _choose(self, mode: str) -> str:
+        """A kind of blow; what was dealt least is the likeliest, so that all have their turn."""
+        kinds = [blow for blow in BLOWS[mode] if blow != "point"]
+        dealt = Counter(blow["blow"] for blow in self.blows)
+        return self.random.choices(kinds, [(1 + dealt[kind]) ** -3 for kind in kinds])[0]
 
     def _deal(self, mode: str, blow: str, driver: Driver, cluster: TwoNodes | None) -> None:
         for word, act in (("stop ", self._stop), ("disk", self._fill_the_disk), ("clock", self._turn_the_clock)):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysparse import faults
-from tests.chaos.plans import tiny_plan
+from tests.chaos.plans import many, tiny_plan
 from tests.chaos.sweeps import steps_taken, sweep
 from tests.chaos.verdict import Losses, faults_of, losses
 from tests.conftest import REPOSITORY
@@ -69,7 +69,7 @@ def check_ledger(storage: Path, kills: int) -> None:
     assert all(charged[trial_id] <= steps for trial_id, steps in taken.items())
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(LOCAL), st.integers(1, 30)), min_size=2, max_size=5))
 def test_killed_again_and_again(corpus, undisturbed, tmp_path_factory, sequence):
     """The nth time that a process comes to a point; one that is never reached disturbs nothing."""
@@ -79,6 +79,14 @@ def test_killed_again_and_again(corpus, undisturbed, tmp_path_factory, sequence)
     assert sweep(tiny_plan(corpus), storage) == 0
     assert faults_of(storage / "run", undisturbed) == []
     check_ledger(storage, kills=codes.count(KILLED))
+
+
+def test_a_table_that_is_older_than_the_last_row_is_made_again(corpus, tmp_path):
+    assert sweep(many(corpus, 1), tmp_path) == 0
+    assert sweep(many(corpus, 2), tmp_path, "journal.written") == KILLED
+    assert len(losses(tmp_path / "run")) == 1
+    assert sweep(many(corpus, 2), tmp_path) == 0
+    assert len(losses(tmp_path / "run")) == 2
 
 
 def test_the_variable_is_all_it_takes(corpus, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def plan(corpus):
-    return many(corpus, 12, epochs=10)
+    return many(corpus, 6, epochs=4)
 
 
 @pytest.fixture(scope="module")

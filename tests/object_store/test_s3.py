@@ -103,6 +103,7 @@ def test_without_conditional_writes_it_is_said_and_a_second_driver_is_refused(s3
 def test_a_sweep_takes_few_requests_and_another_look_at_it_fewer(s3, tmp_path):
     """At most 30 requests a trial beyond the data itself; token stores are the data."""
     plan = small_plan(write_corpus(tmp_path / "corpus"))
+    plan = plan.replace(placement=plan.placement.replace(checkpoint_seconds=60.0))
     storage = Folder(s3.uri("sweep"))
     s3.requests()
     summary = runner.run(plan, storage, "run", Settings(executor="inline"))
