@@ -64,6 +64,7 @@ class Snapshot:
     running: tuple[Running, ...]
     waiting: int
     unaffordable: int
+    at_work: int  # trials that were submitted and have not ended
     wanted: int  # of those that wait, as many as slots would be given now
     present: tuple[str, ...]  # slots that have workers
     spent: float
@@ -95,6 +96,7 @@ def snapshot(broker: Broker) -> Snapshot:
         running=tuple(_running(e) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
+        at_work=sum(e.state in (State.RUNNING, State.WAITING) for e in entries),
         wanted=broker.wanted,
         present=broker.present,
         spent=broker.ledger.spent,

@@ -43,7 +43,8 @@ def main() -> int:
     args = parser.parse_args()
     moments, folder = random.Random(args.seed), args.folder or Path(tempfile.mkdtemp(prefix="nodes-leave-"))
     plan = small_plan(write_corpus(folder / "text"), densities=(1.0, 0.5, 0.25), epochs=args.epochs)
-    runs.finish(plan, folder / "undisturbed", "--executor", "inline")
+    if not (folder / "undisturbed" / "run" / "results.parquet").exists():
+        runs.finish(plan, folder / "undisturbed", "--executor", "inline")
     machines, storage, began = Machines(2), folder / "disturbed", time.monotonic()
     try:
         driver = start(plan, storage, machines, "--slots", "2")

@@ -71,8 +71,10 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
     tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
     threads.append(tuner)
     with view:
-        while not tuner.ended:
+        is_at_work = True
+        while not tuner.ended or is_at_work:  # a trial outlives the Tune trial that submitted it
             now: Snapshot = answer(broker.snapshot.remote())
+            is_at_work = now.at_work > 0
             view.show(now)
             gauges.show(now)
             for line in fleet.tend(now):
