@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HELD, FORMAT = b"raysparse.journal", 1
+UNKNOWN = Stamp(-1, -1)  # of no file
 # Nanoseconds in which a storage's clock may stand still, on a local disk and on an object store.
 TICK = {True: 50_000_000, False: 2_000_000_000}
 
 
 def read(folder: Folder, schema: pa.Schema) -> dict[str, tuple[Stamp, dict[str, Any]]]:
-    """The rows of the table, by the name of their file in the journal, each with its stamp.
+    """The rows of the table, by the name of their file in the journal, each with the stamp of that
+    file, or `UNKNOWN` for one that must be looked at again.
 
     Empty without a table, and for a damaged one or one of another schema: the journal has it all.
     """
@@ -42,7 +44,7 @@ def read(folder: Folder, schema: pa.Schema) -> dict[str, tuple[Stamp, dict[str, 
         return {}
     stamps: dict[str, list[int]] = about["rows"]
     named = ((f"{row['trial_id']}.json", row) for row in table.to_pylist())
-    return {name: (Stamp(*stamps[name]), row) for name, row in named if name in stamps}
+    return {name: (Stamp(*stamps[name]) if name in stamps else UNKNOWN, row) for name, row in named}
 
 
 def write(folder: Folder, table: pa.Table, stamps: Mapping[str, Stamp]) -> None:

@@ -255,10 +255,11 @@ class Results:
                 known[name] = stamps[name], json.loads(data)
         self._written.clear()
         new = [name for name in stamps if name not in known]
-        self.is_behind = self.is_behind or bool(new)
         paths = [f"{JOURNAL}/{name}" for name in new]
         for name, path, data in zip(new, paths, self.folder.read_all(paths), strict=True):
-            known[name] = stamps[name], completed(self.folder.parsed(path, data))
+            row = completed(self.folder.parsed(path, data))
+            self.is_behind = self.is_behind or self._rows.get(name, (None, None))[1] != row
+            known[name] = stamps[name], row
         self._rows = {name: known[name] for name in stamps}
         return [row for _, row in self._rows.values()]
 

@@ -82,6 +82,7 @@ def run(
         raise _buys_nothing(plan, left.todo)
     if left.chosen or not folder.exists(PLAN):
         with lock.owned(folder.writable(), view.say):
+            left = what_is_left(plan.continued(folder), folder, results)  # another driver may just have ended
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
             if not settings.address:  # a cluster is looked at before anything is made

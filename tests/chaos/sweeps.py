@@ -93,8 +93,8 @@ def _run(plan: Plan, storage: str, kill_at: str, clock: str, remote_lock: bool) 
         os.environ[faults.VARIABLE] = kill_at
     importlib.reload(faults)
     if remote_lock:  # that of an object store, renewed and stale a thousand times sooner
-        lock._owned_locally = lock._owned_remotely
-        lock.RENEW_EVERY, lock.STALE_AFTER = 0.01, 0.05
+        lock._owned_locally = lambda folder: lock._owned_remotely(folder, print)
+        lock.RENEW_EVERY, lock.STALE_AFTER, lock.SETTLE = 0.01, 0.05, 0.01
     _witness(Path(storage) / WITNESS)
     summary = runner.run(plan, Folder(storage), "run", Settings(executor="inline"))
     sys.exit(1 if summary.unfinished else 0)

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -118,6 +119,8 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Setting
             if not ended:
                 time.sleep(pause)
                 pause = min(2 * pause, POLL[1])
+    except RayActorError:  # without a broker there is nobody to relay for: the driver sees it, and says so once
+        return
     finally:
         broker.stop.remote(trial_id, f"stopped by Ray Tune's scheduler {settings.scheduler!r}")
 
