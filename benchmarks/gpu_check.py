@@ -59,16 +59,14 @@ def real_shapes(bench: Bench) -> Iterator[Task]:
         blocks, active = rows * columns, round(density * rows * columns)
         cases = [
             partial(conformance.bases, blocks, density),
-            partial(conformance.remove, blocks, density),
-            partial(conformance.stayed, blocks, density),
+            partial(conformance.survivors, blocks, density),
             partial(conformance.weakest, active, 1, 0.2, bf16, False),
             partial(conformance.regrow_at_random, blocks, density, 0.2 * density),
             partial(conformance.regrow_largest, blocks, density, 0.2 * density),
             partial(conformance.regrow_in_rows, rows, columns, round(density * columns), False),
             partial(conformance.expand, (blocks, 1), density, bf16, bf16),
             partial(conformance.compact_accumulate, (blocks, 1), density, bf16, bf16),
-            partial(conformance.close_up, active, 1, bf16),
-            partial(conformance.spread, active, 1, bf16),
+            partial(conformance.exchange, blocks, 1, density, bf16, 6),
             partial(conformance.adam_step, active, 1, bf16, bf16, 0),
         ]
         for case in cases:
