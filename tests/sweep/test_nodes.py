@@ -35,7 +35,7 @@ def node_of() -> str:
 def test_the_broker_stands_on_the_drivers_machine(here, tmp_path):
     plan = small_plan("text")
     for n in range(3):
-        broker = start_broker(Job(plan, RunFolder.named(Folder(tmp_path), f"run{n}"), plan.specs))
+        broker = start_broker(Job(plan, RunFolder.named(Folder(tmp_path), f"run{n}"), plan.specs), patience=30.0)
         assert ray.get(broker.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id())) == here
 
 
