@@ -49,7 +49,7 @@ def nodes(storage: Folder) -> list[tuple[str, list[Finding]]]:
     """What the nodes of the cluster that this process has joined found, the driver's versions being
     those that are expected.
     """
-    living: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    living = _living()
     mark = f".check-{secrets.token_hex(4)}"
     here = versions()
     try:
@@ -66,17 +66,24 @@ def nodes(storage: Folder) -> list[tuple[str, list[Finding]]]:
     }
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER)
     between = asked_at, time.time()
+    still = {node["NodeID"] for node in _living()}
     try:
         return [
             (
                 f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                _judged(answer, storage, f"{mark}-{node['NodeID']}", here, between, len(living)),
+                _judged(answer, storage, f"{mark}-{node['NodeID']}", here, between, len(living))
+                if node["NodeID"] in still
+                else [("answer", "it has left the cluster", "")],
             )
             for node, answer in zip(living, asked.values(), strict=True)
         ]
     finally:
         for name in [mark, *(f"{mark}-{node['NodeID']}" for node in living)]:
             storage.delete(name)
+
+
+def _living() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def versions() -> dict[str, str]:
