@@ -2,8 +2,8 @@
 
 `python -m tests.cluster.breaks` makes three hosts (`hosts`), starts Ray on them and breaks them one
 after the other, as a sweep trains on two; `benchmarks/results/cluster_breaks.json` has a row for
-each break: exit status, rows, how many losses are those of the same sweep in one process, and what
-was printed. `--only NAME` runs one. The head drives and has no CPUs for training. Left out: what a
+each break: exit status, rows, and how many losses are those of the same sweep in one process.
+`--only NAME` runs one and prints what the sweep said. The head drives and has no CPUs for training. Left out: what a
 cloud does to machines.
 """
 
@@ -182,10 +182,11 @@ def main() -> None:
                 print({key: value for key, value in rows[-1].items() if key != "printed"}, flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if not only:
-        record.save("cluster_breaks", rows)
+    printed = [row.pop("printed") for row in rows]
+    if only:
+        print("\n".join(printed[0]))
     else:
-        print("\n".join(rows[0]["printed"]))
+        record.save("cluster_breaks", rows)
 
 
 if __name__ == "__main__":
