@@ -1,10 +1,10 @@
 """What happens to a sweep when a machine goes away, is cut off, or knows itself by the wrong name.
 
 `python -m tests.cluster.breaks` makes three hosts (`hosts`), starts Ray on them and breaks them one
-after the other, as a sweep trains on two; `benchmarks/results/cluster_breaks.json` has a row for
-each break: exit status, rows, and how many losses are those of the same sweep in one process.
-`--only NAME` runs one and prints what the sweep said. The head drives and has no CPUs for training. Left out: what a
-cloud does to machines.
+after the other, as a sweep trains on two; `benchmarks/results/` gets `cluster_breaks.json`, a row
+for each break: exit status, rows, and how many losses are those of the same sweep in one process.
+`--only NAME` runs one and prints what the sweep said. The head drives and has no CPUs for training.
+Left out: what a cloud does to machines.
 """
 
 from __future__ import annotations
