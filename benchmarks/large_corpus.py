@@ -28,7 +28,8 @@ from raysparse.data.store import prepare
 from raysparse.files import Folder
 begun = time.perf_counter()
 place, corpus, tokenizer, train = sys.argv[1:]
-store = prepare(Folder(place), corpus, tokenizer, train_tokens=int(train), validation_tokens=1_000_000)
+asked = {"train_tokens": int(train), "validation_tokens": 1_000_000}
+store = prepare(Folder(place), corpus, tokenizer, **asked)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(store.train_tokens + store.validation_tokens, time.perf_counter() - begun, peak)
 """

@@ -106,7 +106,8 @@ class Folder:
     finds that nothing can be written there.
     """
 
-    mark = ""  # in the names of checkpoints written here: whose they are, where several writers may follow each other
+    # In the names of checkpoints written here: whose they are, where writers may follow each other.
+    mark = ""
 
     def __init__(self, uri: str | Path):
         self.location = Location.parse(uri)
@@ -156,7 +157,8 @@ class Folder:
         if self._filesystem is None:
             return Path(self._path(name)).exists()
         try:
-            self._filesystem.open_input_stream(self._path(name)).close()  # one request, and none to look for folders
+            # One request, and none to look for folders.
+            self._filesystem.open_input_stream(self._path(name)).close()
         except FileNotFoundError:
             return False
         return True
