@@ -66,7 +66,7 @@ def real_shapes(bench: Bench) -> Iterator[Task]:
             partial(conformance.regrow_in_rows, rows, columns, round(density * columns), False),
             partial(conformance.expand, (blocks, 1), density, bf16, bf16),
             partial(conformance.compact_accumulate, (blocks, 1), density, bf16, bf16),
-            partial(conformance.exchange, blocks, 1, density, bf16),
+            partial(conformance.exchange, (blocks, 1), density, bf16),
             partial(conformance.adam_step, active, 1, bf16, bf16),
         ]
         for case in cases:

@@ -57,16 +57,12 @@ def check(case: Case, backend: ops.Backend) -> None:
     with ops.using(backend):
         made = case.operation(*arguments, **case.named)
     for where, (values, rounding, exceptions) in case.answers.items():
-        found = made if where is None else arguments[where]
-        torch.testing.assert_close(found, values, rtol=rounding, atol=rounding, equal_nan=True, msg=partial(at, where))
+        found, place = (made, "what is returned") if where is None else (arguments[where], f"argument {where}")
+        said = f"{place}: {{}}".format
+        torch.testing.assert_close(found, values, rtol=rounding, atol=rounding, equal_nan=True, msg=said)
         if exceptions:
             is_other = (found != values) & ~values.isnan()
-            assert is_other.float().mean() < exceptions, at(where, "too many neighbours of the exact rounding")
-
-
-def at(where: int | None, said: str) -> str:
-    """What torch says of a difference, and where it is."""
-    return f"{'the returned answer' if where is None else f'argument {where}'}: {said}"
+            assert is_other.float().mean() < exceptions, said("too many are the neighbour")
 
 
 def random_mask(blocks: int, density: float, device: str = "cpu") -> tuple[Tensor, int]:
@@ -188,10 +184,11 @@ def compact_accumulate(
         return Case(ops.compact_accumulate, (dense, mask, ops.bases(mask), grad, tile), {}, {3: Answer(answer)})
 
 
-def exchange(blocks: int, size: int, density: float, dtype: torch.dtype, *, device: str = "cpu") -> Case:
+def exchange(shape: Shape, density: float, dtype: torch.dtype, *, device: str = "cpu") -> Case:
     """A third of the active blocks goes and as many come, one of those that go among them where
     another cannot. States of one number a block and of `size`.
     """
+    blocks, size = shape
     mask, active = random_mask(blocks, density, device)
     was, dropped = active_blocks(mask, blocks), torch.rand(active, device=device) < 0.3
     candidates = torch.cat([active_blocks(~mask, blocks), was[dropped]])
@@ -262,11 +259,11 @@ def tile_case(which: str, shape: Shape, density: float, dtype: torch.dtype, *, d
     dense = dense.view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
     rounding = 1e-5 if dtype == FP32 else 2**-7
     if which == "product":
-        answer = Answer((x.float() @ dense.t()).to(dtype), rounding)
-        return Case(ops.tile_product, (x, tiles, where, rows * side), {}, {None: answer})
+        made = {None: Answer((x.float() @ dense.t()).to(dtype), rounding)}
+        return Case(ops.tile_product, (x, tiles, where, rows * side), {}, made)
     if which == "input gradient":
-        answer = Answer((dy.float() @ dense).to(dtype), rounding)
-        return Case(ops.tile_input_gradient, (dy, tiles, where, columns * side), {}, {None: answer})
+        made = {None: Answer((dy.float() @ dense).to(dtype), rounding)}
+        return Case(ops.tile_input_gradient, (dy, tiles, where, columns * side), {}, made)
     blocks = (dy.float().t() @ x.float()).view(rows, side, columns, side).transpose(1, 2).reshape(-1, side, side)
     answer = Answer((tiles.float() + blocks[active_blocks(mask, rows * columns)]).to(dtype), rounding)
     return Case(ops.tile_weight_gradient, (dy, x, where, tiles), {}, {3: answer})
@@ -280,9 +277,11 @@ SIZES = ((1, 1), (2500, 1), (9000, 1), (1100, 3), (20, 300))  # blocks of a stat
 TILED = ((3, 2, 16, 70), (2, 3, 32, 130), (1, 2, 64, 40), (2, 1, 128, 33))
 SHARES = (0.0, 0.3, 1.0)
 PRODUCTS = ("product", "input gradient", "weight gradient")
-MIXED = ((BF16, FP32), (FP32, BF16), (BF16, BF16))  # (stored, dense)
-# By operation, products of values to be tried: every shape at every density in float32, then every
-# shape in the other dtypes.
+STORAGE: list[list[tuple[Any, ...]]] = [
+    [STORED, (NONE, *DENSITIES), (FP32,), (FP32,)],
+    *([STORED, (0.25,), (stored,), (dense,)] for stored, dense in ((BF16, FP32), (FP32, BF16), (BF16, BF16))),
+]
+# By operation, products of values to be tried.
 GRID: dict[Callable[..., Case], list[list[tuple[Any, ...]]]] = {
     bases: [[BLOCKS, (NONE, *DENSITIES)]],
     survivors: [[BLOCKS, DENSITIES]],
@@ -294,17 +293,11 @@ GRID: dict[Callable[..., Case], list[list[tuple[Any, ...]]]] = {
     regrow_at_random: [[(1, 2500), (NONE, *DENSITIES), SHARES]],
     regrow_largest: [[(1, 2500), DENSITIES, SHARES]],
     regrow_in_rows: [[(1, 9), (40, 60), (1, 25), (False, True)]],
-    expand: [[STORED, (NONE, *DENSITIES), (FP32,), (FP32,)], *([STORED, (0.25,), (s,), (d,)] for s, d in MIXED)],
-    compact_accumulate: [
-        [STORED, (NONE, *DENSITIES), (FP32,), (FP32,)],
-        *([STORED, (0.25,), (stored,), (dense,)] for stored, dense in MIXED),
-    ],
+    expand: STORAGE,
+    compact_accumulate: STORAGE,
+    exchange: [[SIZES, (0.0, 0.5, 1.0), (FP32,)], [SIZES, (0.5,), (BF16,)]],
     adam_step: [[(2304,), (0, 1, 3, 256), DTYPES, DTYPES]],
     tile_case: [[PRODUCTS, TILED, (0.0, 0.4, 1.0), (FP32,)], [PRODUCTS, TILED, (0.4,), (BF16,)]],
 }
-CALLS = [
-    *(partial(make, *values) for make, grids in GRID.items() for grid in grids for values in itertools.product(*grid)),
-    *(partial(exchange, *shape, density, FP32) for shape in SIZES for density in (0.0, 0.5, 1.0)),
-    *(partial(exchange, *shape, 0.5, BF16) for shape in SIZES),
-]
+CALLS = [partial(make, *v) for make, grids in GRID.items() for grid in grids for v in itertools.product(*grid)]
 CASES = {f"{call.func.__name__} {', '.join(str(a).removeprefix('torch.') for a in call.args)}": call for call in CALLS}
