@@ -159,7 +159,7 @@ def test_training_needs_neither_ray_nor_datasets_and_loads_no_compiler():
 
 
 def test_the_driver_of_a_sweep_on_ray_loads_no_torch():
-    """It never trains: torch would be a fifth of a gigabyte of the head, and seconds of its start."""
+    """It never trains, and torch would be seconds of its start and memory of the head."""
     program = "import sys, raysparse.sweep.runner, raysparse.sweep.ray.fleet; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout == "False\n"
