@@ -13,8 +13,8 @@ from hypothesis import settings
 from raysparse.files import Folder
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
 
-# No test may fail because a machine is slow.
-settings.register_profile("raysparse", deadline=None)
+# No test may fail because a machine is slow. Fifty examples, other ones in every run.
+settings.register_profile("raysparse", deadline=None, max_examples=50)
 settings.load_profile("raysparse")
 
 REPOSITORY = Path(__file__).parent.parent
