@@ -13,7 +13,7 @@ from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.tune import beside_the_driver
 from tests.sweep.plans import small_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
