@@ -18,9 +18,7 @@ import numbers
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
-
-_HINTS: dict[type, dict[str, Any]] = {}  # resolved once a class: rows are read by the thousand
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 
 def label(default: str = "") -> Any:
@@ -51,11 +49,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-PLAIN = (str, int, float, type(None))
-
-
 class Record:
     """Base of the frozen dataclasses. Raises ValueError for a value that its field cannot hold."""
+
+    is_shared: ClassVar[bool] = True  # equal ones that are read are one; False where each is another
 
     def __init_subclass__(cls) -> None:
         """Bring values to their types before the record's own checks."""
@@ -69,22 +66,27 @@ class Record:
         cls.__post_init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        kinds = _kinds(type(self))
-        prefix = type(self).__name__.removesuffix("Spec").lower()
-        prefix = "" if prefix == "trial" else f"{prefix}."
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = typed(kinds[f.name], getattr(self, f.name), f"{prefix}{f.name}")
-            object.__setattr__(self, f.name, value)
+        for name, kind, path in _typed_fields(type(self)):
+            value = getattr(self, name)
+            if type(value) is not kind:
+                object.__setattr__(self, name, typed(kind, value, path))
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        """As JSON takes it; what `dataclasses.asdict` gives, without its copies of every leaf."""
+        return {name: _plain(getattr(self, name)) for name in _kinds(type(self))}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like any other."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def identity(self) -> dict[str, Any]:
-        """The nested dictionary of fields that change the result."""
+        """The nested dictionary of fields that change the result. Not to be written to: records
+        share the parts that they have in common.
+        """
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
@@ -113,41 +115,72 @@ class Record:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Raises ValueError for unknown, missing and wrong fields, each named with its path."""
         require(isinstance(values, dict), cls.__name__, values, "a JSON object")
-        if all(isinstance(value, PLAIN) for value in values.values()):  # 1 and 1.0 and True are equal, hence the type
-            kind: Any = cls
-            made: Self = _made_once(kind, tuple((name, type(value), value) for name, value in values.items()))
-            return made
-        return cls._from_fields(values)
+        if not cls.is_shared:
+            return cls._from_fields(values)
+        key = cls, repr(values)  # in which 1, 1.0 and True differ
+        if key not in _MADE:
+            if len(_MADE) >= MOST_SHARED:
+                _MADE.clear()
+            _MADE[key] = cls._from_fields(values)
+        made: Self = _MADE[key]
+        return made
 
     @classmethod
     def _from_fields(cls, values: dict[str, Any]) -> Self:
-        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(fields))
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
-        missing = [n for n, f in fields.items() if n not in values and _is_required(f)]
-        if missing:
+        kinds, nested = _kinds(cls), _nested(cls)
+        if unknown := sorted(set(values) - set(kinds)):
+            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(kinds)}")
+        if missing := [name for name in _required(cls) if name not in values]:
             raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
-        kinds = _kinds(cls)
-        return cls(**{name: _from_json(kinds[name], value, name) for name, value in values.items()})
+        return cls(**{n: _from_json(kinds[n], value, n) if n in nested else value for n, value in values.items()})
 
 
-@functools.lru_cache(maxsize=4096)
-def _made_once(cls: Any, items: tuple[tuple[str, type, Any], ...]) -> Any:
-    """A record of plain values: the ten thousand trials of a plan share a few models and corpora,
-    and records are frozen.
+def _plain(value: Any) -> Any:
+    """Records as dictionaries, wherever they are in a value."""
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+# Records that were read, by class and content: the ten thousand trials of a plan share a few models
+# and corpora, and records are frozen.
+_MADE: dict[tuple[type, str], Any] = {}
+MOST_SHARED = 4096
+
+# Of a class, resolved once: rows and trials are read by the thousand.
+
+
+@functools.cache
+def _required(cls: Any) -> tuple[str, ...]:
+    """The fields without a default."""
+    missing = dataclasses.MISSING
+    return tuple(f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
+
+
+@functools.cache
+def _kinds(cls: Any) -> dict[str, Any]:
+    """The type of each field."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _nested(cls: Any) -> frozenset[str]:
+    """The fields that are records, or may hold some."""
+    plain = (int, float, bool, str)
+    return frozenset(n for n, kind in _kinds(cls).items() if kind not in plain and get_origin(kind) is not Literal)
+
+
+@functools.cache
+def _typed_fields(cls: Any) -> tuple[tuple[str, Any, str], ...]:
+    """(name, type, path in messages) of the fields that are brought to their type: all but choices,
+    which the record checks itself.
     """
-    return cls._from_fields({name: value for name, _, value in items})
-
-
-def _is_required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
-def _kinds(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls)
-    return _HINTS[cls]
+    prefix = cls.__name__.removesuffix("Spec").lower()
+    prefix = "" if prefix == "trial" else f"{prefix}."
+    return tuple((n, kind, f"{prefix}{n}") for n, kind in _kinds(cls).items() if get_origin(kind) is not Literal)
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
