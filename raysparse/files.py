@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 FLAT = ("s3", "gcs", "abfs")  # file systems of objects, where a folder is the beginning of a name
 READERS = 24  # questions at once to an object store, where asking is waiting; pyarrow keeps 25 connections
 
-Asked, Answer = TypeVar("Asked"), TypeVar("Answer")
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 def checksum(data: bytes | memoryview) -> str:

@@ -10,9 +10,11 @@ line, not a traceback. What the records are stands with their users (`spec`, `sw
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
+import gc
 import math
 import numbers
 import types
@@ -43,6 +45,20 @@ def require_choice(what: str, value: object, choices: Any) -> None:
     require(value in get_args(choices), what, value, "one of " + ", ".join(map(str, get_args(choices))))
 
 
+@contextlib.contextmanager
+def many() -> Iterator[None]:
+    """Inside the `with` Python does not look for garbage: where records are made by the thousand it
+    would look through all of them again and again, a quarter of the time, and find none.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name closest to `name`, or nothing if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -66,14 +82,14 @@ class Record:
         cls.__post_init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        for name, kind, path in _typed_fields(type(self)):
+        for name, kind, path in _fields(type(self)).typed:
             value = getattr(self, name)
             if type(value) is not kind:
                 object.__setattr__(self, name, typed(kind, value, path))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it; what `dataclasses.asdict` gives, without its copies of every leaf."""
-        return {name: _plain(getattr(self, name)) for name in _kinds(type(self))}
+        return {name: _plain(getattr(self, name)) for name in _fields(type(self)).kinds}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like any other."""
@@ -127,10 +143,11 @@ class Record:
 
     @classmethod
     def _from_fields(cls, values: dict[str, Any]) -> Self:
-        kinds, nested = _kinds(cls), _nested(cls)
+        fields = _fields(cls)
+        kinds, nested = fields.kinds, fields.nested
         if unknown := sorted(set(values) - set(kinds)):
             raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(kinds)}")
-        if missing := [name for name in _required(cls) if name not in values]:
+        if missing := [name for name in fields.required if name not in values]:
             raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
         return cls(**{n: _from_json(kinds[n], value, n) if n in nested else value for n, value in values.items()})
 
@@ -149,44 +166,37 @@ def _plain(value: Any) -> Any:
 _MADE: dict[tuple[type, str], Any] = {}
 MOST_SHARED = 4096
 
-# Of a class, resolved once: rows and trials are read by the thousand.
 
-
-@functools.cache
-def _required(cls: Any) -> tuple[str, ...]:
-    """The fields without a default."""
-    missing = dataclasses.MISSING
-    return tuple(f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
-
-
-@functools.cache
-def _kinds(cls: Any) -> dict[str, Any]:
-    """The type of each field."""
-    hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-@functools.cache
-def _nested(cls: Any) -> frozenset[str]:
-    """The fields that are records, or may hold some."""
-    plain = (int, float, bool, str)
-    return frozenset(n for n, kind in _kinds(cls).items() if kind not in plain and get_origin(kind) is not Literal)
-
-
-@functools.cache
-def _typed_fields(cls: Any) -> tuple[tuple[str, Any, str], ...]:
-    """(name, type, path in messages) of the fields that are brought to their type: all but choices,
-    which the record checks itself.
+class _Fields:
+    """What is asked of the fields of a class again and again, found once: trials and rows are read
+    by the thousand.
     """
-    prefix = cls.__name__.removesuffix("Spec").lower()
-    prefix = "" if prefix == "trial" else f"{prefix}."
-    return tuple((n, kind, f"{prefix}{n}") for n, kind in _kinds(cls).items() if get_origin(kind) is not Literal)
+
+    def __init__(self, cls: Any):
+        hints, fields = get_type_hints(cls), dataclasses.fields(cls)
+        prefix, absent = cls.__name__.removesuffix("Spec").lower(), dataclasses.MISSING
+        prefix = "" if prefix == "trial" else f"{prefix}."
+        self.kinds: dict[str, Any] = {f.name: hints[f.name] for f in fields}
+        self.required = [f.name for f in fields if f.default is absent and f.default_factory is absent]
+        free = {name: kind for name, kind in self.kinds.items() if get_origin(kind) is not Literal}
+        # Brought to their type, with the path for messages; choices are the record's own to check.
+        self.typed = [(name, kind, f"{prefix}{name}") for name, kind in free.items()]
+        self.nested = {name for name, kind in free.items() if kind not in (int, float, bool, str)}  # may hold records
+
+
+_FIELDS: dict[type, _Fields] = {}
+
+
+def _fields(cls: type) -> _Fields:
+    if cls not in _FIELDS:
+        _FIELDS[cls] = _Fields(cls)
+    return _FIELDS[cls]
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, type) of every field that is no record itself, in order."""
     for f in dataclasses.fields(cls):
-        kind = _kinds(cls)[f.name]
+        kind = _fields(cls).kinds[f.name]
         if isinstance(kind, type) and issubclass(kind, Record):
             yield from leaves(kind, f"{prefix}{f.name}.")
         else:

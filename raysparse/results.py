@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from raysparse import compaction, counts, faults, memory
 from raysparse.files import Stamp
 from raysparse.placement import Placement
-from raysparse.record import leaves, require_choice
+from raysparse.record import leaves, many, require_choice
 from raysparse.run_folder import JOURNAL
 from raysparse.spec import TrialSpec
 
@@ -246,7 +246,7 @@ class Results:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, by trial id."""
-        with ThreadPoolExecutor(1) as pool:  # an object store answers both while it would answer one
+        with many(), ThreadPoolExecutor(1) as pool:  # an object store answers both while it would answer one
             table = None if self._asked else pool.submit(compaction.read, self.folder, schema())
             stamps = {name: at for name, at in sorted(self.folder.stamps(JOURNAL).items()) if name.endswith(".json")}
         if table is not None:

@@ -22,7 +22,7 @@ from typing import Any, Self
 from raysparse import counts, faults, memory
 from raysparse.files import Folder, checksum
 from raysparse.placement import Placement
-from raysparse.record import Record, require
+from raysparse.record import Record, many, require
 from raysparse.run_folder import PLAN
 from raysparse.spec import TrialSpec
 from raysparse.sweep import planners
@@ -251,7 +251,8 @@ def load_if_there(folder: Folder) -> Plan | None:
     key = checksum(data)
     if key not in _LOADED:
         _LOADED.clear()
-        _LOADED[key] = Plan.from_dict(folder.parsed(PLAN, data))
+        with many():
+            _LOADED[key] = Plan.from_dict(folder.parsed(PLAN, data))
     return _LOADED[key]
 
 
