@@ -2,7 +2,7 @@
 
 A finite corpus is read once to be known (every document counted, its hash taken), and is then a
 stream of passages. Up to HELD_CHARACTERS its texts are kept in memory; a larger corpus is read
-again when it is cut, and its passages are sorted on disk (`spool`), so that memory holds about 150
+again when it is cut, and its passages are sorted on disk (`spool`), so that memory holds about 200
 bytes a document (`digests`) and no text. Documents are cut at line ends into passages of about a
 page, ordered by the hash of the passage, so that every prefix of the stream is a random sample of
 the whole corpus: the files of a source tree differ in length by a factor of 10,000, and without the
