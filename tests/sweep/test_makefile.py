@@ -3,8 +3,10 @@ and CI uses the same targets.
 """
 
 import os
+import re
 import runpy
 import subprocess
+import tomllib
 
 from tests.conftest import REPOSITORY
 
@@ -44,6 +46,12 @@ def test_a_wheel_holds_every_room_and_the_sweep_scripts(monkeypatch):
     names = {".".join(room.relative_to(REPOSITORY).parts) for room in rooms}
     assert names | {"raysparse.sweeps"} == set(packed["packages"])
     assert packed["package_dir"] == {"raysparse.sweeps": "sweeps"}
+
+
+def test_the_analysis_can_be_installed_without_torch():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["analysis"]]
+    assert {re.split(r"[<>=\[]", each)[0] for each in needed} == {"numpy", "pyarrow", "rich", "scipy", "matplotlib"}
 
 
 def test_ci_runs_the_checks_and_the_tests_in_an_environment_of_its_own():
