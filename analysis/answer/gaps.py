@@ -68,10 +68,10 @@ def gaps(
     if not held:
         return ()
     off = _mild(without(np.vstack(held)) - target, np.vstack(held))
-    off = np.split(off, np.cumsum([len(rows) for rows in held])[:-1])
+    each = np.split(off, np.cumsum([len(rows) for rows in held])[:-1])
     missed = {
         column: _planes(columns, column, counts[:, None] * rows, miss) / (ladders[column][2:] - ladders[column][:-2])
-        for column, rows, miss in zip(able, held, off, strict=True)
+        for column, rows, miss in zip(able, held, each, strict=True)
     }
     most = max(missed.values(), key=lambda planes: float((planes[0] ** 2).mean()))
     generator = np.random.default_rng(seed)
