@@ -75,17 +75,21 @@ def gaps(
     }
     most = max(missed.values(), key=lambda planes: float((planes[0] ** 2).mean()))
     generator = np.random.default_rng(seed)
-    found = []
-    for column, ladder in enumerate(ladders):
-        if not 2 <= len(ladder) <= MOST:
-            continue
-        for place, (low, high) in enumerate(itertools.pairwise(ladder)):
-            near = missed[column][..., max(place - 1, 0) : place + 1] if column in missed else most
-            random = generator.standard_normal(near.shape) / np.sqrt(near.shape[2])
-            planes = WIDER * (high - low) * (random * near).sum(axis=2).T
-            planes[:, 1 + column] = 0.0
-            found.append(Gap(column, low, high, np.vstack([np.zeros_like(planes[:1]), planes])))
-    return tuple(found)
+    return tuple(
+        _gap(column, ends, missed[column][..., max(place - 1, 0) : place + 1] if column in missed else most, generator)
+        for column, ladder in enumerate(ladders)
+        if 2 <= len(ladder) <= MOST
+        for place, ends in enumerate(itertools.pairwise(ladder))
+    )
+
+
+def _gap(column: int, ends: tuple[float, float], near: Array, generator: np.random.Generator) -> Gap:
+    """The gap between two levels. near: (1 + p, b, k) planes of the k inner levels beside it."""
+    low, high = ends
+    random = generator.standard_normal(near.shape) / np.sqrt(near.shape[2])
+    planes = WIDER * (high - low) * (random * near).sum(axis=2).T
+    planes[:, 1 + column] = 0.0
+    return Gap(column, low, high, np.vstack([np.zeros_like(planes[:1]), planes]))
 
 
 def _ladder(column: Array, number: Array) -> Array:
