@@ -93,7 +93,7 @@ def main() -> None:
         plan = plan.replace(placement=Placement())
         settings = Settings(executor=args.executor, slots=args.slots if args.executor == "ray" else 0)
         if args.profile:
-            profile = cProfile.Profile()
+            profile = cProfile.Profile(time.process_time)
             profile.runcall(measured, plan, Path(base), settings)
             pstats.Stats(profile).sort_stats("cumulative").print_stats(70)
             return

@@ -36,7 +36,7 @@ def read(folder: Folder, schema: pa.Schema) -> dict[str, tuple[Stamp, dict[str, 
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(TABLE)))
+        table = pq.ParquetFile(pa.BufferReader(folder.read(TABLE))).read(use_threads=False)
     except (FileNotFoundError, pa.ArrowInvalid):
         return {}
     about = json.loads((table.schema.metadata or {}).get(HELD, b"{}"))

@@ -171,6 +171,7 @@ def uses_tile_products(sparsity: SparsitySpec, precision: Precision = "fp32", de
     return sparsity.layout == "tile" and sparsity.density <= limit
 
 
+@functools.lru_cache(maxsize=4096)
 def flops_per_token(
     model: ModelSpec, sparsity: SparsitySpec, *, precision: Precision = "fp32", device: str = "cpu"
 ) -> tuple[float, float]:

@@ -17,11 +17,11 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from raysparse import faults
 from raysparse.location import Location
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 FLAT = ("s3", "gcs", "abfs")  # file systems of objects, where a folder is the beginning of a name
-READERS = 16  # files read at once from an object store, where reading is waiting
+READERS = 24  # questions at once to an object store, where asking is waiting; pyarrow keeps 25 connections
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 def checksum(data: bytes | memoryview) -> str:
@@ -180,13 +183,13 @@ class Folder:
         with self._filesystem.open_input_stream(self._path(name)) as stream:
             return bytes(stream.read())
 
-    def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
-        """The bytes of files, in this order; from an object store several are read at once."""
-        if self.is_local or len(names) < 2:
-            yield from map(self.read, names)
+    def each(self, ask: Callable[[Asked], Answer], about: Sequence[Asked]) -> Iterator[Answer]:
+        """What `ask` says of each, in this order; an object store is asked for several at once."""
+        if self.is_local or len(about) < 2:
+            yield from map(ask, about)
             return
         with ThreadPoolExecutor(READERS) as pool:
-            yield from pool.map(self.read, names)
+            yield from pool.map(ask, about)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

@@ -10,17 +10,17 @@ line, not a traceback. What the records are stands with their users (`spec`, `sw
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
+import gc
 import math
 import numbers
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
-
-_HINTS: dict[type, dict[str, Any]] = {}  # resolved once a class: rows are read by the thousand
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 
 def label(default: str = "") -> Any:
@@ -45,17 +45,30 @@ def require_choice(what: str, value: object, choices: Any) -> None:
     require(value in get_args(choices), what, value, "one of " + ", ".join(map(str, get_args(choices))))
 
 
+@contextlib.contextmanager
+def many() -> Iterator[None]:
+    """Inside the `with` Python does not look for garbage: where records are made by the thousand it
+    would look through all of them again and again, a quarter of the time, and find none.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known name closest to `name`, or nothing if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-PLAIN = (str, int, float, type(None))
-
-
 class Record:
     """Base of the frozen dataclasses. Raises ValueError for a value that its field cannot hold."""
+
+    is_shared: ClassVar[bool] = True  # equal ones that are read are one; False where each is another
 
     def __init_subclass__(cls) -> None:
         """Bring values to their types before the record's own checks."""
@@ -69,22 +82,27 @@ class Record:
         cls.__post_init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        kinds = _kinds(type(self))
-        prefix = type(self).__name__.removesuffix("Spec").lower()
-        prefix = "" if prefix == "trial" else f"{prefix}."
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = typed(kinds[f.name], getattr(self, f.name), f"{prefix}{f.name}")
-            object.__setattr__(self, f.name, value)
+        for name, kind, path in _fields(type(self)).typed:
+            value = getattr(self, name)
+            if type(value) is not kind:
+                object.__setattr__(self, name, typed(kind, value, path))
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        """As JSON takes it; what `dataclasses.asdict` gives, without its copies of every leaf."""
+        return {name: _plain(getattr(self, name)) for name in _fields(type(self)).kinds}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like any other."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def identity(self) -> dict[str, Any]:
-        """The nested dictionary of fields that change the result."""
+        """The nested dictionary of fields that change the result. Not to be written to: records
+        share the parts that they have in common.
+        """
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
@@ -113,47 +131,72 @@ class Record:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Raises ValueError for unknown, missing and wrong fields, each named with its path."""
         require(isinstance(values, dict), cls.__name__, values, "a JSON object")
-        if all(isinstance(value, PLAIN) for value in values.values()):  # 1 and 1.0 and True are equal, hence the type
-            kind: Any = cls
-            made: Self = _made_once(kind, tuple((name, type(value), value) for name, value in values.items()))
-            return made
-        return cls._from_fields(values)
+        if not cls.is_shared:
+            return cls._from_fields(values)
+        key = cls, repr(values)  # in which 1, 1.0 and True differ
+        if key not in _MADE:
+            if len(_MADE) >= MOST_SHARED:
+                _MADE.clear()
+            _MADE[key] = cls._from_fields(values)
+        made: Self = _MADE[key]
+        return made
 
     @classmethod
     def _from_fields(cls, values: dict[str, Any]) -> Self:
-        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(fields))
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(fields)}")
-        missing = [n for n, f in fields.items() if n not in values and _is_required(f)]
-        if missing:
+        fields = _fields(cls)
+        kinds, nested = fields.kinds, fields.nested
+        if unknown := sorted(set(values) - set(kinds)):
+            raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(kinds)}")
+        if missing := [name for name in fields.required if name not in values]:
             raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
-        kinds = _kinds(cls)
-        return cls(**{name: _from_json(kinds[name], value, name) for name, value in values.items()})
+        return cls(**{n: _from_json(kinds[n], value, n) if n in nested else value for n, value in values.items()})
 
 
-@functools.lru_cache(maxsize=4096)
-def _made_once(cls: Any, items: tuple[tuple[str, type, Any], ...]) -> Any:
-    """A record of plain values: the ten thousand trials of a plan share a few models and corpora,
-    and records are frozen.
+def _plain(value: Any) -> Any:
+    """Records as dictionaries, wherever they are in a value."""
+    if isinstance(value, Record):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+# Records that were read, by class and content: the ten thousand trials of a plan share a few models
+# and corpora, and records are frozen.
+_MADE: dict[tuple[type, str], Any] = {}
+MOST_SHARED = 4096
+
+
+class _Fields:
+    """What is asked of the fields of a class again and again, found once: trials and rows are read
+    by the thousand.
     """
-    return cls._from_fields({name: value for name, _, value in items})
+
+    def __init__(self, cls: Any):
+        hints, fields = get_type_hints(cls), dataclasses.fields(cls)
+        prefix, absent = cls.__name__.removesuffix("Spec").lower(), dataclasses.MISSING
+        prefix = "" if prefix == "trial" else f"{prefix}."
+        self.kinds: dict[str, Any] = {f.name: hints[f.name] for f in fields}
+        self.required = [f.name for f in fields if f.default is absent and f.default_factory is absent]
+        free = {name: kind for name, kind in self.kinds.items() if get_origin(kind) is not Literal}
+        # Brought to their type, with the path for messages; choices are the record's own to check.
+        self.typed = [(name, kind, f"{prefix}{name}") for name, kind in free.items()]
+        self.nested = {name for name, kind in free.items() if kind not in (int, float, bool, str)}  # may hold records
 
 
-def _is_required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+_FIELDS: dict[type, _Fields] = {}
 
 
-def _kinds(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls)
-    return _HINTS[cls]
+def _fields(cls: type) -> _Fields:
+    if cls not in _FIELDS:
+        _FIELDS[cls] = _Fields(cls)
+    return _FIELDS[cls]
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, type) of every field that is no record itself, in order."""
     for f in dataclasses.fields(cls):
-        kind = _kinds(cls)[f.name]
+        kind = _fields(cls).kinds[f.name]
         if isinstance(kind, type) and issubclass(kind, Record):
             yield from leaves(kind, f"{prefix}{f.name}.")
         else:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from raysparse import compaction, counts, faults, memory
 from raysparse.files import Stamp
 from raysparse.placement import Placement
-from raysparse.record import leaves, require_choice
+from raysparse.record import leaves, many, require_choice
 from raysparse.run_folder import JOURNAL
 from raysparse.spec import TrialSpec
 
@@ -245,10 +246,11 @@ class Results:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, by trial id."""
-        stamps = {name: at for name, at in sorted(self.folder.stamps(JOURNAL).items()) if name.endswith(".json")}
-        if stamps and not self._asked:
-            self._asked = True
-            self._rows = compaction.read(self.folder, schema())
+        with many(), ThreadPoolExecutor(1) as pool:  # an object store answers both while it would answer one
+            table = None if self._asked else pool.submit(compaction.read, self.folder, schema())
+            stamps = {name: at for name, at in sorted(self.folder.stamps(JOURNAL).items()) if name.endswith(".json")}
+        if table is not None:
+            self._asked, self._rows = True, table.result()
         known = {name: self._rows[name] for name, at in stamps.items() if self._rows.get(name, (None,))[0] == at}
         for name, data in self._written.items():
             if name in stamps and name not in known and stamps[name].size == len(data):
@@ -256,12 +258,17 @@ class Results:
         self._written.clear()
         new = [name for name in stamps if name not in known]
         paths = [f"{JOURNAL}/{name}" for name in new]
-        for name, path, data in zip(new, paths, self.folder.read_all(paths), strict=True):
+        for name, path, data in zip(new, paths, self.folder.each(self.folder.read, paths), strict=True):
             row = completed(self.folder.parsed(path, data))
             self.is_behind = self.is_behind or self._rows.get(name, (None, None))[1] != row
             known[name] = stamps[name], row
         self._rows = {name: known[name] for name in stamps}
         return [row for _, row in self._rows.values()]
+
+    @property
+    def written_at(self) -> dict[str, float]:
+        """When the rows that were read last were written (seconds since 1970), by trial id."""
+        return {name.removesuffix(".json"): at.written_at / 1e9 for name, (at, _) in self._rows.items()}
 
     def finished(self) -> set[str]:
         """Ids of the trials that are not to be run again."""

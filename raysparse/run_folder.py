@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from raysparse.files import Folder, checksum, default_cache
@@ -115,6 +116,12 @@ class RunFolder(Folder):
     def checkpoint_step(self, trial_id: str) -> int:
         """The step from which a trial would continue; 0 when it would begin anew."""
         return self.checkpoint(trial_id)[0]
+
+    def checkpoint_steps(self, trial_ids: Iterable[str]) -> dict[str, int]:
+        """`checkpoint_step` of those of the trials that have begun, by trial id."""
+        wanted = set(trial_ids)
+        begun = sorted(self.begun() & wanted) if wanted else []
+        return dict(zip(begun, self.each(self.checkpoint_step, begun), strict=True))
 
     def checkpoint(self, trial_id: str) -> tuple[int, int]:
         """The step of a trial's checkpoint and the epoch of the lease that wrote it; zeros when

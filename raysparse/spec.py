@@ -238,6 +238,8 @@ class TrialSpec(Record):
     results table.
     """
 
+    is_shared = False
+
     model: ModelSpec
     sparsity: SparsitySpec = SparsitySpec()
     data: DataSpec = DataSpec()
@@ -250,7 +252,7 @@ class TrialSpec(Record):
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, Precision)
-        self.sparsity.check_blocks(self.model.projections)
+        _check_blocks(self.model, self.sparsity)
         require(0 <= self.seed < 2**31, "seed", self.seed, "a whole number in [0, 2**31)")
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         if self.unique_sequences < 1:
@@ -288,7 +290,7 @@ class TrialSpec(Record):
         """
         return (self.data.unique_tokens - 1) // self.model.context
 
-    @property
+    @functools.cached_property
     def steps(self) -> int:
         """Optimizer steps: whole batches in unique_sequences * epochs; a batch may span two
         epochs.
@@ -303,6 +305,12 @@ class TrialSpec(Record):
     def tokens(self) -> int:
         """D: tokens that the run predicts, exactly."""
         return self.steps * self.tokens_per_step
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_blocks(model: ModelSpec, sparsity: SparsitySpec) -> None:
+    """Once for all the trials of a plan that share both."""
+    sparsity.check_blocks(model.projections)
 
 
 def _short_hash(identity: dict[str, Any]) -> str:

@@ -27,6 +27,22 @@ def test_a_trial_survives_json_with_its_id():
     assert again.trial_id == spec.trial_id
 
 
+def test_a_spec_as_json_takes_it_is_what_its_fields_hold():
+    spec = small_trial("rigl", 0.3, name="for people")
+    assert spec.to_dict() == dataclasses.asdict(spec)
+
+
+def test_records_that_are_read_again_are_shared_and_numbers_of_other_types_are_not_taken_for_them():
+    values = small_trial().to_dict()
+    one, two = TrialSpec.from_dict(values), TrialSpec.from_dict(values | {"seed": 7})
+    assert one.model is two.model
+    assert one.data is two.data
+    assert one != two
+    values["sparsity"]["balanced"] = 0
+    with pytest.raises(ValueError, match=r"sparsity\.balanced is 0, expected true or false"):
+        TrialSpec.from_dict(values)
+
+
 def test_names_are_for_people_and_everything_else_is_identity():
     spec = small_trial()
     assert spec.replace(name="other").trial_id == spec.trial_id

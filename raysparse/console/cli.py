@@ -39,7 +39,7 @@ def command_sweep(args: argparse.Namespace) -> int:
 
 
 def command_status(args: argparse.Namespace) -> int:
-    from raysparse.console.tables import disk_table, status_table
+    from raysparse.console.status import disk_table, status_table
     from raysparse.console.terminal import console
     from raysparse.run_folder import RunFolder
 

@@ -1,16 +1,14 @@
-"""A plan and a run folder as text for people: what will be run and what it costs, what is done and
-what is not.
+"""A plan as text for people: what will be run, and what it costs in work, memory, time and money.
 
 A plan of any length is shown as one line per size and density, because a cost is a question about a
-family of trials; the single trials are in plan.json. Left out: the live view (`progress`) and the
-answer (`analysis`).
+family of trials; the single trials are in plan.json. Left out: where a sweep stands (`status`), the
+live view (`progress`) and the answer (`analysis`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,12 +16,9 @@ from rich.table import Table
 
 from raysparse import counts, ladder, memory
 from raysparse.placement import Placement
-from raysparse.results import FINAL, Results
-from raysparse.run_folder import TRIALS, RunFolder
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import UNIT_NAMES, load_work, price
-from raysparse.sweep.plan import Cost, Plan, load
-from raysparse.sweep.snapshot import best_losses
+from raysparse.sweep.budget import UNIT_NAMES
+from raysparse.sweep.plan import Cost, Plan
 from raysparse.units import amount, count, duration, si
 
 
@@ -41,10 +36,11 @@ def plan_table(plan: Plan, *, slots: int, hourly: float = 0.0) -> RenderableType
     groups: dict[tuple[str, float], list[TrialSpec]] = {}
     for spec in plan.specs:
         groups.setdefault((spec.model.name, spec.sparsity.density), []).append(spec)
+    total = Cost()
     for (size, density), specs in groups.items():
-        weights = count(counts.parameters(specs[0].model, specs[0].sparsity).active)
-        table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(plan.total(specs)))
-    total = plan.total()
+        weights, cost = count(counts.parameters(specs[0].model, specs[0].sparsity).active), plan.total(specs)
+        table.add_row(size, f"{density:g}", str(len(specs)), weights, *_cost_cells(cost))
+        total += cost
     table.add_row("all", "", str(total.trials), "", *_cost_cells(total))
     return Group(*_axes(plan), *asked, "", table, "", *_notes(plan, total, slots), *_money(plan, total, hourly))
 
@@ -160,55 +156,3 @@ def _passes(plan: Plan) -> list[str]:
             said += f": does not fit {si(plan.device_bytes * place.device_share, 'B')}"
         found.setdefault(said, {})[spec.model.name] = None
     return [f"Micro-batch of {', '.join(names)}: {said}." for said, names in found.items()]
-
-
-def disk_table(folder: RunFolder) -> RenderableType:
-    """The bytes and files of a run folder's parts, and of what its trials keep."""
-    sizes: Counter[str] = Counter()
-    files: Counter[str] = Counter()
-    for path, size in folder.sizes():
-        parts = path.split("/")
-        part = f"{TRIALS}/*/{parts[2]}" if parts[0] == TRIALS and len(parts) > 2 else parts[0]
-        sizes[part] += size
-        files[part] += 1
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("part", "files", "bytes"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    for part, size in sizes.most_common():
-        table.add_row(part, f"{files[part]:,}", si(size, "B"))
-    table.add_row("all", f"{files.total():,}", si(sizes.total(), "B"))
-    return table
-
-
-def status_table(folder: RunFolder) -> RenderableType:
-    """Where a run folder stands. Raises ValueError when it is none."""
-    plan = load(folder)
-    rows = {row["trial_id"]: row for row in Results(folder).rows()}
-    mine = [(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
-    work = load_work(folder)
-    unit = plan.budget.unit
-    spent = sum(price(spec, unit, work[spec.trial_id]) for spec in plan.specs if spec.trial_id in work)
-    statuses = Counter(row["status"] for _, row in mine)
-    have = folder.begun()
-    begun = [s for s in plan.specs if s.trial_id not in rows and s.trial_id in have]
-    done = sum(n for status, n in statuses.items() if status in FINAL)
-    lines = [
-        f"{folder.uri}: {done} of {len(plan.specs)} trials finished, {len(begun)} begun, "
-        f"{len(plan.specs) - len(mine) - len(begun)} not begun",
-        "  "
-        + (", ".join(f"{status.replace('_', ' ')} {n}" for status, n in sorted(statuses.items())) or "no rows yet"),
-        f"  spent {amount(spent)} {UNIT_NAMES[unit]}"
-        + (
-            f" of {amount(plan.budget.total)}"
-            if plan.budget.total is not None
-            else f", planned {amount(sum(map(plan.price, plan.specs)))}"
-        ),
-    ]
-    lines += [
-        f"  best at {b.size} U={b.unique_tokens:,}: {b.loss:.3f} (d={b.density:g}, x{b.epochs:g})"
-        for b in best_losses(
-            (spec, row["validation_loss"] if row["status"] == "completed" else None) for spec, row in mine
-        )
-    ]
-    lines += [f"  {row['name']}: {row['status']}, {row['reason']}" for _, row in mine if row["status"] not in FINAL]
-    return Group(*lines)

@@ -12,6 +12,7 @@ Left out: running (`runner`), and counting what a single trial costs (`raysparse
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any, Self
 from raysparse import counts, faults, memory
 from raysparse.files import Folder, checksum
 from raysparse.placement import Placement
-from raysparse.record import Record, require
+from raysparse.record import Record, many, require
 from raysparse.run_folder import PLAN
 from raysparse.spec import TrialSpec
 from raysparse.sweep import planners
@@ -94,6 +95,8 @@ class Plan(Record):
     Raises ValueError when it has neither, or names a trial twice.
     """
 
+    is_shared = False
+
     specs: tuple[TrialSpec, ...] = ()
     placement: Placement = Placement()
     budget: Budget = Budget()
@@ -124,10 +127,11 @@ class Plan(Record):
 
     def continued(self, folder: Folder) -> Plan:
         """This plan with what its planner has proposed in the run folder already."""
-        if self.planner is None or not folder.exists(PLAN):
+        held = None if self.planner is None else load_if_there(folder)
+        if held is None:
             return self
         here = set(self.trial_ids)
-        return self.replace(specs=(*(s for s in load(folder).specs if s.trial_id not in here), *self.specs))
+        return self.replace(specs=(*(s for s in held.specs if s.trial_id not in here), *self.specs))
 
     @property
     def trial_ids(self) -> tuple[str, ...]:
@@ -135,8 +139,29 @@ class Plan(Record):
 
     def cost(self, spec: TrialSpec) -> Cost:
         active, executed = counts.flops(spec, device=self.placement.device)
-        peak = memory.predicted(spec, self.fitted(spec)).total
-        return Cost(1, spec.tokens, active, executed, self.throughput.seconds(spec) * self.placement.workers, peak)
+        seconds = self.seconds(spec) * self.placement.workers
+        return Cost(1, spec.tokens, active, executed, seconds, self.peak_bytes(spec))
+
+    def seconds(self, spec: TrialSpec) -> float:
+        """Planned wall seconds of a trial; looked up by whoever draws a running sweep."""
+        if spec.trial_id not in self._seconds:
+            self._seconds[spec.trial_id] = self.throughput.seconds(spec)
+        return self._seconds[spec.trial_id]
+
+    @functools.cached_property
+    def _seconds(self) -> dict[str, float]:
+        return {}
+
+    def peak_bytes(self, spec: TrialSpec) -> int:
+        """Predicted bytes of a worker; trials that differ in data and seed alone have the same."""
+        key = spec.model, spec.sparsity, spec.optimizer, spec.precision
+        if key not in self._peaks:
+            self._peaks[key] = memory.predicted(spec, self.fitted(spec)).total
+        return self._peaks[key]
+
+    @functools.cached_property
+    def _peaks(self) -> dict[tuple[Any, ...], int]:
+        return {}
 
     def fitted(self, spec: TrialSpec) -> Placement:
         """The placement with the micro-batch and the recomputation that the trial will have."""
@@ -148,7 +173,7 @@ class Plan(Record):
 
     def price(self, spec: TrialSpec, from_step: int = 0) -> float:
         """What a trial costs in the unit of the budget, from a step to its end."""
-        seconds = self.throughput.seconds(spec) * self.placement.workers
+        seconds = self.seconds(spec) * self.placement.workers
         left = 1.0 - from_step / spec.steps
         return price(spec, self.budget.unit, Work(spec.steps - from_step, seconds * left))
 
@@ -168,8 +193,8 @@ class Plan(Record):
         """Raise ValueError when the run folder was begun with another plan; a plan that has grown
         since is not another.
         """
-        difference = self.difference_from(load(folder)) if folder.exists(PLAN) else ""
-        if difference:
+        held = load_if_there(folder)
+        if held is not None and (difference := self.difference_from(held)):
             raise ValueError(
                 f"{folder.uri} holds the results of another plan: {difference}; choose another --name for this sweep"
             )
@@ -211,15 +236,23 @@ class Plan(Record):
 
 def load(folder: Folder) -> Plan:
     """The plan of a run folder. Raises ValueError when there is none."""
+    held = load_if_there(folder)
+    if held is None:
+        raise ValueError(f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage")
+    return held
+
+
+def load_if_there(folder: Folder) -> Plan | None:
+    """The plan of a run folder, None when there is none."""
     try:
         data = folder.read(PLAN)
-    except FileNotFoundError as error:
-        message = f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage"
-        raise ValueError(message) from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     key = checksum(data)
     if key not in _LOADED:
         _LOADED.clear()
-        _LOADED[key] = Plan.from_dict(folder.parsed(PLAN, data))
+        with many():
+            _LOADED[key] = Plan.from_dict(folder.parsed(PLAN, data))
     return _LOADED[key]
 
 

@@ -101,22 +101,32 @@ def run(
 @dataclass(frozen=True)
 class Left:
     """What the folder says is still to be done: `rows` are the final ones, `todo` has none,
-    `chosen` can be paid. `plan` holds what its planner proposed.
+    `chosen` can be paid, in the order in which they are to run. `plan` holds what its planner
+    proposed. `ledger` is the work that was written down, `work` what was spent: a driver that was
+    killed may have written a checkpoint after its ledger, and steps that a trial continues from
+    were paid for.
     """
 
     plan: Plan
     rows: Mapping[str, dict[str, Any]]
     todo: Sequence[TrialSpec]
     chosen: Sequence[TrialSpec]
+    ledger: Mapping[str, Work]
+    work: Mapping[str, Work]
 
 
 def what_is_left(plan: Plan, folder: RunFolder, results: Results) -> Left:
     rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
     todo = [spec for spec in plan.specs if spec.trial_id not in rows]
-    chosen = affordable(plan, folder, todo)
+    steps, ledger = folder.checkpoint_steps(spec.trial_id for spec in todo), load_work(folder)
+    known = {trial_id: ledger.get(trial_id, Work()) for trial_id in steps}
+    later = {key: Work(step, known[key].seconds) for key, step in steps.items() if step > known[key].steps}
+    work = {**ledger, **later}
+    remaining = plan.budget.limit - spent(plan, work)
+    chosen = plan.affordable({spec: steps.get(spec.trial_id, 0) for spec in todo}, remaining)
     if not chosen:
-        plan, chosen = first_proposals(plan, folder, results)
-    return Left(plan, rows, todo, chosen)
+        plan, chosen = first_proposals(plan, results, remaining)
+    return Left(plan, rows, todo, chosen, ledger, work)
 
 
 def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
@@ -146,7 +156,7 @@ def _buys_nothing(plan: Plan, todo: Sequence[TrialSpec]) -> ValueError:
     return ValueError(f"{budget} buys none of the {len(todo)} trials: the cheapest costs {least}; raise --max-flops")
 
 
-def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Plan, list[TrialSpec]]:
+def first_proposals(plan: Plan, results: Results, remaining: float) -> tuple[Plan, list[TrialSpec]]:
     """What the planner proposes when nothing else is left, and the plan that holds it: asked before
     anything is started, so that a sweep that has nothing to do says so in a second.
     """
@@ -154,27 +164,8 @@ def first_proposals(plan: Plan, folder: RunFolder, results: Results) -> tuple[Pl
         return plan, []
     rows = {row["trial_id"]: row for row in results.rows()}
     known = [known_of(spec, rows[spec.trial_id]) for spec in plan.specs if spec.trial_id in rows]
-    asked = plan.planner.ask(known, Purse(plan.budget.limit - spent(plan, load_work(folder)), plan.price))
+    asked = plan.planner.ask(known, Purse(remaining, plan.price))
     return plan.replace(specs=(*plan.specs, *asked)), list(asked)
-
-
-def affordable(plan: Plan, folder: RunFolder, todo: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """The trials that the budget still has room for, in the order in which they are to run."""
-    begun = folder.begun()
-    steps = {spec: folder.checkpoint_step(spec.trial_id) if spec.trial_id in begun else 0 for spec in todo}
-    return plan.affordable(steps, plan.budget.limit - spent(plan, caught_up(folder, todo)))
-
-
-def caught_up(folder: RunFolder, todo: Sequence[TrialSpec]) -> dict[str, Work]:
-    """What earlier sessions spent, by trial id: a driver that was killed may have written a
-    checkpoint after its ledger, and steps that a trial continues from were paid for.
-    """
-    work, begun = load_work(folder), folder.begun()
-    for spec in (spec for spec in todo if spec.trial_id in begun):
-        known = work.get(spec.trial_id, Work())
-        if (step := folder.checkpoint_step(spec.trial_id)) > known.steps:
-            work[spec.trial_id] = Work(step, known.seconds)
-    return work
 
 
 def spent(plan: Plan, work: Mapping[str, Work]) -> float:
@@ -184,8 +175,8 @@ def spent(plan: Plan, work: Mapping[str, Work]) -> float:
 
 def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
     job = Job(left.plan, folder, left.chosen)
-    if (work := caught_up(folder, left.todo)) != load_work(folder):
-        save_work(folder, work)
+    if left.work != left.ledger:
+        save_work(folder, left.work)
 
     def begin() -> None:
         """When nothing stands in its way any more, so that a sweep that could not start leaves no
@@ -222,6 +213,7 @@ def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Su
     """What was chosen is compared with what has a row: nothing is lost without a word."""
     rows = {row["trial_id"]: row for row in results.rows()}
     left = plan.budget.limit - spent(plan, load_work(folder))
+    steps = folder.checkpoint_steps(spec.trial_id for spec in plan.specs if spec.trial_id not in rows)
     finished, unaffordable, unfinished = 0, 0, {}
     for spec in plan.specs:
         row, name = rows.get(spec.trial_id), spec.name or spec.trial_id
@@ -229,7 +221,7 @@ def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Su
             finished += 1
         elif row is not None:
             unfinished[name] = f"{row['status']}: {row['reason']}"
-        elif plan.budget.admits(plan.price(spec)) and plan.price(spec, folder.checkpoint_step(spec.trial_id)) <= left:
+        elif plan.budget.admits(plan.price(spec)) and plan.price(spec, steps.get(spec.trial_id, 0)) <= left:
             unfinished[name] = "has no row: it did not run to its end"
         else:
             unaffordable += 1

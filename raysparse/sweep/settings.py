@@ -21,7 +21,7 @@ class RayLostError(ConnectionError):
 class Settings(Record):
     """Where and how a sweep runs: nothing here changes the result of a trial that is completed.
 
-    address: of a Ray cluster to join ("auto", "ray://...", "host:port"); empty starts one on this
+    address: of a Ray cluster to join ("auto", "host:port"); empty starts one on this
     machine. slots: trials at once; 0 takes as many as the cluster's CPUs (or GPUs) hold. gpus: of
     each worker, in (0, 1] for small models that share one; 0 trains on CPUs. min_workers: a trial
     goes on with so many where machines went away, and with as many as planned when they are back,

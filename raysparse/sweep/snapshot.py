@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from raysparse.spec import TrialSpec
-from raysparse.sweep.books import Entry, State
+from raysparse.sweep.books import State
 from raysparse.sweep.broker import Broker
+from raysparse.sweep.lease import Report
 from raysparse.sweep.plan import Plan
 
 
@@ -93,7 +94,7 @@ def snapshot(broker: Broker) -> Snapshot:
     left = [(e.spec, 1.0 - e.step / e.spec.steps) for e in running] + [(spec, 1.0) for spec in waiting]
     return Snapshot(
         statuses=dict(Counter(e.status for e in ended)),
-        running=tuple(_running(e) for e in running),
+        running=tuple(running_of(e.spec, e.step, e.reports) for e in running),
         waiting=len(waiting),
         unaffordable=sum(e.state is State.UNAFFORDABLE for e in entries),
         at_work=sum(e.state in (State.RUNNING, State.WAITING) for e in entries),
@@ -102,25 +103,22 @@ def snapshot(broker: Broker) -> Snapshot:
         spent=broker.ledger.spent,
         left=None if math.isinf(plan.budget.limit) else max(0.0, plan.budget.limit - broker.ledger.spent),
         left_to_spend=sum(plan.price(spec) * share for spec, share in left),
-        seconds_done=sum(_planned(plan, e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
-        seconds_left=sum(_planned(plan, spec) * share for spec, share in left),
+        seconds_done=sum(plan.seconds(e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
+        seconds_left=sum(plan.seconds(spec) * share for spec, share in left),
         best=best_losses((e.spec, e.loss) for e in ended),
     )
 
 
-def _planned(plan: Plan, spec: TrialSpec) -> float:
-    return plan.throughput.seconds(spec)
-
-
-def _running(entry: Entry) -> Running:
-    spec, last = entry.spec, entry.reports[-1] if entry.reports else {}
-    losses = (report.get("validation_loss") for report in reversed(entry.reports))
+def running_of(spec: TrialSpec, step: int, reports: Sequence[Report]) -> Running:
+    """A trial after `step` steps, by what was reported of it, oldest first."""
+    last = reports[-1] if reports else {}
+    losses = (report.get("validation_loss") for report in reversed(reports))
     return Running(
         trial_id=spec.trial_id,
         name=spec.name or spec.trial_id,
         size=spec.model.name,
         density=spec.sparsity.density,
-        step=entry.step,
+        step=step,
         steps=spec.steps,
         loss=last.get("loss"),
         validation_loss=next((loss for loss in losses if loss is not None), None),

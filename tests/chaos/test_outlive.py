@@ -4,6 +4,8 @@ folder, a bounded number of times, and never with a cluster that is somebody els
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from raysparse.files import Folder
@@ -38,7 +40,7 @@ def lost(monkeypatch):
             if len(asked) > times:
                 real(left, folder, results, INLINE, view)
                 return
-            real(runner.Left(left.plan, left.rows, left.todo, left.chosen[:1]), folder, results, INLINE, view)
+            real(dataclasses.replace(left, chosen=left.chosen[:1]), folder, results, INLINE, view)
             raise RayLostError("Ray on this machine was lost (its raylet ended)")
 
         monkeypatch.setattr(runner, "_execute", execute)

@@ -11,6 +11,7 @@ from raysparse.placement import Placement
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
 from raysparse.sweep import lock, runner
+from raysparse.sweep.overview import overview
 from raysparse.sweep.settings import Settings
 from tests.conftest import small_trial
 from tests.object_store.race import race
@@ -114,4 +115,7 @@ def test_a_sweep_takes_few_requests_and_another_look_at_it_fewer(s3, tmp_path):
     assert not [path for path in asked if path.endswith("//")]
     again = runner.run(plan, storage, "run", Settings(executor="inline"))
     assert (again.ran, again.is_complete) == (0, True)
-    assert len(s3.requests()) <= 30  # the rows were too young for their table to vouch for them
+    young = 2 * len(plan.specs)  # too young for their table to vouch for them: each is looked for and read
+    assert len(s3.requests()) <= 18 + young
+    assert overview(summary.folder).finished == len(plan.specs)
+    assert len(s3.requests()) <= 9 + young

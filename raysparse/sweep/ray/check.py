@@ -57,25 +57,23 @@ def nodes(storage: Folder) -> list[tuple[str, list[Finding]]]:
     except OSError as error:
         return [("driver", [("storage", f"{storage.uri}: {error}", "let this machine write there, or change it")])]
     asked_at = time.time()
-    look: Any = ray.remote(num_cpus=0, max_retries=0)(facts)
-    asked = {
-        node["NodeID"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(storage.uri, mark, node["NodeID"], node["NodeManagerAddress"])
-        for node in living
-    }
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER)
+    answers = [_asked(node, storage, mark) for node in living]
+    ray.wait(answers, num_returns=len(answers), timeout=ANSWER)
     between = asked_at, time.time()
     still = {node["NodeID"] for node in _living()}
+
+    def findings(node_id: str, answer: Any) -> list[Finding]:
+        if node_id not in still:
+            return [("answer", "it has left the cluster", "")]
+        found = _heard(answer)
+        if isinstance(found, tuple):
+            return [found]
+        return judged(found, storage, f"{mark}-{node_id}", here=here, between=between, count=len(living))
+
     try:
         return [
-            (
-                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                _judged(answer, storage, f"{mark}-{node['NodeID']}", here, between, len(living))
-                if node["NodeID"] in still
-                else [("answer", "it has left the cluster", "")],
-            )
-            for node, answer in zip(living, asked.values(), strict=True)
+            (f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", findings(node["NodeID"], answer))
+            for node, answer in zip(living, answers, strict=True)
         ]
     finally:
         for name in [mark, *(f"{mark}-{node['NodeID']}" for node in living)]:
@@ -84,6 +82,13 @@ def nodes(storage: Folder) -> list[tuple[str, list[Finding]]]:
 
 def _living() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _asked(node: dict[str, Any], storage: Folder, mark: str) -> Any:
+    """The answer to come of one node."""
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    look: Any = ray.remote(num_cpus=0, max_retries=0)(facts)
+    return look.options(scheduling_strategy=there).remote(storage.uri, mark, node["NodeID"], node["NodeManagerAddress"])
 
 
 def versions() -> dict[str, str]:
@@ -116,19 +121,32 @@ def facts(storage: str, mark: str, node_id: str, address: str) -> dict[str, Any]
     return found
 
 
-def _judged(
-    answer: Any, storage: Folder, written: str, here: dict[str, str], between: tuple[float, float], count: int
-) -> list[Finding]:
-    """`written`: the file that the node should have left in the storage. `between`: when the driver
-    asked, and when it had the answers, by its own clock.
-    """
+def _heard(answer: Any) -> dict[str, Any] | Finding:
+    """The facts that a node's task gave, or why there are none."""
     try:
         found: dict[str, Any] = ray.get(answer, timeout=0)
     except ray.exceptions.GetTimeoutError:
-        return [("answer", f"none in {ANSWER:g} s", "look at this node's Ray logs, or take it out of the cluster")]
+        return "answer", f"none in {ANSWER:g} s", "look at this node's Ray logs, or take it out of the cluster"
     except ray.exceptions.RayError as error:
         last = str(error).strip().splitlines()[-1]
-        return [("answer", last, "install the same Python, Ray and raysparse on it, or take it out")]
+        return "answer", last, "install the same Python, Ray and raysparse on it, or take it out"
+    return found
+
+
+def judged(
+    found: dict[str, Any],
+    storage: Folder,
+    written: str,
+    *,
+    here: dict[str, str],
+    between: tuple[float, float],
+    count: int,
+) -> list[Finding]:
+    """What the facts of one node of `count` mean for a sweep.
+
+    `written`: the file that it should have left in the storage. `here`: the driver's versions.
+    `between`: when the driver asked, and when it had all answers, by its own clock.
+    """
     return [
         _stored(found["storage"], storage, written),
         *_alike(found["versions"], here),

@@ -100,6 +100,13 @@ def _start(settings: Settings, placement: Placement) -> None:
             )  # fmt: skip
         except ConnectionError as error:
             raise _nobody(settings.address, str(error).strip().splitlines()[0]) from error
+        except RuntimeError as error:
+            if "Version mismatch" not in str(error):
+                raise
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"the cluster at {settings.address!r} cannot be joined: {said}; install the same"
+            ) from error
     else:
         _check_temporary_folder()
         cpus = len(os.sched_getaffinity(0))
