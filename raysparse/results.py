@@ -14,6 +14,7 @@ Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,12 +89,7 @@ class Outcome:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Outcome:
-        evaluations = tuple(Evaluation(**e) for e in values.get("evaluations", ()))
-        return cls(**{**values, "evaluations": evaluations})
+        return {**vars(self), "evaluations": [{**vars(e)} for e in self.evaluations]}
 
 
 # What a row holds beside the spec, in the order of the table: column -> Arrow type.
@@ -120,6 +116,7 @@ COMPACT_EVERY = 256  # rows written: what a reader at most reads one by one
 RENAMED = {"model.name": "model", "evaluations": "planned_evaluations"}
 
 
+@functools.cache
 def spec_columns(kind: type[TrialSpec] = TrialSpec) -> dict[str, tuple[str, Any]]:
     """column -> (dotted field, type) of every field of a spec; made from the record, so a field
     that is added there is a column here. `name` stands in every row already.
