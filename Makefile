@@ -1,12 +1,14 @@
 # The commands of a newcomer: `make sweep` trains a grid of small models and prints what to train next, `make test` runs the tests.
 # Both install into .venv first, once: a stamp file says that it was done, and a changed pyproject.toml does it again.
 # torch is installed first and by itself, so that a machine whose package index holds a CPU wheel of this version takes that one
-# and not gigabytes of CUDA libraries. Settings: PYTHON (3.11 or newer), VENV, and ARGS for the script (make sweep ARGS="--epochs 1 4").
+# and not gigabytes of CUDA libraries. Settings: PYTHON (3.11 or newer), VENV, ARGS for the script (make sweep ARGS="--epochs 1 4")
+# or for pytest, and WORKERS, the processes that run the tests (0: this one, to see what they print).
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -22,7 +24,7 @@ plan: $(RUN)
 	$(BIN)/python sweeps/grid.py --plan $(ARGS)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .

@@ -66,8 +66,8 @@ def real_shapes(bench: Bench) -> Iterator[Task]:
             partial(conformance.regrow_in_rows, rows, columns, round(density * columns), False),
             partial(conformance.expand, (blocks, 1), density, bf16, bf16),
             partial(conformance.compact_accumulate, (blocks, 1), density, bf16, bf16),
-            partial(conformance.exchange, blocks, 1, density, bf16, 6),
-            partial(conformance.adam_step, active, 1, bf16, bf16, 0),
+            partial(conformance.exchange, (blocks, 1), density, bf16),
+            partial(conformance.adam_step, active, 1, bf16, bf16),
         ]
         for case in cases:
             what = {"what": case.func.__name__, "shape": [rows, columns], "density": density}

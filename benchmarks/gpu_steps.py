@@ -155,9 +155,9 @@ def _profile(bench: Bench, model: ModelSpec, out: Path) -> Row:
     from torch.profiler import profile as record
 
     spec = spec_of(bench, model, 0.25)
-    state = cheap_state(bench, spec, Placement(device=bench.device, micro_batch=bench.pick(32, 1)))
+    state = cheap_state(bench, spec, Placement(device=bench.device, micro_batch=bench.pick(32, 2)))
     batches: Any = RandomBatches(spec)
-    for _ in range(bench.pick(3, 1)):
+    for _ in range(bench.pick(3, 0)):
         steps.train_step(state, batches)
     kinds = [ProfilerActivity.CPU] + ([] if bench.smoke else [ProfilerActivity.CUDA])
     with record(activities=kinds) as found:
@@ -183,7 +183,7 @@ def _trial(bench: Bench, layout: Row) -> Row:
         ModelSpec(hidden=256, intermediate=704, layers=4, heads=4, vocab_size=257, context=128),
         TINY.replace(vocab_size=257),
     )
-    data = DataSpec(corpus=str(Path(trial.__file__).parent), unique_tokens=bench.pick(16_385, 161),
+    data = DataSpec(corpus=str(Path(trial.__file__).parent), unique_tokens=bench.pick(16_385, 97),
                     epochs=bench.pick(4.0, 1.0), validation_tokens=bench.pick(2_000, 40))  # fmt: skip
     spec = TrialSpec(
         model=model, sparsity=SparsitySpec(density=0.25, update_every=bench.pick(10, 2), **layout), data=data,
@@ -215,7 +215,7 @@ def no_waiting(bench: Bench) -> Iterator[Task]:
 def _no_waiting(bench: Bench, layout: Row) -> Row:
     model = bench.pick(ModelSpec(hidden=512, intermediate=1408, layers=2, heads=8), TINY)
     spec = spec_of(bench, model, 0.125, **layout)
-    state = cheap_state(bench, spec, Placement(device=bench.device, micro_batch=bench.pick(32, 1)))
+    state = cheap_state(bench, spec, Placement(device=bench.device, micro_batch=bench.pick(32, 2)))
     batches: Any = RandomBatches(spec)
     read, reads = steps.read_back, []
 

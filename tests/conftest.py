@@ -1,5 +1,5 @@
-"""Shared by all tests: one small token store made from text kept in this repository, and specs that
-train in a second.
+"""Shared by all tests: one small token store made from text kept in this repository, specs that
+train in a second, and which tests may run beside each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ settings.load_profile("raysparse")
 
 REPOSITORY = Path(__file__).parent.parent
 CORPUS = str(REPOSITORY / "raysparse")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n 2 --dist loadgroup`: the tests of a file stay in one process, since they share
+    what is costly to make. Those of the group "ray" take turns, and come first: a Ray takes what
+    the machine has, and the other tests fit beside one of them.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("ray",))
 
 
 @pytest.fixture(scope="session", autouse=True)

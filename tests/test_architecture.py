@@ -3,7 +3,6 @@ what it is for.
 """
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,13 +146,23 @@ def test_importing_the_roots_loads_neither_torch_nor_ray(module):
     assert done.stdout.strip() == "[]"
 
 
-def test_training_needs_neither_ray_nor_datasets():
-    """One trial also runs where neither is installed: on a bare GPU machine, in a debugger."""
+def test_training_needs_neither_ray_nor_datasets_and_loads_no_compiler():
+    """One trial also runs where neither is installed: on a bare GPU machine, in a debugger. The
+    compiler of torch takes longer to load than a small trial to train.
+    """
     program = (
         "import sys; sys.modules.update(dict.fromkeys(['ray', 'datasets', 'optuna', 'tokenizers']));"
-        "import raysparse.train.trial, raysparse.data.store"
+        "import raysparse.train.trial, raysparse.data.store; print('torch._dynamo' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=REPOSITORY, env=dict(os.environ))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "False\n"
+
+
+def test_the_driver_of_a_sweep_on_ray_loads_no_torch():
+    """It never trains, and torch would be seconds of its start and memory of the head."""
+    program = "import sys, raysparse.sweep.runner, raysparse.sweep.ray.fleet; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "False\n"
 
 
 def test_files_and_functions_stay_readable():

@@ -32,6 +32,14 @@ def test_files_that_are_named_exist(path):
         assert any((place / name).exists() for place in places), f"{path.name} names {name}, which does not exist"
 
 
+def test_nothing_is_installed_by_a_name_that_no_index_knows():
+    """I-name: from a clone or a wheel alone."""
+    found = [
+        path.name for path in [*CODE, *PAGES] if re.search(r"pip install ['\"]?raysparse(\[|\s)", path.read_text())
+    ]
+    assert not found
+
+
 @pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_arguments_that_are_named_exist(path):
     for flag in set(FLAG.findall(COMMANDS.sub("", path.read_text()))) - FOREIGN:

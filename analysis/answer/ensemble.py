@@ -6,9 +6,9 @@ the out-of-fold predictions nearest to the losses (stacking; Wolpert 1992, Breim
 process adds the smooth rest, and returns to zero away from the rows. The estimate is the average;
 each bootstrap draw weighs anew and then believes in one law, drawn by these weights, refits it and
 draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
-from draw to draw. Laws and rest of a draw see the same resampled rows. Rows that every law calls an
-outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only wide, not right;
-and what a loss does between two levels of a plan no row tells.
+from draw to draw. Laws and rest of a draw see the same resampled rows. What a loss does between two
+levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that every law calls an
+outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only wide, not right.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
+from analysis.answer.gaps import Gap, gaps
 from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import Paths, draw
 from analysis.data.points import Array, Points
@@ -27,7 +28,7 @@ from analysis.data.table import Runs
 from analysis.fit.intervals import resample, small_sample, widened
 from analysis.fit.joint import Fit
 from analysis.fit.refit import refit, starting_points
-from analysis.fit.select import Candidate, outliers
+from analysis.fit.select import Candidate, level_of, outliers
 
 WORST = 2.0  # a law whose out-of-fold error is above this many times the best one's is not weighed
 MOST = 5  # laws that are kept, by their mean weight over the draws
@@ -41,7 +42,8 @@ QUIET = 0.5  # of the laws' residual spread is thought to be noise before the re
 class Ensemble:
     """Laws, weights and rest. fits: the k laws; theta: for each, (b + 1, p) vectors, the fit's own
     first; weights: (b + 1, k). paths: the rest's process, None where the table is too large; pulls:
-    (features + n, b + 1) its weights. bad: (n,) the outliers. converged: share of the draws.
+    (features + n, b + 1) its weights. gaps: between the plan's levels. bad: (n,) the outliers.
+    converged: share of the draws.
 
     A row of `log_loss`'s `theta` is the number of a draw, 0 for the estimate.
     """
@@ -53,6 +55,7 @@ class Ensemble:
     frame: Frame
     paths: Paths | None
     pulls: Array
+    gaps: tuple[Gap, ...]
     bad: Array
     converged: float
 
@@ -79,7 +82,16 @@ class Ensemble:
     def log_loss(self, theta: Array, points: Points) -> Array:
         """(b, m) ln L of the draws numbered in `theta` (b, 1)."""
         rows = theta[:, 0].astype(int)
-        return self.laws(rows, points) + self.rest(rows, points)
+        columns = self._columns(points)
+        told = self.laws(rows, points) + self.rest(rows, columns)
+        return np.asarray(sum((gap.at(rows, columns) for gap in self.gaps), start=told))
+
+    def _columns(self, points: Points) -> Array:
+        """(m, p) coordinates of points that all draws share, or (b, m, p) of their own."""
+        flat = Points(*(getattr(points, name).ravel() for name in ("active", "density", "unique", "tokens")))
+        columns = self.frame.coordinates(flat)
+        shared = points.active.size == points.shape[-1]
+        return columns if shared else columns.reshape(*points.shape, -1)
 
     def laws(self, rows: Array, points: Points) -> Array:
         """(b, m) the weighed laws alone."""
@@ -93,17 +105,16 @@ class Ensemble:
                 total[mine] += weight[mine, None] * fit.law.log_loss(theta[rows[mine]], at)
         return total
 
-    def rest(self, rows: Array, points: Points) -> Array:
-        """(b, m) what the process adds; points of shape (m,), (1, m) or (b, m)."""
+    def rest(self, rows: Array, columns: Array) -> Array:
+        """(b, m) what the process adds at (m, p) coordinates, or at (b, m, p) of their own."""
         if self.paths is None:
             return np.zeros((1, 1))
         bundle = self.paths.bundles[0]
-        flat = Points(*(getattr(points, name).ravel() for name in ("active", "density", "unique", "tokens")))
-        basis = bundle.basis(self.frame.coordinates(flat))
+        basis = bundle.basis(columns.reshape(-1, columns.shape[-1]))
         centre = bundle.process.centre
-        if points.active.size == points.shape[-1]:
+        if columns.ndim == 2:
             return np.asarray(centre + (basis @ self.pulls[:, rows]).T)
-        own = np.einsum("bmf,fb->bm", basis.reshape(*points.shape, -1), self.pulls[:, rows])
+        own = np.einsum("bmf,fb->bm", basis.reshape(*columns.shape[:2], -1), self.pulls[:, rows])
         return np.asarray(centre + own)
 
 
@@ -137,10 +148,11 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
         Frame.of(runs.points, {}),
         None,
         np.empty((0, 0)),
+        (),
         bad,
         float(np.concatenate(converged).mean()),
     )
-    return _with_rest(laws, counts, seed)
+    return _with_gaps(_with_rest(laws, counts, seed), counts[1:], seed)
 
 
 def _one_each(weights: Array, generator: np.random.Generator) -> Array:
@@ -192,3 +204,21 @@ def _with_rest(laws: Ensemble, counts: Array, seed: int) -> Ensemble:
     drawn = paths.bundles[0].weights
     mean = np.concatenate([np.zeros(len(drawn) - len(process.weights)), process.weights])
     return replace(laws, paths=paths, pulls=np.column_stack([mean, drawn]))
+
+
+def _with_gaps(laws: Ensemble, counts: Array, seed: int) -> Ensemble:
+    """counts: (b, n) of each draw's rows."""
+    runs, points = laws.runs, laws.runs.points
+    values = (points.active, points.density, points.unique, points.epochs)
+    numbers = [level_of(values[place]) for place in laws.frame.kept]
+
+    def without(held: Array) -> Array:
+        total = np.zeros(held.shape)
+        for fit, weight in zip(laws.fits, laws.weights[0], strict=True):
+            if weight > 0:
+                found = refit(fit.problem, starting_points(fit), (~held).astype(float))
+                total += weight * fit.law.log_loss(fit.problem.full(found.free), points)
+        return total
+
+    found = gaps(laws.frame.coordinates(points), numbers, without, runs.log_loss, counts, seed)
+    return replace(laws, gaps=found)

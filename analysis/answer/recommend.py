@@ -4,7 +4,7 @@
 the budget with its uncertainty, the best measured rows and an equal for less beside it, the dense
 optimum of the same box, what other densities would cost, and what sparsity saves (`savings`).
 Everything is computed for every draw of one law or of an ensemble, so that every number has its
-interval; the loss is that of the chosen run in every draw, not each draw's own best.
+interval; losses, dense too, are those of the chosen run in every draw, not each draw's own best.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Interval:
             return cls(float(array[0]), float("nan"), float("nan"))
         low, high = np.exp(draws.interval(np.log(array[1:]), np.log(array[0])))
         return cls(float(array[0]), float(max(low, limits[0])), float(min(high, limits[1])))
+
+
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,9 @@ def recommend(
     drawn: Drawn = laws or draws
     runs = fitted.runs
     best = search(predictor, theta, box, budget, unique, cost)
-    dense = (
-        search(predictor, theta, box.dense(), budget, unique, cost)
-        if box.density[1] == 1
-        else replace(best, loss=np.full(len(theta), np.nan))
-    )  # the box excludes dense models: there is no baseline to match
     found = flags(best, box, runs, cost, budget)
-    known = bool(np.isfinite(best.loss[0]))
-    if not known:
-        return _none(best, dense, drawn, budget, unique, found)
+    if not np.isfinite(best.loss[0]):
+        return _none(budget, unique, found)
     here = best.point()
     grid = affordable(predictor, theta, box, _sparse(runs), budget, unique, cost)
     levels = few(runs.points.density)
@@ -155,8 +152,8 @@ def recommend(
         Interval.of(best.active, drawn, box.active),
         Interval.of(best.density, drawn, box.density),
         Interval.of(best.epochs, drawn, box.epochs),
-        Interval.of(np.exp(predictor.log_loss(theta, here)[:, 0]), drawn),
-        Interval.of(dense.loss, drawn),
+        _loss_of(predictor, theta, best, drawn),
+        _dense_loss(predictor, theta, box, budget, unique, cost, drawn),
         Interval.of(grid.saving(), drawn),
         by_density,
         found,
@@ -182,29 +179,25 @@ def _warnings(item: Recommendation, runs: Runs, here: Points, alone: Fit | None)
     return said
 
 
-def _none(
-    best: Optimum, dense: Optimum, drawn: Drawn, budget: float, unique: float | None, found: tuple[str, ...]
-) -> Recommendation:
-    """No run of the box fits the budget."""
-    nothing = Interval.of(best.loss, drawn)
-    baseline = Interval.of(dense.loss, drawn)
-    return Recommendation(
-        budget,
-        unique,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        baseline,
-        nothing,
-        (),
-        found,
-        np.nan,
-        np.nan,
-        (),
-        None,
-        np.nan,
-    )
+def _loss_of(predictor: Predictor, theta: Array, optimum: Optimum, drawn: Drawn) -> Interval:
+    """The loss of the optimum's first run in every draw; unknown where the budget fits none."""
+    if not np.isfinite(optimum.loss[0]):
+        return UNKNOWN
+    return Interval.of(np.exp(predictor.log_loss(theta, optimum.point())[:, 0]), drawn)
+
+
+def _dense_loss(
+    predictor: Predictor, theta: Array, box: Box, budget: float, unique: float | None, cost: Cost, drawn: Drawn
+) -> Interval:
+    if box.density[1] < 1:  # the box excludes dense models: there is no baseline to match
+        return UNKNOWN
+    return _loss_of(predictor, theta, search(predictor, theta[:1], box.dense(), budget, unique, cost), drawn)
+
+
+def _none(budget: float, unique: float | None, found: tuple[str, ...]) -> Recommendation:
+    """No run of the box fits the budget, so no dense run does."""
+    nothing = (UNKNOWN,) * 6
+    return Recommendation(budget, unique, *nothing, (), found, np.nan, np.nan, (), None, np.nan)
 
 
 def _sparse(runs: Runs) -> float:

@@ -31,7 +31,7 @@ def cells_of(table: pa.Table, column: str) -> Cells:
     import pyarrow.compute as pc
 
     kind = table.schema.field(column).type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         found = parse(table[column].to_pylist())
         if found.wrong and not np.isfinite(found.values).any():
             first = next(iter(found.wrong.values()))

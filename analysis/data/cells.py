@@ -37,7 +37,7 @@ class Cells:
 def parse(cells: Sequence[object]) -> Cells:
     """Numbers of a column of texts."""
     texts = ["" if cell is None else str(cell).strip() for cell in cells]
-    commas = [text for text in texts if "," in text]
+    commas = [text.rstrip("%" + "".join(SIZES)).rstrip() for text in texts if "," in text]
     decimal = bool(commas) and all(map(COMMA.fullmatch, commas)) and not all(map(THOUSANDS.fullmatch, commas))
     values, wrong, said = np.full(len(texts), np.nan), {}, set()
     for row, text in enumerate(texts):

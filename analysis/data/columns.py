@@ -207,9 +207,10 @@ def resolve(existing: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     for role, others in REQUIRED.items():
         if role in found or (role == "active" and counted) or any(set(other) <= set(found) for other in others):
             continue
+        instead = f", nor for {' or '.join(other[0] for other in others)}" if others else ""
         guess = next((hint for column in DEFAULTS[role] if (hint := nearest(column, existing))), "")
         raise ValueError(
-            f"no column for {role!r} (looked for {', '.join(DEFAULTS[role])}){guess}; "
+            f"no column for {role!r} (looked for {', '.join(DEFAULTS[role])}){instead}{guess}; "
             f"map it, for example --columns {role}=NAME; columns are {', '.join(existing)}"
         )
     return found

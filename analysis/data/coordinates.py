@@ -27,7 +27,8 @@ FLOPS = 6.0  # of a weight and a trained token
 @dataclass
 class Columns:
     """A table and which of its columns means what. said: units that were said. wrong: row -> why a
-    cell of it is no number; notes: what was guessed.
+    cell of it is no number; notes: what was guessed. size: the role that active weights are told
+    from.
     """
 
     table: pa.Table
@@ -37,6 +38,7 @@ class Columns:
     notes: list[str] = field(default_factory=list)
     wrong: dict[int, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=lambda: {"id", "status"})
+    size: str = ""
 
     def numbers(self, role: str) -> Array:
         """A role's column in plain units; a cell that is no number is NaN, and named in `wrong`."""
@@ -95,15 +97,16 @@ class Columns:
             total = sum((cells_of(self.table, column).values for column in COUNTS[count]), np.zeros(len(density)))
             return total * density if count == "published" else total, count
         if self.has("active") and said != {"total"}:
-            column = self.roles["active"]
+            self.size, column = "active", self.roles["active"]
             self._check_meaning(column, density)
             return self.numbers("active"), f"column {column!r}"
         if self.has("total"):
-            column = self.roles["total"]
+            self.size, column = "total", self.roles["total"]
             if not np.allclose(density, 1.0, equal_nan=True):
                 self.notes.append(f"active weights are {column!r} times density")
             return self.numbers("total") * density, f"column {column!r} times density"
         if self.has("compute"):
+            self.size = "compute"
             self.notes.append(f"active weights are {self.roles['compute']!r} / (6 {self.roles['tokens']!r})")
             return self.numbers("compute") / (FLOPS * tokens), f"column {self.roles['compute']!r} / 6 D"
         raise ValueError(
@@ -155,6 +158,5 @@ def coordinates(columns: Columns, count: str) -> tuple[dict[str, Array], str]:
     values = {"loss": columns.loss(), "tokens": columns.numbers("tokens"), "density": columns.density()}
     values["unique"] = columns.unique(values["tokens"])
     values["active"], counted = columns.active(count, values["density"], values["tokens"])
-    counts = () if counted.startswith("column") else ("active",)  # a sweep's own counts are weights
-    units.check(values, {role: name for role, name in columns.roles.items() if role not in counts}, columns.said)
+    units.check(values, columns.roles, columns.said, columns.size)
     return values, counted

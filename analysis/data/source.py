@@ -13,6 +13,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RESULTS = "results.parquet"
 FORMS = ".parquet, .csv, .tsv, .jsonl (each also .gz), a run folder, or an s3:// or gs:// URI of one"
 DELIMITERS = ",;\t|"
+ASIDE = re.compile(r"#|sep=.\s*$")  # comments, and the line that tells a spreadsheet the delimiter
 FRACTION = 2**53  # whole numbers above it are read as floats
 
 
@@ -40,7 +42,19 @@ def load(source: pa.Table | Path | str, where: Mapping[str, str] | None = None) 
     import pyarrow as pa
 
     table, notes = (source, []) if isinstance(source, pa.Table) else _read(str(source))
-    return _chosen(table, where or {}), notes
+    return _chosen(_decoded(table), where or {}), notes
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """Without dictionaries (pandas' categories) and views, which say nothing of what is in them."""
+    import pyarrow as pa
+
+    for n, field in enumerate(table.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = pa.string() if pa.types.is_string_view(kind) else kind
+        if kind != field.type:
+            table = table.set_column(n, field.with_type(kind), table.column(n).cast(kind))
+    return table
 
 
 def _read(place: str) -> tuple[pa.Table, list[str]]:
@@ -94,7 +108,7 @@ def _parquet(data: bytes) -> tuple[pa.Table, list[str]]:
 def _separated(data: bytes) -> tuple[pa.Table, list[str]]:
     marks = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     text = data.decode(marks.get(data[:2], "utf-8-sig"))
-    lines = io.StringIO("".join(line for line in text.splitlines(keepends=True) if not line.startswith("#")))
+    lines = io.StringIO("".join(line for line in text.splitlines(keepends=True) if not ASIDE.match(line)))
     head = next((line for line in lines if line.strip()), "")
     delimiter = max(DELIMITERS, key=head.count)
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), [])]

@@ -52,16 +52,17 @@ def factor(unit: str) -> float:
     return 1.0 if unit in ("", "1") else SIZES[unit]
 
 
-def check(values: Mapping[str, Array], columns: Mapping[str, str], said: Mapping[str, str]) -> None:
+def check(values: Mapping[str, Array], columns: Mapping[str, str], said: Mapping[str, str], size: str) -> None:
     """Raise ValueError for a column whose numbers are those of another unit, unless its unit was
-    said.
+    said. size: the role that the active weights were told from; "" where they need no check.
     """
-    for role in ("active", "tokens", "unique"):
+    for role, source in (("active", size), ("tokens", "tokens"), ("unique", "unique")):
         usable = values[role][np.isfinite(values[role]) & (values[role] > 0)]
-        if role in columns and role not in said and len(usable) and np.median(usable) < FEWEST:
+        if source in columns and source not in said and len(usable) and np.median(usable) < FEWEST:
             raise ValueError(
-                f"column {columns[role]!r} has {usable.min():g} to {usable.max():g} {NAMES[role]}, too few to be true; "
-                f"say its unit, for example --units {role}=M (or {role}=1 where it is meant)"
+                f"column {columns[source]!r} {'has' if source == role else 'gives'} {usable.min():g} to "
+                f"{usable.max():g} {NAMES[role]}, too few to be true; say its unit, for example "
+                f"--units {source}={'G' if source == 'compute' else 'M'} (or {source}=1 where it is meant)"
             )
     usable = values["loss"][np.isfinite(values["loss"])]
     if "loss" in columns and "loss" not in said and len(usable) and np.median(usable) > LARGEST_LOSS:

@@ -102,11 +102,18 @@ def levels(values: Array) -> int:
     """How many clearly different values: a tenth apart or more (8 epochs, and 7.98 after a dropped
     tail, are one).
     """
-    found, last = 0, -np.inf
-    for value in np.unique(np.round(np.log(values), 3)):
-        if value - last > APART:
-            found, last = found + 1, value
-    return found
+    return int(level_of(values).max(initial=-1)) + 1
+
+
+def level_of(values: Array) -> Array:
+    """(n,) the number, from 0 up, of the level that each value belongs to."""
+    distinct, inverse = np.unique(np.round(np.log(values), 3), return_inverse=True)
+    number, last = np.zeros(len(distinct), dtype=int), -np.inf
+    for place, value in enumerate(distinct):
+        apart = bool(value - last > APART)
+        number[place] = (number[place - 1] if place else -1) + apart
+        last = value if apart else last
+    return np.asarray(number[inverse])
 
 
 def density_class(points: Points) -> Array:

@@ -52,16 +52,26 @@ def guarded(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
+            if not (remedy := _remedy(error)):
                 raise
-            extra = EXTRAS[error.name]
-            print(f"error: {error}; pip install '.[{extra}]' in the clone of raysparse", file=sys.stderr)
+            print(f"error: {error}; {remedy}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("\nstopped; finished trials are kept. Run the same command again to continue.", file=sys.stderr)
             return 130
 
     return run
+
+
+def _remedy(error: ModuleNotFoundError) -> str:
+    """What brings a module that is not there; "" where that is our own bug."""
+    name = error.name or ""
+    if name in EXTRAS:
+        return f"pip install '.[{EXTRAS[name]}]' in the clone of raysparse"
+    other = getattr(sys.modules.get("analysis"), "__file__", None)
+    if name.startswith("analysis.") and other and Path(other).parents[1] != Path(__file__).parents[2]:
+        return f"{other} hides the analysis of raysparse; start in another folder, or as `python -P -m ...`"
+    return ""
 
 
 def parser(about: str, *, name: str) -> argparse.ArgumentParser:

@@ -63,7 +63,7 @@ def _documents(reader: Reader, schema: pa.Schema, batches: Iterable[pa.RecordBat
     if not any(test(kind) for test in (*texts, kinds.is_null)):
         raise ValueError(
             f"{reader.path} has no text in its column {field!r}, which holds {kind}; its columns are "
-            f"{', '.join(schema.names)}; name one of strings with --text-field"
+            f"{', '.join(_names(schema))}; name one of strings with --text-field"
         )
     if group_field:
         _type_at(reader, schema, group_field, "--group-field")
@@ -84,9 +84,20 @@ def _type_at(reader: Reader, schema: pa.Schema, field: str, option: str) -> Any:
     kind: Any = pa.struct(list(schema))
     for name in field.split("."):
         if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
-            raise no_field(reader.path, field, schema.names, option)
+            raise no_field(reader.path, field, _names(schema), option)
         kind = kind.field(name).type
     return kind
+
+
+def _names(fields: Iterable[Any], before: str = "") -> Iterator[str]:
+    """The columns, dotted where they hold records."""
+    import pyarrow as pa
+
+    for field in fields:
+        if pa.types.is_struct(field.type):
+            yield from _names(field.type, f"{before}{field.name}.")
+        else:
+            yield f"{before}{field.name}"
 
 
 def _column(batch: pa.RecordBatch, field: str) -> Any:

@@ -3,11 +3,11 @@
 A finite corpus is read once to be known (every document counted, its hash taken), and is then a
 stream of passages. Up to HELD_CHARACTERS its texts are kept in memory; a larger corpus is read
 again when it is cut, and its passages are sorted on disk (`spool`), so that memory holds about 200
-bytes a document and no text. Documents are cut at line ends into passages of about a page, ordered
-by the hash of the passage, so that every prefix of the stream is a random sample of the whole
-corpus: the files of a source tree differ in length by a factor of 10,000, and without the cut a
-small token budget would be three files. A passage that is also held out is never trained on, and
-every passage is kept once.
+bytes a document (`digests`) and no text. Documents are cut at line ends into passages of about a
+page, ordered by the hash of the passage, so that every prefix of the stream is a random sample of
+the whole corpus: the files of a source tree differ in length by a factor of 10,000, and without the
+cut a small token budget would be three files. A passage that is also held out is never trained on,
+and every passage is kept once.
 
 Left out: where files lie (`places`), their forms (`forms`), what is held out (`split`), and data
 sets on a hub, read as they arrive (`stream`).
@@ -21,11 +21,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from raysparse.data import near, places, split
+from raysparse.data.digests import Digests, Unions
 from raysparse.data.forms import documents_of
 from raysparse.data.passage import Corpus, Passage, Policy
 from raysparse.data.reader import Document
-from raysparse.data.split import MEET, REACH, Held, Unions, cut, digest, normal
+from raysparse.data.split import MEET, REACH, Held, Units, cut, digest, normal
 from raysparse.data.spool import Spool
 from raysparse.data.stream import StreamCorpus
 from raysparse.data.tally import Tally
@@ -60,7 +63,7 @@ class FiniteCorpus:
         self.policy = Policy(rule, self._looks_for_near(policy))
         near_ones = self._join_near(kept, unions) if self.policy.near else 0
         self._held, withheld = self._hold_out(kept, unions, own)
-        self._kept = [n for n in kept if n not in withheld]
+        self._kept = kept[~np.isin(kept, withheld)]
         self.facts = {
             "documents": len(self._kept), "held_out": len(self._held.documents), "cut": int(self._held.cut is not None),
             "duplicates": len(self._digests) - len(kept), "near_duplicates": near_ones, "withheld": len(withheld),
@@ -69,20 +72,19 @@ class FiniteCorpus:
 
     def _read(self) -> int:
         """Take note of all documents, those of --validation first; returns how many these are."""
-        self._digests: list[bytes] = []
-        self._keys: list[bytes] = []
+        self._digests, self._keys = Digests(), Digests()
         self._sizes = array("q")
-        self._groups: list[str] = []
+        self._groups = array("q")  # of documents, a number for each group; -1 is none
+        groups: dict[str, int] = {}
         self._texts: list[str] | None = []
         own = characters = 0
-        for number, (document, is_own) in enumerate(self._stream(self.tally)):
+        for document, is_own in self._stream(self.tally):
             own += is_own
             one, digested = self._keyed(document.text), digest(document.text)
             self._digests.append(digested)
             self._keys.append(digested if one == document.text else digest(one))
             self._sizes.append(len(document.text))
-            if document.group:
-                self._groups += [""] * (number - len(self._groups)) + [document.group]
+            self._groups.append(groups.setdefault(document.group, len(groups)) if document.group else -1)
             characters += len(document.text)
             if characters > HELD_CHARACTERS:
                 self._texts = None
@@ -107,31 +109,42 @@ class FiniteCorpus:
 
         Raises ValueError when a file has changed since.
         """
-        kept = set(self._kept)
+        kept = np.zeros(len(self._digests), bool)
+        kept[self._kept] = True
         if self._texts is not None:
-            yield from ((n, text) for n, text in enumerate(self._texts) if n in kept)
+            yield from ((n, text) for n, text in enumerate(self._texts) if kept[n])
             return
-        for n, (document, _) in enumerate(self._stream(Tally())):
-            if n in kept:
-                if n >= len(self._digests) or digest(document.text) != self._digests[n]:
-                    raise ValueError(f"corpus {self.name!r} has changed while it was read; run again")
-                yield n, document.text
+        number = -1
+        for number, (document, _) in enumerate(self._stream(Tally())):
+            if number >= len(kept) or (kept[number] and digest(document.text) != self._digests[number]):
+                raise self._changed()
+            if kept[number]:
+                yield number, document.text
+        if number + 1 < len(kept):
+            raise self._changed()
+
+    def _changed(self) -> ValueError:
+        return ValueError(f"corpus {self.name!r} has changed while it was read; run again")
 
     def _left_out(self) -> str:
         return "".join(f"; {line}" for line in self.tally.lines())
 
-    def _unique(self, own: int) -> tuple[list[int], Unions]:
-        """The documents that are kept, of equal texts the one with the least hash (one of
-        --validation before all others); and which of all belong together.
+    def _unique(self, own: int) -> tuple[np.ndarray, Unions]:
+        """The documents that are kept (ascending), of equal texts the one with the least hash (one
+        of --validation before all others); and which of all belong together.
         """
         unions = Unions(len(self._digests))
-        first: dict[bytes, int] = {}
-        groups: dict[str, int] = {}
-        for n in sorted(range(len(self._digests)), key=lambda n: (n >= own, self._digests[n])):
-            unions.join(first.setdefault(self._keys[n], n), n)
-            if n < len(self._groups) and self._groups[n]:
-                unions.join(groups.setdefault(self._groups[n], n), n)
-        return sorted(first.values()), unions
+        keys, order = self._keys.halves(), self._digests.halves()
+        by_key = np.lexsort((order[:, 1], order[:, 0], np.arange(len(keys)) >= own, keys[:, 1], keys[:, 0]))
+        another = np.append(True, (np.diff(keys[by_key], axis=0) != 0).any(axis=1))
+        kept = by_key[another]
+        for n, equal in zip(by_key[~another], kept[np.cumsum(another) - 1][~another], strict=True):
+            unions.join(int(equal), int(n))
+        first: dict[int, int] = {}
+        for n, group in enumerate(self._groups):
+            if group >= 0:
+                unions.join(first.setdefault(group, n), n)
+        return np.sort(kept), unions
 
     def _looks_for_near(self, policy: Policy | None) -> bool:
         asked = self.reading.near_duplicates
@@ -142,31 +155,30 @@ class FiniteCorpus:
                     f"--near-duplicates off (another store)"
                 )
             return True
-        small = sum(self._sizes[n] for n in self._kept) <= near.AFFORDABLE_CHARACTERS
+        small = int(np.array(self._sizes)[self._kept].sum()) <= near.AFFORDABLE_CHARACTERS
         return policy is None and asked == "auto" and small and near.installed()
 
-    def _join_near(self, kept: list[int], unions: Unions) -> int:
+    def _join_near(self, kept: np.ndarray, unions: Unions) -> int:
         """Join near-duplicates; returns in how many documents' place one would do."""
         alone = Unions(len(self._digests))
         for n, other in near.near_pairs(self.texts()):
             unions.join(n, other)
             alone.join(n, other)
-        return len(kept) - len({alone.root(n) for n in kept})
+        return len(kept) - len(np.unique(alone.roots(kept)))
 
-    def _hold_out(self, kept: list[int], unions: Unions, own: int) -> tuple[Held, set[int]]:
+    def _hold_out(self, kept: np.ndarray, unions: Unions, own: int) -> tuple[Held, np.ndarray]:
         """What is held out, and what is withheld because it belongs to it."""
-        if own:
-            held = frozenset(n for n in kept if n < own)
-            roots = {unions.root(n) for n in held}
-            withheld = {n for n in kept if n >= own and unions.root(n) in roots}
-            if len(held) + len(withheld) == len(kept):
-                raise ValueError(
-                    f"validation {self.reading.validation!r} holds every document of corpus {self.name!r}, so none is "
-                    f"left to train on"
-                )
-            return Held(held), withheld
-        units = split.units_of(kept, self._digests, self._sizes, unions)
-        return split.held_out(units, self.reading.validation_share, self.policy.rule), set()
+        if not own:
+            units = Units(kept, self._digests, self._sizes, unions)
+            return split.held_out(units, self.reading.validation_share, self.policy.rule), kept[:0]
+        held, others = kept[kept < own], kept[kept >= own]
+        withheld = others[np.isin(unions.roots(others), unions.roots(held))]
+        if len(withheld) == len(others):
+            raise ValueError(
+                f"validation {self.reading.validation!r} holds every document of corpus {self.name!r}, so none is "
+                f"left to train on"
+            )
+        return Held(frozenset(held.tolist())), withheld
 
     @cached_property
     def _pieces(self) -> set[bytes]:
@@ -181,8 +193,8 @@ class FiniteCorpus:
         """A hash of the documents, whatever their names, order and form; where another set is held
         out than the first rule would, of that set too.
         """
-        found = b"".join(sorted(self._digests[n] for n in self._kept))
-        units = split.units_of(self._kept, self._digests, self._sizes, Unions(len(self._digests)))
+        found = self._digests.ordered(self._kept)
+        units = Units(self._kept, self._digests, self._sizes, Unions(len(self._digests)))
         if split.held_out(units, VALIDATION_SHARE, REACH) != self._held:
             apart = [*(self._digests[n] for n in self._held.documents), *self._pieces]
             found += b"held out" + b"".join(sorted(apart))

@@ -7,8 +7,10 @@ does (`tokenizer`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -65,19 +67,28 @@ def answers(url: str) -> bool:
     if proxy and not urllib.request.proxy_bypass(asked.hostname or ""):
         asked = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = asked.port or (443 if asked.scheme == "https" else 80)
-    try:
-        with socket.create_connection((asked.hostname or "", port), timeout=PATIENCE):
-            return True
-    except OSError:
-        return False
+    answered = threading.Event()
+
+    def knock() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((asked.hostname or "", port), timeout=PATIENCE):
+            answered.set()
+
+    # Looking a name up has no timeout of its own, so that nobody waits for the thread that does.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return answered.is_set()
 
 
 def end_of_text(place: str) -> str:
     """What the tokenizer_config.json of a local folder calls the token that ends a text; "" where
-    nothing is said.
+    nothing is said. Raises ValueError for a file that is no JSON object.
     """
     settings = Path(place).expanduser() / SETTINGS
     if not settings.is_file():
         return ""
-    said = json.loads(settings.read_bytes()).get("eos_token")
+    try:
+        said = json.loads(settings.read_bytes()).get("eos_token")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{settings} is damaged: {error}; mend or delete it") from error
     return str(said.get("content", "") if isinstance(said, dict) else said or "")

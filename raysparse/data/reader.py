@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -39,11 +39,23 @@ class Missing(NamedTuple):
 
 def pick(record: Mapping[str, Any], field: str) -> Any:
     """The value at a dotted path of a record, or `Missing`; a name with dots in it wins."""
-    if field in record:
-        return record[field]
-    name, _, rest = field.partition(".")
-    inner = record.get(name)
-    return pick(inner, rest) if rest and isinstance(inner, Mapping) else Missing(tuple(map(str, record)))
+    at, rest = record, field
+    while rest not in at:
+        name, _, rest = rest.partition(".")
+        inner = at.get(name)
+        if not rest or not isinstance(inner, Mapping):
+            return Missing(tuple(paths(record)))
+        at = inner
+    return at[rest]
+
+
+def paths(record: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """The fields of a record, dotted where there are records in it."""
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            yield from paths(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
 
 
 def no_field(where: object, field: str, fields: Iterable[str], option: str = "--text-field") -> ValueError:
@@ -86,12 +98,19 @@ class Reader:
         return next((name for mark, name in MARKS if head.startswith(mark)), "utf-8")
 
     def decoded(self, data: bytes, number: int = 0, unit: str = "row", encoding: str = "") -> str | None:
-        """The text of bytes; None, and counted, where they are not of the encoding."""
+        """The text of bytes; None, and counted, where they are not of the encoding, or where it was
+        not said and there are zero bytes: UTF-16 without a mark reads as UTF-8 with them.
+        """
         try:
-            return data.decode(encoding or self.reading.encoding or "utf-8", self.errors)
+            text = data.decode(encoding or self.reading.encoding or "utf-8", self.errors)
         except UnicodeDecodeError as error:
             self.undecodable(error, number, unit)
             return None
+        if "\0" in text and not self.reading.encoding:
+            why = f"zero byte at {data.index(0)}, which is no text, or of UTF-16 without a mark"
+            self.tally.add("undecodable", self.path, number, why, unit)
+            return None
+        return text
 
     def undecodable(self, error: UnicodeDecodeError, number: int = 0, unit: str = "row") -> None:
         why = f"byte {error.object[error.start]:#04x} at {error.start} is not {error.encoding}"

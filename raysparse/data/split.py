@@ -19,11 +19,15 @@ Left out: finding near-duplicates (`near`), and streams, whose side is asked of 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from raysparse.data.digests import DIGEST_BYTES, Digests, Unions
+
 PASSAGE_CHARACTERS = 4096  # 16 contexts of 256 bytes, or 4 of 256 BPE tokens; 64 Ki bytes held out are 16 or more
-DIGEST_BYTES = 16
 REACH, MEET = 1, 2
 
 
@@ -56,11 +60,10 @@ def cut(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Unit:
-    """Documents (by number) that stand on one side together. key: its place in the order.
-    `may_be_cut`: it is one document, of no group.
+    """Documents (by number) that stand on one side together. `may_be_cut`: it is one document, of
+    no group.
     """
 
-    key: bytes
     characters: int
     documents: tuple[int, ...]
     may_be_cut: bool = True
@@ -77,39 +80,44 @@ class Held:
     characters: float = 0.0
 
 
-def held_out(units: Sequence[Unit], share: float, rule: int = MEET) -> Held:
-    """What is held out of all documents for `share` of their characters.
+def held_out(units: Units | Sequence[Unit], share: float, rule: int = MEET) -> Held:
+    """What is held out of all documents for `share` of their characters, taking units in the order
+    in which they come.
 
     Raises ValueError when all documents are one group, which has no second side.
     """
     total = sum(unit.characters for unit in units)
-    ordered = sorted(units, key=lambda unit: unit.key)
-    if len(units) == 1 and units[0].may_be_cut:  # a single book
-        return Held(frozenset(), units[0].documents[0], share * total)
     if len(units) == 1:
+        return _alone(next(iter(units)), share * total)
+    found: list[int] = []
+    wanted = share * total
+    book = least = None  # of the units that are too large: the first that may be cut, and the smallest
+    for unit in units:
+        if wanted <= 0:
+            break
+        if rule == MEET and unit.characters > wanted + PASSAGE_CHARACTERS:
+            book = unit if book is None and unit.may_be_cut else book
+            least = unit if least is None or unit.characters < least.characters else least
+            continue
+        found += unit.documents
+        wanted -= unit.characters
+    if wanted <= (PASSAGE_CHARACTERS if found else 0) or least is None:
+        return Held(frozenset(found))
+    if book is not None:
+        return Held(frozenset(found), book.documents[0], wanted)
+    if not found or least.characters < 2 * wanted:
+        found += least.documents
+    return Held(frozenset(found))
+
+
+def _alone(unit: Unit, characters: float) -> Held:
+    """What is held out of the only unit there is: passages of a single book."""
+    if not unit.may_be_cut:
         raise ValueError(
             "all documents are one group or near-duplicates of one another, so none can be held out apart from the "
             "others; hold out a set of its own with --validation, drop --group-field, or --near-duplicates off"
         )
-    found: list[int] = []
-    wanted = share * total
-    passed: list[Unit] = []
-    for unit in ordered:
-        if wanted <= 0:
-            break
-        if rule == MEET and unit.characters > wanted + PASSAGE_CHARACTERS:
-            passed.append(unit)
-            continue
-        found += unit.documents
-        wanted -= unit.characters
-    if wanted <= (PASSAGE_CHARACTERS if found else 0) or not passed:
-        return Held(frozenset(found))
-    if (book := next((unit for unit in passed if unit.may_be_cut), None)) is not None:
-        return Held(frozenset(found), book.documents[0], wanted)
-    least = min(passed, key=lambda unit: unit.characters)
-    if not found or least.characters < 2 * wanted:
-        found += least.documents
-    return Held(frozenset(found))
+    return Held(frozenset(), unit.documents[0], characters)
 
 
 def held_out_pieces(text: str, characters: float) -> set[bytes]:
@@ -126,35 +134,33 @@ def held_out_pieces(text: str, characters: float) -> set[bytes]:
     return found
 
 
-class Unions:
-    """Numbers that are put together pairwise; `root` tells whether two are."""
-
-    def __init__(self, size: int):
-        self._parent = list(range(size))
-
-    def root(self, n: int) -> int:
-        while self._parent[n] != n:
-            self._parent[n] = self._parent[self._parent[n]]
-            n = self._parent[n]
-        return n
-
-    def join(self, a: int, b: int) -> None:
-        first, second = sorted((self.root(a), self.root(b)))
-        self._parent[second] = first
-
-
-def units_of(kept: Sequence[int], digests: Sequence[bytes], sizes: Sequence[int], unions: Unions) -> list[Unit]:
-    """The units that the `kept` documents make, of the digests and sizes of all. A unit of one is
-    ordered by its digest, a larger one by the hash of all of them: the least of many would come too
-    early.
+class Units:
+    """The units that the `kept` documents make (ascending numbers), of the digests and sizes of
+    all, in the order in which they are held out; each is made when it is asked for, as they are as
+    many as the documents. A unit of one is ordered by its digest, a larger one by the hash of all
+    of them: the least of many would come too early.
     """
-    members: dict[int, list[int]] = {}
-    for n in kept:
-        members.setdefault(unions.root(n), []).append(n)
-    found = []
-    for numbers in members.values():
-        key = digests[numbers[0]]
-        if len(numbers) > 1:
-            key = hashlib.blake2b(b"".join(sorted(digests[n] for n in numbers)), digest_size=DIGEST_BYTES).digest()
-        found.append(Unit(key, sum(sizes[n] for n in numbers), tuple(numbers), len(numbers) == 1))
-    return found
+
+    def __init__(self, kept: np.ndarray, digests: Digests, sizes: array[int], unions: Unions):
+        roots = unions.roots(kept)
+        by_root = np.argsort(roots, kind="stable")
+        self._members = kept[by_root]
+        starts = np.flatnonzero(np.diff(roots[by_root], prepend=-1))
+        self._bounds = np.append(starts, len(kept))
+        self._sizes = sizes
+        keys = digests.halves(self._members[starts])
+        for n in np.flatnonzero(np.diff(self._bounds) > 1).tolist():
+            one = hashlib.blake2b(digests.ordered(self._numbers(n)), digest_size=DIGEST_BYTES).digest()
+            keys[n] = np.frombuffer(one, ">u8")
+        self._order = np.lexsort(keys.T[::-1])
+
+    def _numbers(self, unit: int) -> np.ndarray:
+        return self._members[self._bounds[unit] : self._bounds[unit + 1]]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Unit]:
+        for n in self._order:
+            numbers = tuple(self._numbers(n).tolist())
+            yield Unit(sum(self._sizes[number] for number in numbers), numbers, len(numbers) == 1)

@@ -65,19 +65,21 @@ class StreamCorpus:
 
         try:
             return load_dataset_builder(**self._arguments)
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"corpus {self.name!r} does not exist: {error}; check the name, or use a local path"
-            ) from error
-        except PermissionError as error:
-            raise ValueError(
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> Exception:
+        """What an error of the library means: only one of the disk names a file."""
+        if error.filename is not None:
+            return ValueError(
                 f"corpus {self.name!r} cannot be read: {error}; the library keeps a copy in the folder that HF_HOME "
                 f"names, which must be writable"
-            ) from error
-        except OSError as error:
-            raise ConnectionError(
-                f"corpus {self.name!r} cannot be read: {error}; check the network, or use a local corpus"
-            ) from error
+            )
+        if isinstance(error, FileNotFoundError):
+            return ValueError(f"corpus {self.name!r} does not exist: {error}; check the name, or use a local path")
+        return ConnectionError(
+            f"corpus {self.name!r} cannot be read: {error}; check the network, or use a local corpus"
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from raysparse import memory
+from raysparse.model.apart import apart
 
 
 @functools.cache
@@ -78,7 +79,7 @@ def own_head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a loop over portions, with its own backward
+@apart  # a loop over portions, with its own backward
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Sum of the cross-entropies, nats, float32 scalar.
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raysparse.model.apart import apart
 from raysparse.sparsity.storage import SparseMatrix, SparseWeights
 
 
@@ -51,7 +52,7 @@ class SparseLinear(nn.Module):
 
     # It writes gradients as a side effect: torch.compile leaves it alone and compiles what lies
     # between.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @apart
     def forward(self, x: Tensor) -> list[Tensor]:
         flat = x.reshape(-1, x.shape[-1])
         made = [_Product.apply(flat, m).view(*x.shape[:-1], m.shape[0]) for m in self.matrices]  # type: ignore[no-untyped-call]

@@ -34,7 +34,7 @@ ABOUT = "raysparse.json"
 WEIGHTS = "model.safetensors"
 SPARSE = "sparse.safetensors"
 TOKENIZER = "tokenizer.json"
-INSTALL = "pip install 'raysparse[export]'"
+INSTALL = "pip install '.[export]' in the clone"
 
 
 def load(folder: Folder, model: Llama, weights: SparseWeights) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysparse.model.apart import tell_the_compiler
 from raysparse.model.llama import Llama
 from raysparse.placement import Placement
 from raysparse.results import Evaluation
@@ -38,6 +39,7 @@ class TrainState:
         self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
         self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
         if placement.compile:
+            tell_the_compiler()
             self.model.compile()
         moments = MOMENT_DTYPE[spec.optimizer.moments]
         averages = spec.optimizer.average > 0

@@ -16,15 +16,14 @@ import functools
 import importlib.metadata
 import math
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
 import raysparse
 from raysparse import faults
+from raysparse.checkout import git_commit
 from raysparse.data.order import Batches
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
@@ -125,22 +124,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-@functools.cache
-def git_commit() -> str:
-    """The commit of the checkout that this code runs from; empty when it is installed or git is
-    absent.
-    """
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""

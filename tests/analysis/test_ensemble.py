@@ -4,6 +4,8 @@ not dense against itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +64,18 @@ def test_points_that_all_draws_share_and_points_of_their_own_give_the_same(laws)
     points = laws.runs.points.take(np.arange(5))
     own = Points(*(np.tile(getattr(points, name), (31, 1)) for name in ("active", "density", "unique", "tokens")))
     assert laws.log_loss(laws.numbers, points) == pytest.approx(laws.log_loss(laws.numbers, own), rel=1e-9)
+
+
+def test_draws_go_apart_between_the_levels_of_the_plan_and_nowhere_else(laws):
+    """At the rows, and in the estimate, nothing is added for what no row tells."""
+    plain = replace(laws, gaps=())
+    points = laws.runs.points
+    assert laws.log_loss(laws.numbers, points) == pytest.approx(plain.log_loss(laws.numbers, points), abs=1e-12)
+    between = Points.at(points.active, points.density, points.unique, np.sqrt(3) * points.tokens)
+    told, plainly = laws.log_loss(laws.numbers, between), plain.log_loss(laws.numbers, between)
+    np.testing.assert_array_equal(told[0], plainly[0])
+    inside = points.epochs < 5
+    assert told[1:, inside].std(axis=0).mean() > 1.1 * plainly[1:, inside].std(axis=0).mean()
 
 
 def test_the_answer_costs_at_most_the_budget_and_is_no_worse_than_any_row_is_predicted(laws):

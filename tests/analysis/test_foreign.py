@@ -73,6 +73,11 @@ FORMS = {
     "comments.csv": "# exported\n# loss in nats\n" + written() + "# end\n",
     "spaces.csv": written(names=[f" {name} " for name in NAMES], change=lambda _, value: f" {value} "),
     "semicolon.csv": written(delimiter=";", change=lambda _, value: str(value).replace(".", ",")),
+    "sheet.csv": "sep=;\r\n"
+    + written(
+        delimiter=";",
+        change=lambda name, value: (f"{100 * value:.1f} %" if name == "density" else str(value)).replace(".", ","),
+    ),
     "quoted.csv": written(change=lambda _, value: str(value).replace(".", ",")),
     "thousands.csv": written(change=lambda _, value: f"{value:,}" if isinstance(value, int) else str(value)),
     "human.csv": written(change=lambda _, value: f"{value / 1e6:g}M" if isinstance(value, int) else str(value)),
@@ -199,6 +204,20 @@ class TestUnits:
         assert same(read_table(small, units={"active": "M"}))
         assert same(read_table(without("tokens", tokens=lambda row: row["tokens"] / 1e9), units={"tokens": "B"}))
 
+    @pytest.mark.parametrize(("role", "scale"), [("total", 1e6), ("compute", 1e9)])
+    def test_sizes_that_weights_are_told_from_are_converted_when_said_and_refused_when_not(self, role, scale):
+        """In millions, and in GFLOP."""
+        whole = {
+            "total": lambda row: row["active"] / row["density"],
+            "compute": lambda row: 6 * row["active"] * row["tokens"],
+        }
+        table = without(
+            "active", **{"compute" if role == "compute" else "total_params": lambda row: whole[role](row) / scale}
+        )
+        with pytest.raises(ValueError, match=rf"gives .* weights, too few to be true; say its unit, .*--units {role}="):
+            read_table(table)
+        assert same(read_table(table, units={role: "M" if role == "total" else "G"}))
+
     def test_a_size_in_a_columns_name_is_read_and_said(self):
         table = without("active", active_params_M=lambda row: row["active"] / 1e6)
         runs = read_table(table)
@@ -257,11 +276,14 @@ def test_each_guess_is_said(tmp_path, capsys):
 
 
 def test_a_pandas_table_is_read(tmp_path):
-    """An index column and nullable numbers, as pandas writes them."""
+    """An index column, nullable numbers and categories, as pandas writes them."""
     whole = {"tokens": pa.int64(), "__index_level_0__": pa.int64()}
     schema = pa.schema({"active": pa.float64(), "loss": pa.float64(), **whole})
     rows = [{"active": 3e7, "tokens": 10**9, "loss": None if n == 1 else 3.0, "__index_level_0__": n} for n in range(3)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "a.parquet")
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for name, words in (("kind", ["a", None, "b"]), ("State", ["finished"] * 3)):
+        table = table.append_column(name, pa.array(words).dictionary_encode())
+    pq.write_table(table, tmp_path / "a.parquet")
     assert [row.reason for row in read_table(tmp_path / "a.parquet").excluded] == ["loss is not finite"]
 
 

@@ -28,7 +28,7 @@ PATIENCE = 240.0  # seconds
 WITNESS = "steps.txt"
 TURNED = "RAYSPARSE_STORM_CLOCK"
 PRELOADED = [
-    "tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study", "torch._dynamo",
+    "tests.chaos.sweeps", "raysparse.sweep.inline", "raysparse.sweep.planners.study",
     "torch.utils.tensorboard", "datasketch", "pandas", "pyarrow.parquet",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from tests.chaos.sweeps import sweep
 from tests.chaos.verdict import faults_of, losses
 from tests.sweep import runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def lines(storage: Path) -> list[str]:
@@ -21,10 +21,10 @@ def lines(storage: Path) -> list[str]:
 
 
 def test_raylet_gcs_and_broker_are_killed_in_turn_and_the_sweep_goes_on(corpus, tmp_path):
-    plan = many(corpus, 6, epochs=40)
+    plan = many(corpus, 4, epochs=20)
     assert sweep(plan, tmp_path / "undisturbed") == 0
     storage = tmp_path / "disturbed"
-    driver = runs.start(plan, storage, "--slots", "2")
+    driver = runs.start(plan, storage, "--slots", "1")
     for number, victim in enumerate(("raylet", "gcs", "broker"), start=1):
         starts = f"starting another, {number} of 3"
 

@@ -91,6 +91,16 @@ def saved_to_disk(folder: Path, texts: Sequence[str]) -> Path:
     return here
 
 
+def saved_splits(folder: Path, texts: Sequence[str]) -> Path:
+    """As `datasets.DatasetDict.save_to_disk` writes it: a folder a split."""
+    here = folder / "splits"
+    here.mkdir()
+    for split, of_it in (("train", texts), ("test", ["never to be trained on"])):
+        saved_to_disk(folder, of_it).rename(here / split)
+    _put(here / "dataset_dict.json", json.dumps({"splits": ["train", "test"]}))
+    return here
+
+
 def nested(folder: Path, texts: Sequence[str]) -> Path:
     pq.write_table(pa.table({"text": [{"inner": text} for text in texts]}), folder / "nested.parquet")
     return folder / "nested.parquet"
@@ -101,4 +111,5 @@ FORMS: dict[str, Writer] = {
     "zst": _lines("a.jsonl.zst"), "json lines": _lines("lines.json"), "array": array, "csv": separated("a.csv", ","),
     "semicolons": separated("b.CSV", ";"), "tsv": separated("a.tsv", "\t"), "parquet": parquet, "arrow": arrow,
     "text folder": text_folder, "hub folder": hub_folder, "saved": saved_to_disk,
+    "saved splits": saved_splits,
 }  # fmt: skip

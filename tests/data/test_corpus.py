@@ -211,6 +211,22 @@ class TestStream:
         ):
             list(open_corpus("hf:allenai/c4:en:train").passages())
 
+    @pytest.mark.parametrize("error", [PermissionError, FileNotFoundError, NotADirectoryError, OSError])
+    def test_a_home_that_cannot_be_written_is_not_taken_for_the_network(
+        self, monkeypatch: pytest.MonkeyPatch, error: type[OSError], tmp_path: Path
+    ) -> None:
+        """C-link: what the system says of the folder that the library keeps its copies in."""
+        import datasets
+
+        def unwritable(**_: str) -> None:
+            raise error(30, "the system's words", "/home/nobody/.cache")
+
+        monkeypatch.setattr(datasets, "load_dataset_builder", unwritable)
+        with pytest.raises(
+            ValueError, match=r"cannot be read: .*'/home/nobody/\.cache'; .* HF_HOME names, which must be"
+        ):
+            list(open_corpus("hf:allenai/c4:en").passages())
+
 
 def test_naming_a_stream_does_not_load_datasets() -> None:
     import subprocess

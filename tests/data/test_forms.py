@@ -56,7 +56,7 @@ def test_any_text_survives_any_form(tmp_path_factory: pytest.TempPathFactory, te
     texts = [*texts, "not blank", "nor this"]
     found = {}
     for name, write in FORMS.items():
-        if name not in ("hub folder", "saved"):
+        if name not in ("hub folder", "saved", "saved splits"):
             found[name] = opened(write(tmp_path_factory.mktemp("form"), texts)).fingerprint
     assert set(found.values()) == {found["jsonl"]}
 
@@ -154,6 +154,16 @@ class TestBytes:
         said = {"a.txt": "wörter", "a.csv": "id,text\n1,wörter\n"}.get(name, '{"text": "wörter"}\n')
         assert whole(put(tmp_path / name, said.encode(encoding))) == {"wörter"}
 
+    @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+    def test_utf_16_without_a_mark_is_not_taken_for_utf_8(self, tmp_path: Path, name: str) -> None:
+        said = "words" if name == "a.txt" else '{"text": "words"}\n'
+        path = put(tmp_path / name, said.encode("utf-16-le"))
+        with pytest.raises(
+            ValueError, match=r"not of their encoding .*: zero byte at 1, which is no text, or of UTF-16"
+        ):
+            opened(path)
+        assert whole(path, encoding="utf-16-le") == {"words"}
+
     def test_a_corpus_of_one_bad_file_says_why_it_is_empty(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"is empty; 1 documents not of their encoding .*byte 0x92 at 3"):
             opened(put(tmp_path / "a.txt", b"abc\x92"))
@@ -203,6 +213,13 @@ class TestFields:
         assert opened(lines, text_field="text.inner").fingerprint == plain
         assert opened(nested(tmp_path, TEXTS), text_field="text.inner").fingerprint == plain
 
+    def test_fields_inside_of_records_are_listed(self, tmp_path: Path) -> None:
+        lines = put(tmp_path / "a.jsonl", json.dumps({"text": {"inner": "one", "more": {"id": 1}}, "id": 2}))
+        table = nested(tmp_path, TEXTS)
+        for place, field in ((lines, "txt"), (lines, "text.body"), (table, "txt"), (table, "text.body")):
+            with pytest.raises(ValueError, match=rf"has no field '{field}'.*; its fields are text\.inner"):
+                opened(place, text_field=field)
+
     def test_a_name_with_a_dot_in_it_wins(self, tmp_path: Path) -> None:
         path = put(tmp_path / "a.jsonl", json.dumps({"a.b": "flat", "a": {"b": "deep"}}))
         assert whole(path, text_field="a.b") == {"flat"}
@@ -211,7 +228,7 @@ class TestFields:
     def test_a_column_without_text_names_its_type(self, tmp_path: Path, column: pa.Array) -> None:
         pq.write_table(pa.table({"text": column, "other": ["b"]}), tmp_path / "a.parquet")
         with pytest.raises(
-            ValueError, match=r"has no text in its column 'text', which holds .*; its columns are text, other"
+            ValueError, match=r"has no text in its column 'text', which holds .*; its columns are text(\.a)?, other"
         ):
             opened(tmp_path / "a.parquet")
 

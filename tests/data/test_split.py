@@ -19,6 +19,7 @@ from raysparse.data import near
 from raysparse.data.corpus import FiniteCorpus, open_corpus
 from raysparse.data.passage import Policy
 from raysparse.data.split import PASSAGE_CHARACTERS, REACH, Unit, cut, digest, held_out, normal
+from raysparse.data.spool import Spool
 from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
@@ -94,7 +95,7 @@ def test_any_folder_is_split_honestly(
 )
 def test_the_share_is_met_within_a_passage_for_any_sizes(sizes: list[int], share: float, whole: bool) -> None:
     """Or as nearly as units that may not be cut allow."""
-    units = [Unit(digest(str(n)), size, (n,), not whole) for n, size in enumerate(sizes)]
+    units = [Unit(size, (n,), not whole) for n, size in enumerate(sizes)]
     found = held_out(units, share)
     wanted = share * sum(sizes)
     got = sum(sizes[n] for n in found.documents) + found.characters
@@ -308,6 +309,17 @@ def test_a_corpus_that_is_sorted_on_disk_is_the_same(
         on_disk = FiniteCorpus("a", [path], reading)
         assert list(on_disk.passages()) == list(whole.passages()) == list(on_disk.passages())
     assert (on_disk.fingerprint, on_disk.facts) == (whole.fingerprint, whole.facts)
+
+
+def test_what_is_sorted_on_disk_leaves_nothing_there_when_its_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files have no names from the start."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    spool = Spool(100)
+    spool.add(digest("a"), False, "a")
+    assert [text for _, _, text in spool] == ["a"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

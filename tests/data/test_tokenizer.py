@@ -161,6 +161,15 @@ class TestSeparators:
         (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "<stop>"}}')
         assert make_tokenizer(f"hf:{tmp_path}", []).separator == 2
 
+    @pytest.mark.parametrize("text", ["{", "[]"])
+    def test_damaged_settings_of_a_folder_are_named(self, tmp_path: Path, text: str) -> None:
+        from tokenizers import models
+
+        self.file(tmp_path, models.BPE({"a": 0}, []), ["<|endoftext|>"])
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json is damaged: .*; mend or delete it"):
+            vocab_size(f"hf:{tmp_path}")
+
     @pytest.mark.parametrize("name", ["bytes", "bpe:300"])
     def test_our_own_have_one_already(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"is for 'hf:' tokenizers; .* has its own"):
@@ -175,6 +184,24 @@ def test_without_a_network_the_answer_comes_at_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("a request was made"))
     with pytest.raises(ValueError, match=r"cannot be loaded: there is no local copy .* does not answer"):
         make_tokenizer("hf:nobody/nothing", [])
+
+
+def test_a_name_that_nobody_looks_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up a host's name may hang where connecting would not."""
+    import threading
+
+    from raysparse.data import hub
+
+    ended = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        ended.wait()
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", hang)
+    monkeypatch.setattr(hub, "PATIENCE", 0.01)
+    assert not hub.answers("https://a.hub")
+    ended.set()
 
 
 def test_the_hub_is_asked_for_a_connection_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 to write it down.
 
 `CASES` are small and odd: sizes that no power of two divides, every pair of dtypes, densities from
-one active block to all. The functions that make them take any size, so that `benchmarks.gpu_check`
-asks for those of real models. Answers are made of sorts and dense memory, on the device of the
-case, and know nothing of portions, ranks or programs.
+one active block to all. Every layout meets every density in float32, and every pair of dtypes at
+one density: how a number is read and rounded does not depend on where it lies. The functions that
+make cases take any size, so that `benchmarks.gpu_check` asks for those of real models. Answers are
+made of sorts and dense memory, on the device of the case, and know nothing of portions, ranks or
+programs.
 
 A backend passes if `check` raises nothing for any case; `test_conformance` runs the backends that
 the machine has. Whoever adds an operation adds its cases here.
@@ -32,16 +34,21 @@ NONE = -1.0  # and this for none: a matrix keeps at least one, but its first mas
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01}
 
 
+class Answer(NamedTuple):
+    """What must come of a call."""
+
+    values: Tensor
+    rounding: float = 0.0  # relative and absolute; 0: equal to the bit
+    exceptions: float = 0.0  # share of the values that may be the other neighbour of their rounding
+
+
 class Case(NamedTuple):
-    """A call of an operation and what must come of it."""
+    """A call of an operation and all that must come of it."""
 
     operation: Callable[..., Any]  # of `ops`
     arguments: tuple[Any, ...]
     named: dict[str, Any]
-    changed: int | None  # the argument that holds the answer, of an operation in place
-    answer: Tensor
-    rounding: float = 0.0  # relative and absolute; 0: equal to the bit
-    exceptions: float = 0.0  # share of the answer that may be the other neighbour of its rounding
+    answers: dict[int | None, Answer]  # by the argument that holds it afterwards; None: what is returned
 
 
 def check(case: Case, backend: ops.Backend) -> None:
@@ -49,11 +56,13 @@ def check(case: Case, backend: ops.Backend) -> None:
     arguments = tuple(a.clone() if isinstance(a, Tensor) else a for a in case.arguments)
     with ops.using(backend):
         made = case.operation(*arguments, **case.named)
-    found = made if case.changed is None else arguments[case.changed]
-    torch.testing.assert_close(found, case.answer, rtol=case.rounding, atol=case.rounding, equal_nan=True)
-    if case.exceptions:
-        is_other = (found != case.answer) & ~case.answer.isnan()
-        assert is_other.float().mean() < case.exceptions
+    for where, (values, rounding, exceptions) in case.answers.items():
+        found, place = (made, "what is returned") if where is None else (arguments[where], f"argument {where}")
+        said = f"{place}: {{}}".format
+        torch.testing.assert_close(found, values, rtol=rounding, atol=rounding, equal_nan=True, msg=said)
+        if exceptions:
+            is_other = (found != values) & ~values.isnan()
+            assert is_other.float().mean() < exceptions, said("too many are the neighbour")
 
 
 def random_mask(blocks: int, density: float, device: str = "cpu") -> tuple[Tensor, int]:
@@ -78,7 +87,7 @@ def packed(chosen: Tensor, blocks: int) -> Tensor:
 def bases(blocks: int, density: float, *, device: str = "cpu") -> Case:
     mask, _ = random_mask(blocks, density, device)
     groups = torch.nn.functional.pad(bitmask.unpack(mask, blocks), (0, -blocks % 1024)).view(-1, 1024).sum(dim=1)
-    return Case(ops.bases, (mask,), {}, None, (groups.cumsum(0) - groups).int())
+    return Case(ops.bases, (mask,), {}, {None: Answer((groups.cumsum(0) - groups).int())})
 
 
 def survivors(blocks: int, density: float, *, device: str = "cpu") -> Case:
@@ -86,7 +95,7 @@ def survivors(blocks: int, density: float, *, device: str = "cpu") -> Case:
     dropped = torch.rand(active, device=device) < 0.3
     answer = packed(active_blocks(mask, blocks)[~dropped], blocks)
     with ops.using("torch"):
-        return Case(ops.survivors, (mask, ops.bases(mask), blocks, dropped), {}, None, answer)
+        return Case(ops.survivors, (mask, ops.bases(mask), blocks, dropped), {}, {None: Answer(answer)})
 
 
 # --- choosing blocks
@@ -105,7 +114,7 @@ def weakest(active: int, size: int, share: float, dtype: torch.dtype, soft: bool
     answer = torch.zeros(active, dtype=torch.bool, device=device)
     answer[scores.argsort(stable=True)[:k]] = True
     named = {"noise": key if soft else None, "exponent": 3.0}
-    return Case(ops.weakest, (values.to(dtype), size, k), named, None, answer)
+    return Case(ops.weakest, (values.to(dtype), size, k), named, {None: Answer(answer)})
 
 
 def regrow_at_random(blocks: int, density: float, share: float, *, device: str = "cpu") -> Case:
@@ -114,7 +123,7 @@ def regrow_at_random(blocks: int, density: float, share: float, *, device: str =
     inactive = active_blocks(~mask, blocks)
     words = philox.words(key, 0, blocks, device=device)[inactive]
     answer = packed(inactive[words.argsort(stable=True)[:k]], blocks)
-    return Case(ops.regrow_at_random, (mask, blocks, k, key), {}, None, answer)
+    return Case(ops.regrow_at_random, (mask, blocks, k, key), {}, {None: Answer(answer)})
 
 
 def regrow_largest(blocks: int, density: float, share: float, *, device: str = "cpu") -> Case:
@@ -122,7 +131,7 @@ def regrow_largest(blocks: int, density: float, share: float, *, device: str = "
     scores = torch.randint(0, 50, (blocks,), device=device).float()
     inactive, k = active_blocks(~mask, blocks), round(share * (blocks - active))
     answer = packed(inactive[(-scores[inactive]).argsort(stable=True)[:k]], blocks)
-    return Case(ops.regrow_largest, (mask, scores, k), {}, None, answer)
+    return Case(ops.regrow_largest, (mask, scores, k), {}, {None: Answer(answer)})
 
 
 def regrow_in_rows(rows: int, columns: int, per_row: int, scored: bool, *, device: str = "cpu") -> Case:
@@ -138,7 +147,7 @@ def regrow_in_rows(rows: int, columns: int, per_row: int, scored: bool, *, devic
     answer = bitmask.pack((rank < per_row - survives.sum(dim=1, keepdim=True)).flatten())
     masks = (bitmask.pack(flags.flatten()) for flags in (active, survives))
     arguments = (*masks, rows * columns, rows, per_row, 7, None if scores is None else scores.flatten())
-    return Case(ops.regrow_in_rows, arguments, {}, None, answer)
+    return Case(ops.regrow_in_rows, arguments, {}, {None: Answer(answer)})
 
 
 # --- storage
@@ -162,7 +171,7 @@ def expand(shape: Shape, density: float, stored: torch.dtype, dense_dtype: torch
     answer.view(-1)[place] = values.to(dense_dtype)
     out = torch.full_like(answer, math.nan)
     with ops.using("torch"):
-        return Case(ops.expand, (values, mask, ops.bases(mask), out, tile), {}, 3, answer)
+        return Case(ops.expand, (values, mask, ops.bases(mask), out, tile), {}, {3: Answer(answer)})
 
 
 def compact_accumulate(
@@ -172,13 +181,14 @@ def compact_accumulate(
     dense, grad = dense.to(dense_dtype), torch.randn(len(place), device=device).to(stored)
     answer = (grad.float() + dense.view(-1)[place].float()).to(stored)
     with ops.using("torch"):
-        return Case(ops.compact_accumulate, (dense, mask, ops.bases(mask), grad, tile), {}, 3, answer)
+        return Case(ops.compact_accumulate, (dense, mask, ops.bases(mask), grad, tile), {}, {3: Answer(answer)})
 
 
-def exchange(blocks: int, size: int, density: float, dtype: torch.dtype, changed: int, *, device: str = "cpu") -> Case:
+def exchange(shape: Shape, density: float, dtype: torch.dtype, *, device: str = "cpu") -> Case:
     """A third of the active blocks goes and as many come, one of those that go among them where
     another cannot. States of one number a block and of `size`.
     """
+    blocks, size = shape
     mask, active = random_mask(blocks, density, device)
     was, dropped = active_blocks(mask, blocks), torch.rand(active, device=device) < 0.3
     candidates = torch.cat([active_blocks(~mask, blocks), was[dropped]])
@@ -192,15 +202,13 @@ def exchange(blocks: int, size: int, density: float, dtype: torch.dtype, changed
     with ops.using("torch"):
         answers = {0: new, 1: ops.bases(new), 5: dense[0][now].flatten(), 6: dense[1][now].flatten()}
         arguments = (mask, ops.bases(mask), blocks, dropped, packed(comes, blocks), *states)
-    return Case(ops.exchange, arguments, {}, changed, answers[changed])
+    return Case(ops.exchange, arguments, {}, {where: Answer(values) for where, values in answers.items()})
 
 
 # --- the optimizer
 
 
-def adam_step(
-    count: int, size: int, dtype: torch.dtype, moments: torch.dtype, changed: int, *, device: str = "cpu"
-) -> Case:
+def adam_step(count: int, size: int, dtype: torch.dtype, moments: torch.dtype, *, device: str = "cpu") -> Case:
     """In float64, to the last bits of float32: where storage is bfloat16 those move a value in some
     2^14 across a rounding. A `size` of 0 is a step without ages. The gradient becomes 0.
     """
@@ -215,17 +223,23 @@ def adam_step(
     first = m.double() + (1 - ADAM["beta1"]) * (gradient - m.double())
     second = v.double() * ADAM["beta2"] + (1 - ADAM["beta2"]) * gradient**2
     step = rate.double()[entry] * first / (second.sqrt() * unbias.double()[entry] + ADAM["eps"])
-    if changed == 1:
-        return Case(ops.adam_step, (w, g, m, v, age, rate, unbias), named, changed, torch.zeros_like(g))
-    exact = {0: w.double() * (1 - ADAM["decay"]) - step, 2: first, 3: second}[changed].float()
-    arguments = (w, g, m, v, age, rate, unbias)
-    if (dtype if changed == 0 else moments) == FP32:
-        return Case(ops.adam_step, arguments, named, changed, exact, rounding=1e-5)
     words = philox.words(named["noise"], 0, 2 * count, device=device).view(count, 2)
-    word = {0: words[:, 0], 2: words[:, 0] << 16 & 0xFFFFFFFF, 3: words[:, 1]}[changed]
-    moved = (exact.view(torch.int32) + (word >> 16).int() & -65536).view(FP32)
-    answer = torch.where(exact.isfinite(), moved, exact).to(BF16)
-    return Case(ops.adam_step, arguments, named, changed, answer, 2**-7, 1e-3)
+    answers: dict[int | None, Answer] = {
+        0: rounded(w.double() * (1 - ADAM["decay"]) - step, dtype, words[:, 0]),
+        1: Answer(torch.zeros_like(g)),
+        2: rounded(first, moments, words[:, 0] << 16 & 0xFFFFFFFF),
+        3: rounded(second, moments, words[:, 1]),
+    }
+    return Case(ops.adam_step, (w, g, m, v, age, rate, unbias), named, answers)
+
+
+def rounded(exact: Tensor, dtype: torch.dtype, words: Tensor) -> Answer:
+    """Exact values as they are stored: in bfloat16 by random words, up to one neighbour."""
+    exact = exact.float()
+    if dtype == FP32:
+        return Answer(exact, rounding=1e-5)
+    moved = (exact.view(torch.int32) + (words >> 16).int() & -65536).view(FP32)
+    return Answer(torch.where(exact.isfinite(), moved, exact).to(BF16), 2**-7, 1e-3)
 
 
 # --- products with tiles
@@ -245,15 +259,14 @@ def tile_case(which: str, shape: Shape, density: float, dtype: torch.dtype, *, d
     dense = dense.view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
     rounding = 1e-5 if dtype == FP32 else 2**-7
     if which == "product":
-        return Case(
-            ops.tile_product, (x, tiles, where, rows * side), {}, None, (x.float() @ dense.t()).to(dtype), rounding
-        )
+        made = {None: Answer((x.float() @ dense.t()).to(dtype), rounding)}
+        return Case(ops.tile_product, (x, tiles, where, rows * side), {}, made)
     if which == "input gradient":
-        answer = (dy.float() @ dense).to(dtype)
-        return Case(ops.tile_input_gradient, (dy, tiles, where, columns * side), {}, None, answer, rounding)
+        made = {None: Answer((dy.float() @ dense).to(dtype), rounding)}
+        return Case(ops.tile_input_gradient, (dy, tiles, where, columns * side), {}, made)
     blocks = (dy.float().t() @ x.float()).view(rows, side, columns, side).transpose(1, 2).reshape(-1, side, side)
-    answer = (tiles.float() + blocks[active_blocks(mask, rows * columns)]).to(dtype)
-    return Case(ops.tile_weight_gradient, (dy, x, where, tiles), {}, 3, answer, rounding)
+    answer = Answer((tiles.float() + blocks[active_blocks(mask, rows * columns)]).to(dtype), rounding)
+    return Case(ops.tile_weight_gradient, (dy, x, where, tiles), {}, {3: answer})
 
 
 # --- all of them, small and odd
@@ -263,27 +276,28 @@ STORED: tuple[Shape, ...] = ((2500, 1), (1100, 3), (90, 130), (48, 80, 16), (64,
 SIZES = ((1, 1), (2500, 1), (9000, 1), (1100, 3), (20, 300))  # blocks of a state, weights of each
 TILED = ((3, 2, 16, 70), (2, 3, 32, 130), (1, 2, 64, 40), (2, 1, 128, 33))
 SHARES = (0.0, 0.3, 1.0)
-GRID: dict[Callable[..., Case], list[tuple[Any, ...]]] = {
-    bases: [BLOCKS, (NONE, *DENSITIES)],
-    survivors: [BLOCKS, DENSITIES],
-    weakest: [(1, 300, 2500), (1, 3, 16), SHARES, DTYPES, (False,)],
-    regrow_at_random: [(1, 2500), (NONE, *DENSITIES), SHARES],
-    regrow_largest: [(1, 2500), DENSITIES, SHARES],
-    regrow_in_rows: [(1, 9), (40, 60), (1, 25), (False, True)],
-    expand: [STORED, (NONE, *DENSITIES), DTYPES, DTYPES],
-    compact_accumulate: [STORED, (NONE, *DENSITIES), DTYPES, DTYPES],
-    adam_step: [(2304,), (0, 1, 3, 256), DTYPES, DTYPES, (0, 1, 2, 3)],
-    tile_case: [("product", "input gradient", "weight gradient"), TILED, (0.0, 0.4, 1.0), DTYPES],
-}
-CALLS = [
-    *(partial(make, *values) for make, grid in GRID.items() for values in itertools.product(*grid)),
-    *(partial(weakest, 2500, 1, share, dtype, True) for share in SHARES for dtype in DTYPES),
-    *(
-        partial(exchange, *shape, density, dtype, changed)
-        for shape in SIZES
-        for density in (0.0, 0.5, 1.0)
-        for dtype in DTYPES
-        for changed in (0, 1, 5, 6)
-    ),
+PRODUCTS = ("product", "input gradient", "weight gradient")
+STORAGE: list[list[tuple[Any, ...]]] = [
+    [STORED, (NONE, *DENSITIES), (FP32,), (FP32,)],
+    *([STORED, (0.25,), (stored,), (dense,)] for stored, dense in ((BF16, FP32), (FP32, BF16), (BF16, BF16))),
 ]
+# By operation, products of values to be tried.
+GRID: dict[Callable[..., Case], list[list[tuple[Any, ...]]]] = {
+    bases: [[BLOCKS, (NONE, *DENSITIES)]],
+    survivors: [[BLOCKS, DENSITIES]],
+    weakest: [
+        [(1, 300, 2500), (1, 3, 16), SHARES, (FP32,), (False,)],
+        [(300, 2500), (1, 3, 16), (0.3,), (BF16,), (False,)],
+        [(2500,), (1,), SHARES, DTYPES, (True,)],
+    ],
+    regrow_at_random: [[(1, 2500), (NONE, *DENSITIES), SHARES]],
+    regrow_largest: [[(1, 2500), DENSITIES, SHARES]],
+    regrow_in_rows: [[(1, 9), (40, 60), (1, 25), (False, True)]],
+    expand: STORAGE,
+    compact_accumulate: STORAGE,
+    exchange: [[SIZES, (0.0, 0.5, 1.0), (FP32,)], [SIZES, (0.5,), (BF16,)]],
+    adam_step: [[(2304,), (0, 1, 3, 256), DTYPES, DTYPES]],
+    tile_case: [[PRODUCTS, TILED, (0.0, 0.4, 1.0), (FP32,)], [PRODUCTS, TILED, (0.4,), (BF16,)]],
+}
+CALLS = [partial(make, *v) for make, grids in GRID.items() for grid in grids for v in itertools.product(*grid)]
 CASES = {f"{call.func.__name__} {', '.join(str(a).removeprefix('torch.') for a in call.args)}": call for call in CALLS}

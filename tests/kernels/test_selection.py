@@ -1,10 +1,8 @@
 """Masks and choosing blocks: against sorting, and against moving weights through dense memory."""
 
-import math
-
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from raysparse.kernels import bitmask, philox
@@ -15,7 +13,9 @@ flags = st.lists(st.booleans(), min_size=1, max_size=3000).map(torch.tensor)
 
 @pytest.fixture(autouse=True, params=[bits.PORTION, bitmask.GROUP], ids=["one portion", "several"])
 def portion(request, monkeypatch):
-    """The answer must not depend on how the work is cut up."""
+    """The answer must not depend on how the work is cut up. What is never cut is in
+    `test_choosing`.
+    """
     monkeypatch.setattr(bits, "PORTION", request.param)
     monkeypatch.setattr(selection, "WORDS", request.param)
 
@@ -49,14 +49,6 @@ def test_smallest_takes_the_first_of_equal_keys(keys, data):
     assert set(chosen.nonzero().view(-1).tolist()) == expected
 
 
-@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=2, max_size=30))
-def test_order_bits_sort_as_scores_do(scores):
-    tensor = torch.tensor(scores).abs()  # scores are sums of magnitudes: there is no -0.0
-    bits = selection.order_bits(tensor)
-    assert torch.equal(tensor[bits.argsort(stable=True)], tensor.sort().values)
-    assert bits.min() >= 0
-
-
 @pytest.mark.parametrize("size", [1, 4])
 @given(blocks=st.integers(1, 3000), share=st.floats(0, 1), seed=st.integers(0, 100))
 def test_the_weakest_blocks_are_those_of_a_sort(size, blocks, share, seed):
@@ -65,15 +57,6 @@ def test_the_weakest_blocks_are_those_of_a_sort(size, blocks, share, seed):
     expected = values.abs().view(-1, size).sum(dim=1).argsort(stable=True)[:k]
     dropped = selection.weakest(values, size, k)
     assert sorted(expected.tolist()) == dropped.nonzero().view(-1).tolist()
-
-
-def test_soft_pruning_keeps_a_block_in_proportion_to_its_score():
-    """Of two blocks, one goes: block i stays with probability s_i^T / (s_0^T + s_1^T)
-    (Gumbel-max).
-    """
-    values = torch.tensor([1.0, 2.0])
-    kept = [not selection.weakest(values, 1, 1, noise=philox.stream(seed), exponent=3.0)[1] for seed in range(2000)]
-    assert sum(kept) / 2000 == pytest.approx(8 / 9, abs=3 * math.sqrt(8 / 81 / 2000))
 
 
 @given(blocks=st.integers(1, 3000), density=st.floats(0, 1), share=st.floats(0, 1), key=st.integers(0, 2**60))
@@ -88,6 +71,7 @@ def test_regrowing_at_random_takes_the_smallest_words_of_inactive_blocks(blocks,
     )
 
 
+@settings(max_examples=20)
 @given(share=st.floats(0.001, 0.5), key=st.integers(0, 2**60))
 def test_a_stream_may_be_used_twice(share, key):
     """Its small words belong to active blocks by then, so the k-th smallest is far from where it is
@@ -102,43 +86,6 @@ def test_a_stream_may_be_used_twice(share, key):
     assert torch.equal(
         bitmask.unpack(selection.regrow_at_random(mask, blocks, k, key), blocks).nonzero().view(-1), expected
     )
-
-
-@given(
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 60)),
-    seed=st.integers(0, 100),
-    scored=st.booleans(),
-    data=st.data(),
-)
-def test_regrowing_in_rows_is_a_sort_of_every_row(shape, seed, scored, data):
-    rows, columns = shape
-    per_row = data.draw(st.integers(1, columns))
-    generator = torch.Generator().manual_seed(seed)
-    active = torch.rand(shape, generator=generator).argsort(dim=1) < per_row
-    survivors = active & (torch.rand(shape, generator=generator) < 0.6)
-    scores = torch.randint(0, 9, (rows * columns,), generator=generator).float() if scored else None
-    order = -scores if scored else philox.words(seed, 0, rows * columns)
-    packed = [bitmask.pack(flags.flatten()) for flags in (active, survivors)]
-    chosen = bitmask.unpack(
-        selection.regrow_in_rows(*packed, rows * columns, rows, per_row, seed, scores), rows * columns
-    )
-    for row in range(rows):
-        places = [
-            (bool(active[row, c]), order.view(shape)[row, c].item(), c) for c in range(columns) if not survivors[row, c]
-        ]
-        expected = sorted(c for _, _, c in sorted(places)[: per_row - int(survivors[row].sum())])
-        assert chosen.view(shape)[row].nonzero().view(-1).tolist() == expected
-
-
-def test_regrowing_at_random_is_uniform():
-    _, mask = random_mask(64, 0.5)
-    times = sum(
-        bitmask.unpack(selection.regrow_at_random(mask, 64, 8, philox.stream(seed)), 64).long() for seed in range(2000)
-    )
-    expected = 2000 * 8 / (64 - bitmask.unpack(mask, 64).sum())
-    drawn = times[~bitmask.unpack(mask, 64)]
-    assert (drawn - expected).abs().max() < 5 * math.sqrt(expected)
-    assert not times[bitmask.unpack(mask, 64)].any()
 
 
 @given(blocks=st.integers(1, 3000), density=st.floats(0, 1), share=st.floats(0, 1), seed=st.integers(0, 100))

@@ -11,7 +11,7 @@ from raysparse.release.export import export
 from raysparse.release.opened import open_model
 from raysparse.release.task_file import TASK, write_task
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'raysparse[harness]'")
+lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[harness]'")
 
 
 @pytest.fixture(scope="module")

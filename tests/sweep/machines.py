@@ -16,6 +16,7 @@ from tests.sweep import runs
 
 LEASE = 8.0  # seconds
 PREEMPTION = 2  # of Ray's reasons to drain a node
+SOON = {"health_check_period_ms": 500, "health_check_initial_delay_ms": 1000}  # a lost node is noticed in seconds
 
 DRIVER = """
 import sys
@@ -30,7 +31,7 @@ class Machines:
     """A head without CPUs, and nodes of one CPU."""
 
     def __init__(self, nodes: int):
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SOON})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
 
     def lose(self, node) -> None:

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from raysparse.files import Folder
+from raysparse.sweep import runner
 from raysparse.sweep.plan import Plan
+from raysparse.sweep.settings import Settings
 
 PATIENCE = 240.0  # seconds; a test never fails because a machine is slow
 
@@ -68,13 +71,20 @@ def finish(plan: Plan, storage: Path, *arguments: str) -> str:
     return printed
 
 
+def undisturbed(plan: Plan, storage: Path) -> dict[str, tuple]:
+    """The losses of a plan that nobody disturbs, run to its end in this process."""
+    summary = runner.run(plan, Folder(storage), "run", Settings(executor="inline"))
+    assert summary.is_complete, summary.unfinished
+    return losses(storage)
+
+
 def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str], storage: Path) -> None:
     """Wait for something to happen while a sweep runs."""
     end = time.monotonic() + PATIENCE
     while not holds():
         assert process.poll() is None, "the sweep ended too soon: " + (storage / "log.txt").read_text()
         assert time.monotonic() < end, "it never happened: " + (storage / "log.txt").read_text()
-        time.sleep(0.05)
+        time.sleep(0.1)  # some conditions read all of /proc
 
 
 def kill(pid: int) -> None:

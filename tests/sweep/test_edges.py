@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,19 @@ def test_a_missing_package_is_one_line_with_the_extra(monkeypatch, capsys):
 
     with pytest.raises(ModuleNotFoundError):
         script.guarded(bug)()
+
+
+def test_an_analysis_of_the_users_own_is_named(monkeypatch, capsys):
+    """I-name: it hides ours where a script is started as `python -m` in its folder."""
+    theirs = types.ModuleType("analysis")
+    theirs.__file__ = "/home/them/analysis.py"
+    monkeypatch.setitem(sys.modules, "analysis", theirs)
+
+    def command() -> int:
+        raise ModuleNotFoundError("No module named 'analysis.show'", name="analysis.show")
+
+    assert script.guarded(command)() == 2
+    assert "/home/them/analysis.py hides the analysis of raysparse; start in another folder" in capsys.readouterr().err
 
 
 def test_what_was_left_out_of_a_corpus_is_said_at_the_start(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from tests.sweep import runs
 from tests.sweep.plans import small_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def disturbed_plan(corpus):
@@ -22,9 +22,7 @@ def workers_of(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus, tmp_path_factory):
-    storage = tmp_path_factory.mktemp("undisturbed")
-    runs.finish(disturbed_plan(corpus), storage, "--executor", "inline")
-    return runs.losses(storage)
+    return runs.undisturbed(disturbed_plan(corpus), tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_kill_the_driver_then_a_worker_and_every_loss_is_the_undisturbed_one(corpus, undisturbed, tmp_path):
@@ -70,9 +68,8 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
     assert "Run the same command again to continue." in interrupted
     assert (tmp_path / "run" / "results.parquet").exists(), "what is finished can be read"
     printed = runs.finish(plan, tmp_path)
-    alone = tmp_path / "alone"
-    runs.finish(small_plan(corpus, epochs=(2, 20)), alone, "--executor", "inline")
-    together, expected = runs.losses(tmp_path), runs.losses(alone)
+    expected = runs.undisturbed(small_plan(corpus, epochs=(2, 20)), tmp_path / "alone")
+    together = runs.losses(tmp_path)
     assert together.keys() == expected.keys()
     for trial_id, row in together.items():
         assert row[2] == pytest.approx(expected[trial_id][2], rel=1e-4), "more workers only change the order of sums"

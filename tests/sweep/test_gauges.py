@@ -19,7 +19,7 @@ from raysparse.sweep.snapshot import snapshot
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 PATIENCE = 60.0
 
 
@@ -62,7 +62,7 @@ def exported():
 
 def test_ray_exports_what_the_record_says(tmp_path):
     broker, spec = begun(tmp_path)
-    ray.init(address="local", num_cpus=1, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, log_to_driver=False, _system_config={"metrics_report_interval_ms": 500})
     try:
         gauges, until, lines = Gauges("mine", "flops_executed"), time.monotonic() + PATIENCE, []
         while len({line.split("{")[0] for line in lines}) < 7 and time.monotonic() < until:

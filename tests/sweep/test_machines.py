@@ -17,7 +17,7 @@ from tests.sweep import runs
 from tests.sweep.machines import begun, finished, start
 from tests.sweep.plans import small_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def plan_of(corpus) -> Plan:
@@ -27,9 +27,7 @@ def plan_of(corpus) -> Plan:
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus, tmp_path_factory):
-    storage = tmp_path_factory.mktemp("undisturbed")
-    runs.finish(plan_of(corpus), storage, "--executor", "inline")
-    return runs.losses(storage)
+    return runs.undisturbed(plan_of(corpus), tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_a_machine_that_goes_for_good_leaves_its_trial_to_the_others(corpus, undisturbed, machines, tmp_path):
@@ -61,8 +59,8 @@ def test_a_trial_goes_on_with_the_workers_that_there_are(corpus, machines, tmp_p
     together = finished(driver, tmp_path)
     [row] = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
     assert row["workers"] == 2
-    runs.finish(small_plan(corpus, densities=(0.25,), epochs=(12,)), tmp_path / "alone", "--executor", "inline")
-    for trial_id, alone in runs.losses(tmp_path / "alone").items():
+    expected = runs.undisturbed(small_plan(corpus, densities=(0.25,), epochs=(12,)), tmp_path / "alone")
+    for trial_id, alone in expected.items():
         assert together[trial_id][0] == "completed"
         assert together[trial_id][2] == pytest.approx(alone[2], rel=1e-4), "only the order of sums differs"
 

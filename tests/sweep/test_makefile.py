@@ -3,7 +3,10 @@ and CI uses the same targets.
 """
 
 import os
+import re
+import runpy
 import subprocess
+import tomllib
 
 from tests.conftest import REPOSITORY
 
@@ -31,6 +34,24 @@ def test_a_second_call_installs_nothing(tmp_path):
         (environment / stamp).touch()
     for target in ("sweep", "plan", "test", "lint"):
         assert not [line for line in would_run(target, environment) if "pip" in line or "venv " in line]
+
+
+def test_a_wheel_holds_every_room_and_the_sweep_scripts(monkeypatch):
+    """As `raysparse.sweeps`, the same files as in the clone."""
+    packed = {}
+    monkeypatch.setattr("setuptools.setup", lambda **given: packed.update(given))
+    monkeypatch.chdir(REPOSITORY)
+    runpy.run_path("setup.py")
+    rooms = {path.parent for top in ("raysparse", "analysis") for path in (REPOSITORY / top).rglob("*.py")}
+    names = {".".join(room.relative_to(REPOSITORY).parts) for room in rooms}
+    assert names | {"raysparse.sweeps"} == set(packed["packages"])
+    assert packed["package_dir"] == {"raysparse.sweeps": "sweeps"}
+
+
+def test_the_analysis_can_be_installed_without_torch():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["analysis"]]
+    assert {re.split(r"[<>=\[]", each)[0] for each in needed} == {"numpy", "pyarrow", "rich", "scipy", "matplotlib"}
 
 
 def test_ci_runs_the_checks_and_the_tests_in_an_environment_of_its_own():

@@ -93,7 +93,7 @@ def test_a_driver_killed_in_mid_trial_continues_bit_for_bit(corpus, finished, tm
     runs.kill(process.pid)
     process.wait()
     first = runs.journal(tmp_path)
-    runs.finish(plan, tmp_path, "--executor", "inline")
+    sweep(plan, tmp_path)
     assert set(first) <= set(runs.journal(tmp_path))
     assert runs.losses(tmp_path) == runs.losses(finished)
 

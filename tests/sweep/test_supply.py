@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -138,6 +138,7 @@ EVENTS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(events=EVENTS, buys=st.floats(0.5, 30))
 def test_no_interleaving_through_a_planner_overshoots_the_budget_or_lets_a_trial_wait(events, buys, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("run"))

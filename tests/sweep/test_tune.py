@@ -22,7 +22,7 @@ from raysparse.sweep.planners.search import Search
 from raysparse.sweep.planners.space import Space
 from tests.sweep import runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def recipe_for(corpus: str) -> Recipe:
@@ -45,7 +45,7 @@ def search_plan(corpus: str, *, sampler: str = "tpe", trials: int = 6) -> Plan:
 @pytest.fixture(scope="module")
 def inline(corpus, tmp_path_factory):
     storage = tmp_path_factory.mktemp("inline")
-    runs.finish(search_plan(corpus), storage, "--executor", "inline")
+    runs.undisturbed(search_plan(corpus), storage)
     return storage
 
 
@@ -70,9 +70,8 @@ def test_a_driver_killed_in_mid_search_goes_on_as_it_would_have(corpus, inline, 
     driver.wait()
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "journal").glob("*.json")}
     (tmp_path / "run" / STUDY).unlink()  # lost: it is written again from the rows
-    runs.finish(plan, tmp_path, "--executor", "inline")
+    assert runs.undisturbed(plan, tmp_path) == runs.losses(inline)
     assert proposed(tmp_path) == proposed(inline)
-    assert runs.losses(tmp_path) == runs.losses(inline)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "a finished trial was run again"
     assert studied(tmp_path) >= set(proposed(tmp_path)[:-1]), "the study in the folder is whole"
 

@@ -45,11 +45,11 @@ def train_until_killed(store, folder: Folder) -> None:
 
 
 def test_killed_at_any_moment_there_is_one_whole_checkpoint_and_the_end_is_the_same(store, tmp_path):
-    """Twenty times, in the middle of writing more often than not; the run goes on from there."""
+    """Twelve times, in the middle of writing more often than not; the run goes on from there."""
     folder, moments = Folder(tmp_path / "killed"), random.Random(0)
     processes = multiprocessing.get_context("fork")
     kills = 0
-    while kills < 20:
+    while kills < 12:
         child = processes.Process(target=train_until_killed, args=(store, folder))
         child.start()
         step = folder.read_json("checkpoint/latest.json")["step"] if folder.exists("checkpoint/latest.json") else 0

@@ -19,6 +19,8 @@ from tests.train.test_trial import BREAKS, EVERY_STEP, WHOLE_STATE, Interrupt, a
 
 CASES = {method: small_trial(method) for method in ("dense", "static", "set", "rigl", "smet", "smet_grad")}
 CASES["dropout-average"] = small_trial(optimizer={"dropout": 0.2, "average": 0.2, "weight_decay": 1.0})
+# All methods are resumed by one rank (`test_trial`); what ranks add is who writes and who reads.
+RESUMED = ("dense", "smet_grad", "dropout-average")
 
 
 class RecordTopology(Hook):
@@ -41,6 +43,8 @@ def work(rank: int, folder: Path, tokens: str) -> None:
         record = RecordTopology()
         trial.run(spec, store, Folder(folder / case / "whole"), hooks=[record], placement=WHOLE_STATE)
         torch.save(record.seen, folder / case / f"topologies-{rank}.pt")
+        if case not in RESUMED:
+            continue
         for step in BREAKS.values():
             with pytest.raises(KeyboardInterrupt):
                 trial.run(spec, store, Folder(folder / case / "broken"), hooks=[Interrupt(step)], placement=EVERY_STEP)
@@ -92,7 +96,7 @@ def two_ranks(store, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RESUMED)
 def test_interrupted_and_resumed_equals_uninterrupted(case, two_ranks):
     assert_same(final_state(Folder(two_ranks / case / "broken")), final_state(Folder(two_ranks / case / "whole")))
 

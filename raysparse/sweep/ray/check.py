@@ -21,9 +21,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysparse.checkout import git_commit
 from raysparse.files import Folder
 from raysparse.sweep.ray.group import interface_of
-from raysparse.train.trial import git_commit
 
 ANSWER = 60.0  # seconds for all nodes to say how they are
 SKEW = 5.0  # seconds between clocks, beyond which leases and locks of a minute become unsafe

@@ -16,6 +16,9 @@ EVERYWHERE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process for each slot; the broker looks for all of them
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output of Tune prints a table at any verbosity
+    # Tune asks the GCS every ten seconds for resources that nobody reads; asking one that has died
+    # waits for a minute, and then Ray ends the driver.
+    "TUNE_STATE_REFRESH_PERIOD": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report between evaluations has no validation loss
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own curves, into their own folders
 }

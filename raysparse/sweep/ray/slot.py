@@ -17,12 +17,11 @@ import ray
 from ray import train
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util import remove_placement_group
 
 from raysparse.sweep.books import Job
 from raysparse.sweep.ray.group import TorchGroup
-from raysparse.sweep.ray.worker import serve
 from raysparse.sweep.settings import Settings
 
 STARTS = 3  # of one run, when Ray Train itself gives up
@@ -60,8 +59,8 @@ class Background(threading.Thread):
             raise self._error
 
 
-class GroupTrainer(TorchTrainer):
-    """Ray Train without the helpers that nothing here asks."""
+class GroupTrainer(DataParallelTrainer):
+    """Ray Train without the helpers that nothing here asks, and without torch in this process."""
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # the types are of the older class
@@ -100,9 +99,9 @@ class Slot(Background):
         placement, settings = self.job.plan.placement, self.settings
         resources = {"CPU": placement.threads, **({"GPU": settings.gpus} if settings.gpus else {})}
         GroupTrainer(
-            serve,
+            serve_in_worker,
             train_loop_config={"broker": self.broker, "slot": self.slot},
-            torch_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),  # type: ignore[arg-type]
+            backend_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),  # type: ignore[arg-type]
             scaling_config=train.ScalingConfig(
                 num_workers=workers(settings, placement.workers),  # type: ignore[arg-type]  # a range: elastic
                 use_gpu=settings.gpus > 0,
@@ -115,6 +114,13 @@ class Slot(Background):
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
         ).fit()
+
+
+def serve_in_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in every worker, and the first that names torch there."""
+    from raysparse.sweep.ray.worker import serve
+
+    serve(config)
 
 
 def workers(settings: Settings, most: int) -> int | tuple[int, int]:
