@@ -14,7 +14,6 @@ Left out: reading the table (`analysis`), and deciding what to run (`sweep`).
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,13 +115,17 @@ COMPACT_EVERY = 256  # rows written: what a reader at most reads one by one
 RENAMED = {"model.name": "model", "evaluations": "planned_evaluations"}
 
 
-@functools.cache
+_COLUMNS: dict[type, dict[str, tuple[str, Any]]] = {}  # a row asks for them twice
+
+
 def spec_columns(kind: type[TrialSpec] = TrialSpec) -> dict[str, tuple[str, Any]]:
     """column -> (dotted field, type) of every field of a spec; made from the record, so a field
     that is added there is a column here. `name` stands in every row already.
     """
-    fields = {path: field for path, field in leaves(kind) if path != "name"}
-    return {RENAMED.get(path, path.rpartition(".")[2]): (path, field) for path, field in fields.items()}
+    if kind not in _COLUMNS:
+        fields = {path: field for path, field in leaves(kind) if path != "name"}
+        _COLUMNS[kind] = {RENAMED.get(path, path.rpartition(".")[2]): (path, field) for path, field in fields.items()}
+    return _COLUMNS[kind]
 
 
 def schema(kind: type[TrialSpec] = TrialSpec) -> pa.Schema:
