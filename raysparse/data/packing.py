@@ -109,9 +109,10 @@ class _SplitWriter:
         self._bytes += len(text.encode())
         self._tokens += len(tokens) + 1
         if self._tokens - self._stored >= self._shard_tokens:
-            self._store(np.concatenate(self._pending))
+            self._store()
 
-    def _store(self, tokens: np.ndarray, last: bool = False) -> None:
+    def _store(self, last: bool = False) -> None:
+        tokens, self._pending = np.concatenate(self._pending), []
         whole = len(tokens) if last else len(tokens) - len(tokens) % self._shard_tokens
         for start in range(0, whole, self._shard_tokens):
             part = tokens[start : min(start + self._shard_tokens, whole)]
@@ -122,7 +123,7 @@ class _SplitWriter:
             self._folder.write(name, data)
             self._shards.append(Shard(name, len(part), sha256))
             logger.info("stored %s: %d tokens", name, len(part))
-        self._pending = [tokens[whole:]]
+        self._pending = [tokens[whole:].copy()]  # a view would keep all of them
         self._stored += whole
 
     @property
@@ -131,7 +132,7 @@ class _SplitWriter:
 
     def finish(self) -> Split:
         if self._tokens > self._stored:
-            self._store(np.concatenate(self._pending), last=True)
+            self._store(last=True)
         return Split(self._passages, self._tokens, self._bytes, self._complete, tuple(self._shards))
 
 
