@@ -1,6 +1,6 @@
 """Functions that `torch.compile` leaves alone, marked without loading the compiler.
 
-`torch.compiler.disable` loads it as soon as it is named: four seconds of CPU in every process that
+`torch.compiler.disable` loads it as soon as it is named: three seconds of CPU in every process that
 trains, and few compile anything. So a mark is only a thin function around another one, and the
 compiler hears of all of them just before it is used (`tell_the_compiler`). Without that call a
 marked function is compiled like any other.
