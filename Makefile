@@ -24,7 +24,7 @@ plan: $(RUN)
 	$(BIN)/python sweeps/grid.py --plan $(ARGS)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .

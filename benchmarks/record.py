@@ -44,8 +44,9 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write benchmarks/results/<name>.json."""
-    command = " ".join(["python", *(shlex.quote(a) for a in [os.path.relpath(sys.argv[0]), *sys.argv[1:]])])
+    """Write benchmarks/results/<name>.json. Absolute paths of this machine are no part of it."""
+    said = ["FOLDER" if os.path.isabs(word) else shlex.quote(word) for word in sys.argv[1:]]
+    command = " ".join(["python", shlex.quote(os.path.relpath(sys.argv[0])), *said])
     record = {"date": datetime.date.today().isoformat(), "command": command, **machine(), "rows": rows}
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

@@ -37,7 +37,7 @@ def read(folder: Folder, schema: pa.Schema) -> dict[str, tuple[Stamp, dict[str, 
 
     try:
         table = pq.ParquetFile(pa.BufferReader(folder.read(TABLE))).read(use_threads=False)
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (FileNotFoundError, NotADirectoryError, pa.ArrowInvalid):
         return {}
     about = json.loads((table.schema.metadata or {}).get(HELD, b"{}"))
     if about.get("format") != FORMAT or not table.schema.equals(schema):

@@ -88,12 +88,7 @@ class Outcome:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Outcome:
-        evaluations = tuple(Evaluation(**e) for e in values.get("evaluations", ()))
-        return cls(**{**values, "evaluations": evaluations})
+        return {**vars(self), "evaluations": [{**vars(e)} for e in self.evaluations]}
 
 
 # What a row holds beside the spec, in the order of the table: column -> Arrow type.
@@ -120,12 +115,17 @@ COMPACT_EVERY = 256  # rows written: what a reader at most reads one by one
 RENAMED = {"model.name": "model", "evaluations": "planned_evaluations"}
 
 
+_COLUMNS: dict[type, dict[str, tuple[str, Any]]] = {}  # a row asks for them twice
+
+
 def spec_columns(kind: type[TrialSpec] = TrialSpec) -> dict[str, tuple[str, Any]]:
     """column -> (dotted field, type) of every field of a spec; made from the record, so a field
     that is added there is a column here. `name` stands in every row already.
     """
-    fields = {path: field for path, field in leaves(kind) if path != "name"}
-    return {RENAMED.get(path, path.rpartition(".")[2]): (path, field) for path, field in fields.items()}
+    if kind not in _COLUMNS:
+        fields = {path: field for path, field in leaves(kind) if path != "name"}
+        _COLUMNS[kind] = {RENAMED.get(path, path.rpartition(".")[2]): (path, field) for path, field in fields.items()}
+    return _COLUMNS[kind]
 
 
 def schema(kind: type[TrialSpec] = TrialSpec) -> pa.Schema:

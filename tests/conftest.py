@@ -5,6 +5,7 @@ train in a second, and which tests may run beside each other.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,24 +14,35 @@ from hypothesis import settings
 from raysparse.files import Folder
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
 
-# No test may fail because a machine is slow.
-settings.register_profile("raysparse", deadline=None)
+# No test may fail because a machine is slow. Fifty examples, other ones in every run.
+settings.register_profile("raysparse", deadline=None, max_examples=50)
 settings.load_profile("raysparse")
 
 REPOSITORY = Path(__file__).parent.parent
 CORPUS = str(REPOSITORY / "raysparse")
+RAY = (  # files that start a Ray: they take turns
+    "tests/chaos/test_lost_ray.py",
+    "tests/object_store/test_killed.py",
+    "tests/sweep/test_fleet.py",
+    "tests/sweep/test_gauges.py",
+    "tests/sweep/test_machines.py",
+    "tests/sweep/test_nodes.py",
+    "tests/sweep/test_tune.py",
+)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n 2 --dist loadgroup`: the tests of a file stay in one process, since they share
-    what is costly to make. Those of the group "ray" take turns, and come first: a Ray takes what
-    the machine has, and the other tests fit beside one of them.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("ray",))
+    """The longest unit first (`tests/schedule.py`)."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in RAY)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `pytest -n 2`."""
+    from tests.schedule import ByFile
+
+    config.option.loadscopereorder = False  # the order is ours
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -165,6 +165,16 @@ def test_the_driver_of_a_sweep_on_ray_loads_no_torch():
     assert done.stdout == "False\n"
 
 
+def test_a_sweep_script_begins_where_nothing_is_installed_that_trains():
+    """So that what is missing is said in one line, with the extra (`script.guarded`)."""
+    program = (
+        "import sys, runpy; absent = ['torch', 'ray', 'optuna', 'datasets', 'tokenizers', 'scipy', 'matplotlib'];"
+        "sys.modules.update(dict.fromkeys(absent));"
+        "[runpy.run_path(f'sweeps/{name}.py') for name in 'grid search isoflop adaptive methods decay'.split()]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=REPOSITORY)
+
+
 def test_files_and_functions_stay_readable():
     """No file over 350 lines and no function over 60: beyond that it has two jobs."""
     for path in SOURCES:

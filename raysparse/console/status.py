@@ -57,10 +57,11 @@ def _spent(now: Overview) -> str:
 
 
 def _pace(now: Overview) -> list[str]:
-    if now.pace is None:
+    """How fast it goes, of a sweep that has something left that it can pay for."""
+    if now.pace is None or not now.pace.to_go:
         return []
-    rate = f"{3600 * now.pace.rows / now.pace.seconds:.3g} trials an hour, by the last {duration(now.pace.seconds)}"
-    return [f"  {rate}" + (f": about {duration(now.pace.to_go)} to go" if now.pace.to_go else "")]
+    rate = f"{count(3600 * now.pace.rows / now.pace.seconds)} trials an hour, by the last {duration(now.pace.seconds)}"
+    return [f"  {rate}: about {duration(now.pace.to_go)} to go"]
 
 
 def _life(now: Overview) -> list[str]:

@@ -8,6 +8,7 @@ language by a few words would be a guess. Streams are not described: nobody know
 
 from __future__ import annotations
 
+import heapq
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,16 +25,18 @@ SCRIPT_DOCUMENTS, SCRIPT_CHARACTERS = 2_000, 1_000  # and their first characters
 
 def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     """The description, a line each. Raises ValueError for a tokenizer that does not exist."""
-    sizes: dict[int, int] = {}
+    documents = characters = apart = 0
+    largest: list[int] = []
     letters: Counter[str] = Counter()
     for n, text in found.texts():
-        sizes[n] = len(text)
-        if len(sizes) <= SCRIPT_DOCUMENTS:
+        documents += 1
+        characters += len(text)
+        apart += len(text) if n in found.held_out else 0
+        largest = heapq.nlargest(LARGEST, [*largest, len(text)])
+        if documents <= SCRIPT_DOCUMENTS:
             letters.update(c for c in text[:SCRIPT_CHARACTERS] if c.isalpha())
-    characters = sum(sizes.values())
     yield f"corpus {found.name} [{found.fingerprint[:8]}]"
-    yield f"  {found.files} files, {len(sizes):,} documents, {characters:,} characters"
-    apart = sum(sizes[n] for n in found.held_out)
+    yield f"  {found.files} files, {documents:,} documents, {characters:,} characters"
     cut = ", one cut" if found.facts["cut"] else ""
     share = (apart + found.cut_characters) / characters
     yield f"  held out: {len(found.held_out):,} documents{cut} ({share:.1%} of characters)"
@@ -42,7 +45,6 @@ def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     if not found.policy.near:
         yield "  near-duplicates were not looked for (--near-duplicates on; pip install datasketch)"
     yield f"  scripts: {', '.join(f'{name} {share:.0%}' for name, share in scripts(letters))}"
-    largest = sorted(sizes.values(), reverse=True)[:LARGEST]
     yield f"  largest documents: {', '.join(f'{size:,}' for size in largest)} characters"
     for name in tokenizers:
         train, held_out = tokens(found, name)

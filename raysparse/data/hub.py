@@ -12,7 +12,6 @@ import json
 import socket
 import threading
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,9 +61,11 @@ def fetched(place: str) -> str:
 
 def answers(url: str) -> bool:
     """Whether the host of a URL, or the proxy that stands before it, takes a connection."""
+    from urllib.request import getproxies, proxy_bypass  # and 30 modules, that nobody needs to open a store
+
     asked = urllib.parse.urlsplit(url)
-    proxy = urllib.request.getproxies().get(asked.scheme)
-    if proxy and not urllib.request.proxy_bypass(asked.hostname or ""):
+    proxy = getproxies().get(asked.scheme)
+    if proxy and not proxy_bypass(asked.hostname or ""):
         asked = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = asked.port or (443 if asked.scheme == "https" else 80)
     answered = threading.Event()

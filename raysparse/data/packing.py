@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -30,9 +31,9 @@ from raysparse.data.unfinished import Unfinished
 from raysparse.files import Folder, checksum
 
 SHARD_TOKENS = 2**24  # 32 MiB of uint16
-BATCH_CHARACTERS = (
-    2**20
-)  # of text encoded at once: enough to keep all cores busy, little enough to stop near the target
+# Of text encoded at once: enough to keep all cores busy, little enough to stop near the target.
+BATCH_CHARACTERS = 2**20
+ENCODERS = 2  # batches in work: the library uses all cores for one, but one alone while its ids become an array
 
 logger = logging.getLogger(__name__)
 
@@ -214,8 +215,8 @@ def _pack(
 def _encoded(
     source: Corpus, tokenizer: Tokenizer, writers: dict[str, _SplitWriter], done: int
 ) -> Iterator[tuple[list[Passage], list[np.ndarray]]]:
-    """Batches of passages with their tokens, the next one being encoded while one is packed;
-    passages of a split that was full by then have none.
+    """Batches of passages with their tokens, in order, the next ones being encoded while one is
+    packed; passages of a split that was full when they were handed in have none.
     """
     nothing = np.empty(0, dtype=token_dtype(tokenizer.vocab_size))
 
@@ -223,16 +224,15 @@ def _encoded(
         ids = iter(tokenizer.encode_batch([passage.text for passage in batch if passage.held_out not in full]))
         return batch, [nothing if passage.held_out in full else next(ids) for passage in batch]
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
+    with ThreadPoolExecutor(ENCODERS) as pool:
+        waiting = deque[Future[tuple[list[Passage], list[np.ndarray]]]]()
         for batch in islice(_batches(source.passages()), done, None):
             full = {side for side, name in ((False, "train"), (True, "validation")) if writers[name].is_full}
-            coming = pool.submit(encode, batch, full)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = coming
-        if waiting is not None:
-            yield waiting.result()
+            waiting.append(pool.submit(encode, batch, full))
+            if len(waiting) > ENCODERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:

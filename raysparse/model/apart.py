@@ -37,4 +37,4 @@ def tell_the_compiler() -> None:
     """Load it, and let it know every marked function; a second call changes nothing."""
     while _marked:
         one = _marked.pop()
-        one.inner = torch.compiler.disable(one.inner)
+        one.inner = torch.compiler.disable(one.inner)  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ from raysparse.placement import Placement
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import LATEST, RunFolder
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import Ledger, Work, load_work, price, save_work
+from raysparse.sweep.budget import Ledger, Work, ledger_item, load_work, price, write_ledger
 from raysparse.sweep.lease import About, Claim, Report
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.base import RUNNING, Known
@@ -93,6 +93,8 @@ class Books:
         self.rows: dict[str, dict[str, Any]] = {row["trial_id"]: row for row in self.results.rows()}
         self.earlier = {spec.trial_id: spec for spec in job.plan.specs if spec.trial_id in self.rows}
         self.before = load_work(job.folder)
+        self._ledger_items = {key: ledger_item(key, work) for key, work in self.before.items()}
+        self._token_folders: dict[tuple[Any, ...], Folder] = {}
         spent = {spec.trial_id: self._price(spec, self.before.get(spec.trial_id, Work())) for spec in job.plan.specs}
         self.ledger = Ledger(job.plan.budget.limit, spent)
 
@@ -101,8 +103,12 @@ class Books:
 
     def open(self, spec: TrialSpec) -> Entry:
         """The entry of a trial that was submitted."""
-        tokens = self.run_folder.tokens(spec.data.corpus, spec.data.tokenizer, spec.data.reading)
-        return Entry(spec, self.plan.placement, tokens, work=self.before.get(spec.trial_id, Work()))
+        what = spec.data.corpus, spec.data.tokenizer, spec.data.reading
+        if what not in self._token_folders:
+            self._token_folders[what] = self.run_folder.tokens(*what)
+        return Entry(
+            spec, self.plan.placement, self._token_folders[what], work=self.before.get(spec.trial_id, Work())
+        )  # fmt: skip
 
     def reserve(self, spec: TrialSpec, first_step: int) -> bool:
         """Set aside what is left to do of a trial; False when the budget does not have it now."""
@@ -120,16 +126,14 @@ class Books:
         done = entry.attempt
         self.ledger.settle(entry.spec.trial_id, self._price(entry.spec, done))
         entry.work, entry.state = entry.work + done, State.WAITING
+        self._ledger_items[entry.spec.trial_id] = ledger_item(entry.spec.trial_id, entry.work)
 
-    def save(self, entries: Iterable[Entry]) -> None:
+    def save(self, running: Iterable[Entry]) -> None:
         """Write the ledger, running attempts included, so that a driver killed now is charged for
         what it did.
         """
-        work = self.before | {
-            entry.spec.trial_id: entry.work + entry.attempt if entry.state is State.RUNNING else entry.work
-            for entry in entries
-        }
-        save_work(self.run_folder, work)
+        attempts = {e.spec.trial_id: ledger_item(e.spec.trial_id, e.work + e.attempt) for e in running}
+        write_ledger(self.run_folder, self._ledger_items | attempts)
 
     def point(self, claim: Claim, about: About | None) -> None:
         """Move the pointer of a trial to another checkpoint, or to none."""

@@ -296,5 +296,5 @@ class Broker:
         faults.point("ledger.settled")
 
     def _save(self) -> None:
-        self.books.save(self.entries.values())
+        self.books.save(self.entries[trial_id] for trial_id in self.slots.held.values())
         self._saved_at = self._clock()

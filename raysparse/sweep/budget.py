@@ -91,9 +91,19 @@ def load_work(folder: Folder) -> dict[str, Work]:
 
 
 def save_work(folder: Folder, work: Mapping[str, Work]) -> None:
-    """Written at the end of every attempt and of all trials, so in the form that costs least."""
-    values = {key: {"steps": value.steps, "seconds": value.seconds} for key, value in work.items()}
-    folder.write(LEDGER, json.dumps(values).encode())
+    write_ledger(folder, {key: ledger_item(key, value) for key, value in work.items()})
+
+
+def ledger_item(trial_id: str, work: Work) -> str:
+    """One trial in the JSON of ledger.json."""
+    return f'"{trial_id}": {{"steps": {work.steps}, "seconds": {json.dumps(work.seconds)}}}'
+
+
+def write_ledger(folder: Folder, items: Mapping[str, str]) -> None:
+    """Write the ledger from the items of its trials, of which the writer keeps those that do not
+    change: it is written at the end of every attempt, and holds all trials of the sweep.
+    """
+    folder.write(LEDGER, f"{{{', '.join(items.values())}}}".encode())
 
 
 class Ledger:

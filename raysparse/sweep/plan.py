@@ -173,9 +173,20 @@ class Plan(Record):
 
     def price(self, spec: TrialSpec, from_step: int = 0) -> float:
         """What a trial costs in the unit of the budget, from a step to its end."""
+        if from_step:
+            return self._price(spec, from_step)
+        if spec.trial_id not in self._prices:
+            self._prices[spec.trial_id] = self._price(spec, 0)
+        return self._prices[spec.trial_id]
+
+    def _price(self, spec: TrialSpec, from_step: int) -> float:
         seconds = self.seconds(spec) * self.placement.workers
         left = 1.0 - from_step / spec.steps
         return price(spec, self.budget.unit, Work(spec.steps - from_step, seconds * left))
+
+    @functools.cached_property
+    def _prices(self) -> dict[str, float]:
+        return {}
 
     def affordable(self, begun: Mapping[TrialSpec, int], remaining: float) -> list[TrialSpec]:
         """The trials (with the step each continues from) that fit into `remaining`, so that a tight

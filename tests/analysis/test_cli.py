@@ -28,10 +28,10 @@ def said(capsys, *arguments):
 
 
 def test_fit_prints_parameters_with_intervals_and_json(table, capsys):
-    text = said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "30")
+    text = said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "20")
     assert "alpha" in text
     assert "exponent of effective parameters" in text
-    value = json.loads(said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "30", "--profile", "--json"))
+    value = json.loads(said(capsys, "fit", table, "--law", "sparse_small", "--bootstraps", "20", "--profile", "--json"))
     assert set(value["parameters"]) == {"A", "B", "E", "alpha", "k", "R_D", "R_N"}
     low, high = value["bootstrap_95"]["alpha"]
     assert low < value["parameters"]["alpha"] < high
@@ -39,13 +39,13 @@ def test_fit_prints_parameters_with_intervals_and_json(table, capsys):
 
 
 def test_compare_tabulates_held_out_errors(table, capsys):
-    text = said(capsys, "compare", table, "--laws", "sparse_small,sparse_small_untied", "--bootstraps", "20")
+    text = said(capsys, "compare", table, "--laws", "sparse_small,sparse_small_untied", "--bootstraps", "10")
     assert "held out by" in text
     assert "misses held-out runs by" in text
 
 
 def test_optimum_and_design_answer_for_a_budget(table, capsys):
-    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40")
+    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "15")
     assert "density" in said(capsys, "optimum", table, *question)
     value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
     assert value["box"]["density"] == [0.2, 1.0]
@@ -57,7 +57,7 @@ def test_optimum_and_design_answer_for_a_budget(table, capsys):
 def test_a_design_for_a_region_reads_points_without_losses(table, capsys, tmp_path):
     region = tmp_path / "region.csv"
     region.write_text("active,density,unique_tokens,tokens\n8e5,0.5,4e5,6e6\n9e5,1,4e5,6e6\n")
-    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40", "--trials", "3")
+    question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "15", "--trials", "3")
     value = json.loads(said(capsys, "design", table, *question, "--target", str(region), "--json"))
     assert value["target"] == "region"
     assert value["trials"][-1]["expected_sd_after"] < value["sd_before"]
@@ -74,7 +74,7 @@ def test_every_verb_that_answers_warns(table, capsys):
 
 
 def test_without_a_named_law_the_average_answers(table, capsys):
-    text = said(capsys, "optimum", table, "--budget", "2e12", "--unique", "4e5", "--bootstraps", "20")
+    text = said(capsys, "optimum", table, "--budget", "2e12", "--unique", "4e5", "--bootstraps", "10")
     assert "; by sparse_" in text
     assert "measured: t0" in text
 
@@ -89,7 +89,7 @@ def test_any_unique_tokens_is_a_question_too(table, capsys):
 
 def test_report_writes_its_files(table, capsys, tmp_path):
     law = ("--law", "sparse_small_overfit_linear")
-    text = said(capsys, "report", table, *law, "--bootstraps", "20", "--output", str(tmp_path))
+    text = said(capsys, "report", table, *law, "--bootstraps", "10", "--output", str(tmp_path))
     assert "chosen by the caller" in text
     assert (tmp_path / "report.html").exists()
 

@@ -13,7 +13,7 @@ from tests.chaos.sweeps import sweep
 from tests.chaos.verdict import faults_of, losses
 from tests.sweep import runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def lines(storage: Path) -> list[str]:

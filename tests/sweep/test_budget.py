@@ -64,6 +64,14 @@ def test_a_limit_is_a_positive_number(limit):
         Budget(total=limit)
 
 
+@given(st.dictionaries(st.from_regex("[0-9a-f]{12}", fullmatch=True), st.builds(Work, st.integers(0), amounts)))
+def test_the_ledger_is_read_as_it_was_written(tmp_path_factory, work):
+    folder = Folder(tmp_path_factory.mktemp("ledger"))
+    save_work(folder, work)
+    assert load_work(folder) == work
+    assert folder.read_json("ledger.json").keys() == work.keys()
+
+
 def test_work_is_counted_in_whatever_unit_a_budget_has(tmp_path):
     """The unit of a budget may change between two runs of a sweep; what was spent is kept as steps
     and seconds.

@@ -8,7 +8,7 @@ import pytest
 from tests.sweep import runs
 from tests.sweep.plans import small_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def disturbed_plan(corpus):

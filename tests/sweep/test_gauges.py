@@ -19,7 +19,7 @@ from raysparse.sweep.snapshot import snapshot
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 PATIENCE = 60.0
 
 

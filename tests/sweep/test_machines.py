@@ -17,7 +17,7 @@ from tests.sweep import runs
 from tests.sweep.machines import begun, finished, start
 from tests.sweep.plans import small_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def plan_of(corpus) -> Plan:

@@ -17,7 +17,7 @@ from raysparse.sweep.ray.tune import beside_the_driver
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

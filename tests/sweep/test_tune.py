@@ -22,7 +22,7 @@ from raysparse.sweep.planners.search import Search
 from raysparse.sweep.planners.space import Space
 from tests.sweep import runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 
 def recipe_for(corpus: str) -> Recipe:

@@ -8,15 +8,16 @@ and on nothing else: asked again with the same knowledge it wishes the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 
 from raysparse.record import nearest
-from raysparse.sweep.planners import study
 from raysparse.sweep.planners.base import Known, Purse
 from raysparse.sweep.planners.space import Space
+
+if TYPE_CHECKING:
+    import optuna
 
 LAW = "law"
 NAMES = ("random", "tpe", "gp", "nsga2", LAW)
@@ -34,6 +35,8 @@ def check(name: str) -> None:
 
 def make(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """A sampler of Optuna. All count running trials as tried."""
+    import optuna
+
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "tpe":
@@ -47,6 +50,8 @@ def wishes(
     name: str, space: Space, known: Sequence[Known], purse: Purse, *, largest: float | None, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Values that a sampler of Optuna would try next, one after another."""
+    from raysparse.sweep.planners import study
+
     draw = int(np.random.SeedSequence([seed, len(known)]).generate_state(1)[0] >> 1)
     aims = study.TWO if name == "nsga2" else study.ONE
     population = POPULATION if name == "nsga2" else None

@@ -18,7 +18,7 @@ import numpy as np
 from raysparse.record import require
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
-from raysparse.sweep.planners import law, samplers, study
+from raysparse.sweep.planners import law, samplers
 from raysparse.sweep.planners.base import Known, Planner, Purse
 from raysparse.sweep.planners.candidates import Maker, fresh, spread_trials
 from raysparse.sweep.planners.recipe import Recipe
@@ -63,9 +63,13 @@ class Search(Planner):
 
     def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
         """Into an Optuna study in the run folder."""
+        from raysparse.sweep.planners import study
+
         study.mirror(folder, self.space, known, purse, largest=self.largest)
 
     def links(self, folder: RunFolder) -> tuple[str, ...]:
+        from raysparse.sweep.planners import study
+
         return (f"study: {study.dashboard(folder)}",)
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:

@@ -24,7 +24,6 @@ from analysis.data.table import read_table
 from raysparse.record import require
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
-from raysparse.sweep.planners import study
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
 from raysparse.sweep.planners.candidates import columns_of, fresh, points_of, table_of
 from raysparse.sweep.planners.space import POINT, Space, field_of
@@ -78,9 +77,13 @@ class Tune(Planner):
 
     def mirror(self, folder: RunFolder, known: Sequence[Known], purse: Purse) -> None:
         """Into an Optuna study in the run folder."""
+        from raysparse.sweep.planners import study
+
         study.mirror(folder, self.space, known, purse)
 
     def links(self, folder: RunFolder) -> tuple[str, ...]:
+        from raysparse.sweep.planners import study
+
         return (f"study: {study.dashboard(folder)}",)
 
     def ask(self, known: Sequence[Known], purse: Purse) -> Sequence[TrialSpec]:

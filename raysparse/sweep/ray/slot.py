@@ -63,7 +63,7 @@ class GroupTrainer(DataParallelTrainer):
     """Ray Train without the helpers that nothing here asks, and without torch in this process."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        made: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # the types are of the older class
+        made: list[Any] = super()._create_default_callbacks()
         return [callback for callback in made if type(callback).__name__ not in IDLE_HELPERS]
 
 
@@ -101,7 +101,7 @@ class Slot(Background):
         GroupTrainer(
             serve_in_worker,
             train_loop_config={"broker": self.broker, "slot": self.slot},
-            backend_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),  # type: ignore[arg-type]
+            backend_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),
             scaling_config=train.ScalingConfig(
                 num_workers=workers(settings, placement.workers),  # type: ignore[arg-type]  # a range: elastic
                 use_gpu=settings.gpus > 0,
