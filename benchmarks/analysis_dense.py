@@ -44,8 +44,10 @@ from analysis.table import Runs
 asked = json.load(sys.stdin)
 runs, held = (Runs.from_arrays(*map(np.array, asked[key])) for key in ("fitted", "held"))
 chosen = pick(candidates(runs))
-out = {"law": None} if chosen is None else {
-    "law": chosen.law.name, "log_loss": np.log(chosen.law.predict(chosen.fit.theta, held.points)).tolist()}
+out = {"law": None}
+if chosen is not None:
+    loss = chosen.law.predict(chosen.fit.theta, held.points)
+    out = {"law": chosen.law.name, "log_loss": np.log(loss).tolist()}
 json.dump(out, sys.stdout)
 """
 
@@ -67,9 +69,9 @@ def tables(data: Path) -> Iterator[tuple[str, Runs]]:
     yield "chinchilla", _runs(*(one[name][at] for name in ("params", "tokens", "tokens", "loss")))
     one = _columns(data / "datablations_fit182.csv")
     yield "datablations", _runs(*(one[name] for name in ("params", "unique_tokens", "tokens", "val_loss")))
-    for name, size in (("had_last", "N"), ("step_dense_all", "N")):
+    for name in ("had_last", "step_dense_all"):
         one = _columns(data / "public" / f"{name}.csv")
-        yield f"{name}, the best of each point", _best(_runs(one[size], one["D"], one["D"], one["loss"]))
+        yield f"{name}, the best of each point", _best(_runs(one["N"], one["D"], one["D"], one["loss"]))
 
 
 def _columns(path: Path) -> dict[str, Any]:
