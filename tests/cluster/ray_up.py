@@ -41,7 +41,8 @@ def configuration(net: Lan) -> dict[str, Any]:
     file["provider"] |= {"head_ip": net["head"].address, "worker_ips": [net["one"].address, net["two"].address]}
     file["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
     remember = [line for line in file["setup_commands"] if ".bashrc" in line]
-    file["setup_commands"] = [f"ln -sfn {sys.prefix} ~/checkout/.venv", *remember]
+    here = "echo 'export PYTHONPATH=~/checkout' >> ~/.bashrc"  # whichever checkout the environment has installed
+    file["setup_commands"] = [f"ln -sfn {sys.prefix} ~/checkout/.venv", *remember, here]
     file["file_mounts"]["~/checkout"] = str(REPOSITORY)
     return file
 
