@@ -2,7 +2,7 @@
 autoscaler starts another one: every trial of the sweep has one row, and the losses are those of an
 undisturbed sweep.
 
-    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0] [--epochs 60]
+    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0] [--epochs 30]
 
 The autoscaler is the second version, with the provider that Ray has for tests: its nodes are
 processes. All of it is on a host of its own (`hosts`), which has room for two of them, so the
@@ -30,7 +30,7 @@ from benchmarks import record
 from tests.cluster.hosts import Host, lan, missing
 from tests.cluster.sweeps import GRID, PORT, Sweep, alone, judged, start_ray
 
-PAUSE = 5.0, 40.0  # seconds from the start of a sweep or a loss to the next one
+PAUSE = 5.0, 30.0  # seconds from the start of a sweep or a loss to the next one
 SLOTS = 2
 RAYLET = re.compile(r"^ *(\d+) .*/raylet .*--node_id=f+0*[1-9]\d* ", re.MULTILINE)  # of all but the head
 CONFIGURATION = {
@@ -95,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=60, help="of each trial: the sweep must outlast the losses")
+    parser.add_argument("--epochs", type=int, default=30, help="of each trial: the sweep must outlast the losses")
     args = parser.parse_args()
     if missing():
         sys.exit(missing())
