@@ -26,7 +26,11 @@ from tests.conftest import REPOSITORY
 
 NETWORK = "10.77.0"  # of the bridge, which stands in a namespace
 TOOLS = ("ip", "nsenter", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "setpriv")
-PATIENCE = 30.0  # seconds for a host to come up
+PATIENCE = 120.0  # seconds for a host to come up
+# On every host: this checkout, whichever is installed, and time for Ray on a busy machine.
+ENVIRONMENT = {
+    "PYTHONPATH": str(REPOSITORY), "RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000",
+}  # fmt: skip
 ISOLATE = (
     "setpriv",
     "--pdeathsig",
@@ -105,7 +109,7 @@ class Host:
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         found = {"PATH": path, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "TERM": "dumb"}
-        return found | {"PYTHONPATH": str(REPOSITORY)}  # this checkout, whichever is installed
+        return found | ENVIRONMENT
 
     def unplug(self) -> None:
         """Cut the host off from the others; it runs on."""

@@ -24,7 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
 
 from benchmarks import record
 from tests.cluster.hosts import Host, lan, missing
@@ -37,19 +41,21 @@ CONFIGURATION = {
     "cluster_name": "autoscaled",
     "max_workers": SLOTS,
     "idle_timeout_minutes": 5,
-    "provider": {
-        "type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
-        "disable_node_updaters": True, "disable_launch_config_check": True,
+    "provider": {  # external: for its own name Ray looks for a file that its wheel lacks
+        "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}",
+        "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True, "disable_node_updaters": True,
+        "disable_launch_config_check": True,
     },
     "auth": {},
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {
             "resources": {"CPU": 1, "object_store_memory": 100_000_000}, "node_config": {},
             "min_workers": 0, "max_workers": SLOTS,
         },
     },
-    "head_node_type": "head",
+    "head_node_type": FAKE_HEAD_NODE_TYPE,
+    "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [], "cluster_synced_files": [],
 }  # fmt: skip
 SECOND_VERSION = {
     "RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",

@@ -28,15 +28,19 @@ MARGIN = 5.0  # seconds after the end of a lease in which a write that was let t
 
 
 def start_ray(host: Host, command: str, environment: str = "") -> None:
-    """Ray on a host, for those who know the token only. `environment`: NAME=VALUE words."""
+    """Ray on a host, in place of one that may be there, for those who know the token only.
+    `environment`: NAME=VALUE words.
+    """
     host.run("mkdir -p ~/.ray && echo 0123456789abcdef0123456789abcdef0123456789abcdef > ~/.ray/auth_token")
     start = f"ray start {command} --disable-usage-stats --object-store-memory 100000000"
-    host.run(f"{TOKEN} {environment}; {start}", timeout=300)
+    for tries_left in (2, 1, 0):  # Ray gives up after half a minute, which a busy machine may take
+        host.run("ray stop --force", timeout=300)
+        if not host.run(f"{TOKEN} {environment}; {start}", timeout=300, check=not tries_left).returncode:
+            return
 
 
 def start_worker(host: Host) -> None:
-    """A node of one CPU, on a host that may have been one before."""
-    host.run("ray stop --force", timeout=300)
+    """A node of one CPU."""
     start_ray(host, f"--address=head:{PORT} --num-cpus=1")
 
 
