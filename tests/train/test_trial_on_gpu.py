@@ -31,7 +31,7 @@ from tests.conftest import small_trial
 
 OPERATIONS = (
     "bases", "survivors", "weakest", "regrow_at_random", "regrow_largest", "regrow_in_rows", "exchange", "adam_step",
-    "expand", "compact_accumulate",
+    "expand", "compact_accumulate", "rotary", "rotary_gradient", "swiglu", "swiglu_gradient",
 )  # fmt: skip
 NAME, PEAK = "a Hopper that is not there", 12_345
 
@@ -88,9 +88,10 @@ def short(method: str, density: float = 0.25, **changes):
 
 
 UPDATES = {"_count_digits", "_count_ties", "_choose", "_exchange", "_move", "_count_groups"}
-PRODUCTS = {"_expand", "_compact", "_adam_step"}
+ANY = {"_adam_step", "_rotary", "_swiglu", "_swiglu_gradient"}
+PRODUCTS = {"_expand", "_compact", *ANY}
 CASES = {
-    "dense": (short("dense"), {"_adam_step"}),
+    "dense": (short("dense"), ANY),
     "element": (short("smet"), PRODUCTS | UPDATES),
     "element in bfloat16": (
         short("smet", precision="bf16", optimizer={"moments": "bf16_stochastic"}), PRODUCTS | UPDATES,
