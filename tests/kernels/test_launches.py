@@ -3,7 +3,8 @@ of many small ones waits for the host.
 
 Counted are the launches of Triton's kernels by the stub driver and, on "meta" tensors, torch's
 operations that would launch something: all but views and those that only make memory. An operation
-of torch counts once, though some (scans, sorts) are several launches on a GPU.
+of torch counts once, though some (scans, sorts) are several launches on a GPU; norms and attention,
+which are one there, count as the dozens that torch makes of them without one.
 """
 
 import os
@@ -25,9 +26,9 @@ from raysparse.train.state import TrainState
 from tests import stub_gpu
 from tests.conftest import small_trial
 
-AN_UPDATE, ELEMENT_LAYER, TILE_LAYER, A_LAYER = 45, 13, 15, 80
-STORAGE = {"_expand", "_compact", "_product", "_weight_gradient"}
-BETWEEN = {"_rotary", "_swiglu", "_swiglu_gradient"}  # the first of them each way
+AN_UPDATE, ELEMENT_LAYER, TILE_LAYER, EVERYTHING = 45, 13, 15, 125
+STORAGE = ("_expand", "_compact", "_product", "_weight_gradient")
+BETWEEN = {"_rotary": 2, "_swiglu": 1, "_swiglu_gradient": 1}
 LAYOUTS = {
     "element": {"layout": "element"},
     "run": {"layout": "run", "block": 4},
@@ -84,10 +85,11 @@ def launches_of_a_layer(layout: str) -> Counter[str]:
 
 @pytest.mark.parametrize(("layout", "most"), [("element", ELEMENT_LAYER), ("run", ELEMENT_LAYER), ("tile", TILE_LAYER)])
 def test_a_layer_is_few_launches(layout, most, monkeypatch):
-    """Queries, keys and values go through one product, and so do gate and up."""
+    """Queries, keys and values go through one product, and so do gate and up; what lies between
+    products is four launches, and torch's own are few enough.
+    """
     monkeypatch.setitem(counts.TILE_BREAK_EVEN, ("meta", "bf16", 64), 1.0)
     found = launches_of_a_layer(layout)
-    print(found, found.total())
     assert 0 < sum(found[name] for name in STORAGE) <= most
-    assert sum(found[name] for name in BETWEEN) == len(BETWEEN) + 1
-    assert found.total() <= A_LAYER
+    assert {name: found[name] for name in BETWEEN} == BETWEEN
+    assert found.total() <= EVERYTHING
