@@ -59,4 +59,5 @@ def _few_positions(mask: np.ndarray) -> np.ndarray:
     """
     byte = np.flatnonzero(mask != 0)
     place = np.flatnonzero(np.unpackbits(mask[byte], bitorder="little").view(np.bool_))
-    return byte[place >> 3] * 8 + (place & 7)
+    found: np.ndarray = byte[place >> 3] * 8 + (place & 7)
+    return found
