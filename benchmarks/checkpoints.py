@@ -4,14 +4,17 @@ trials that have ended.
 Run it: `python -m benchmarks.checkpoints` (three minutes on two cores). Stretches of the same
 training run in turn, with and without checkpoints, so the ratio holds although the machine's speed
 drifts; waiting for the last file is part of a stretch with them. Training has one thread; the
-writing may take the other core.
+writing may take the other core. CPU seconds of the whole process stand beside, which another
+program on the machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +72,10 @@ def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: f
     pause = max(every_seconds, hook.behind.cost / checkpoint.SHARE)
     steps = math.ceil(max(LEAST_SECONDS, 1.2 * pause) / step_seconds)
 
+    cpu: dict[bool, list[float]] = {True: [], False: []}  # seconds of the whole process, by whether with them
+
     def stretch(hook: Checkpoint | None) -> None:
+        began = time.process_time()
         if hook is not None:
             hook.start(state)
         for _ in range(steps):
@@ -78,6 +84,7 @@ def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: f
                 hook.after_step(state, taken)
         if hook is not None:
             hook.finish(state)
+        cpu[hook is not None].append(time.process_time() - began)
 
     with_them, without, ratio = record.alternate(lambda: stretch(hook), lambda: stretch(None), rounds=rounds)
     size_on_disk = sum(file.stat().st_size for file in folder.rglob("*.pt"))
@@ -86,6 +93,7 @@ def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: f
         "pause s": pause, "bytes": size_on_disk, "steps a stretch": steps,
         "checkpoints a stretch": hook.begun_so_far / (rounds + 1),
         "with s": with_them, "without s": without, "with / without": ratio,
+        "CPU with / without": statistics.median(a / b for a, b in list(zip(cpu[True], cpu[False], strict=True))[1:]),
     }  # fmt: skip
 
 
@@ -108,7 +116,7 @@ def bytes_on_disk(folder: Path, size: str, density: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="pairs of stretches (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="pairs of stretches (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
