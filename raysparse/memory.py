@@ -79,14 +79,14 @@ def activations(spec: TrialSpec, recompute: Recompute, device: str = "cpu") -> t
     """Bytes a token: (kept by every layer, made again by one part, kept beside the layers).
 
     The halves of a layer: attention keeps the norm, its output, queries, keys, values, the result
-    and a number a head; the MLP keeps the norm, its output and four tensors of its own width. With
+    and a number a head; the MLP keeps the norm, its output and three tensors of its own width. With
     recomputation a half keeps its input instead, or a layer does.
     """
     model, compute = spec.model, 4 if spec.precision == "fp32" else 2
     norm = 4 + model.hidden * (8 if device.startswith("cpu") else compute)
     dropped = model.hidden if spec.optimizer.dropout else 0  # a byte a number
     attention = norm + 5 * compute * model.hidden + 4 * model.heads + dropped
-    mlp = norm + compute * model.hidden + 4 * compute * model.intermediate + dropped
+    mlp = norm + compute * model.hidden + 3 * compute * model.intermediate + dropped
     stream = compute * model.hidden
     kept, again = {
         "none": (attention + mlp, 0), "mlp": (attention + stream, mlp), "layer": (stream, attention + mlp),
