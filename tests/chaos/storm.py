@@ -80,10 +80,12 @@ class Storm:
         return SHARES[self.share] * self.whole
 
     def blow_and_resume(self, mode: str, blows: int, seconds: float = math.inf) -> None:
-        """Deal so many blows to the sweep under one executor, starting it again whenever it ended;
-        ends early when nothing is left to do, or after so many seconds.
+        """Deal so many blows to the sweep under one executor, those of earlier calls counted,
+        starting it again whenever it ended; ends early when nothing is left to do, or after so many
+        seconds.
         """
-        until = len(self.blows) + blows
+        if blows <= self._dealt(mode) or seconds <= 0:
+            return
         self._end = time.monotonic() + seconds
         with TwoNodes(self.environment()) if mode == "cluster" else contextlib.nullcontext() as cluster:
             arguments = {
@@ -91,8 +93,8 @@ class Storm:
                 "ray": ("--slots", "2"),
                 "cluster": ("--address", cluster.address if cluster else "", "--slots", "2"),
             }[mode]
-            while len(self.blows) < until and time.monotonic() < self._end:
-                if not self._session(mode, arguments, until, cluster):
+            while self._dealt(mode) < blows and time.monotonic() < self._end:
+                if not self._session(mode, arguments, blows, cluster):
                     break
         self.save()
 
@@ -122,19 +124,22 @@ class Storm:
         with patched(self.environment()):
             return runs.start(plan, self.storage, *arguments)
 
-    def _session(self, mode: str, arguments: tuple[str, ...], until: int, cluster: TwoNodes | None) -> bool:
+    def _dealt(self, mode: str) -> int:
+        return sum(blow["mode"] == mode for blow in self.blows)
+
+    def _session(self, mode: str, arguments: tuple[str, ...], blows: int, cluster: TwoNodes | None) -> bool:
         """One life of a driver; False when it had nothing to do."""
         point = ""
         if mode == "inline" and self.random.random() < 0.3:
             point = f"{self.random.choice(sorted(faults.POINTS))}:{self.random.randint(1, 20)}"
         driver = self._start(arguments, point)
-        while driver.poll() is None and len(self.blows) < until and time.monotonic() < self._end:
+        while driver.poll() is None and self._dealt(mode) < blows and time.monotonic() < self._end:
             if self._progresses(driver, self.random.uniform(*PAUSE)):
                 self._deal(mode, self._choose(mode), driver, cluster)
         if driver.poll() is None:
             runs.kill(driver.pid)
         status = driver.wait(runs.PATIENCE)
-        if point and status == -signal.SIGKILL and len(self.blows) < until:
+        if point and status == -signal.SIGKILL and self._dealt(mode) < blows:
             self._note(mode, f"point {point.partition(':')[0]}")
         if mode != "cluster":
             self._wait_for_orphans()
