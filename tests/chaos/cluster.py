@@ -6,17 +6,26 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from types import TracebackType
 
-PROGRAM = """
+PATIENCE = 240  # seconds for nodes to come up on a busy machine
+PROGRAM = f"""
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
-node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+def add_a_node():
+    node = cluster.add_node(wait=False, num_cpus=1, object_store_memory=100 << 20)
+    cluster.wait_for_nodes({PATIENCE})
+    return node
+
+cluster = Cluster()
+add_a_node()
+node = add_a_node()
 print(cluster.address, flush=True)
 for line in sys.stdin:
     cluster.remove_node(node, allow_graceful=False)
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    node = add_a_node()
     print("again", flush=True)
 cluster.shutdown()
 """
@@ -30,16 +39,21 @@ class TwoNodes:
         self._environment = {**os.environ, **environment, **quiet}
 
     def __enter__(self) -> TwoNodes:
+        self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env=self._environment, start_new_session=True,
+            stderr=self._said, env=self._environment, start_new_session=True,
         )  # fmt: skip
         self.address = self._answer()
         return self
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
-        return next(line.strip() for line in self._process.stdout if ":" in line or line.startswith("again"))
+        for line in self._process.stdout:
+            if ":" in line or line.startswith("again"):
+                return line.strip()
+        self._said.seek(0)
+        raise RuntimeError(f"the cluster of two nodes ended: {self._said.read().decode()[-2000:]}")
 
     def lose_and_add_a_node(self) -> None:
         """Kill the node that is not the head, with all that runs there, and add another."""
