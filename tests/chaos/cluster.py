@@ -10,17 +10,18 @@ import tempfile
 from types import TracebackType
 
 PATIENCE = 240  # seconds for nodes to come up on a busy machine
+# Without a dashboard, whose dozen processes take longer to start than Ray waits for a node there.
 PROGRAM = f"""
 import sys
 from ray.cluster_utils import Cluster
 
-def add_a_node():
-    node = cluster.add_node(wait=False, num_cpus=1, object_store_memory=100 << 20)
+def add_a_node(**more):
+    node = cluster.add_node(wait=False, num_cpus=1, object_store_memory=100 << 20, **more)
     cluster.wait_for_nodes({PATIENCE})
     return node
 
 cluster = Cluster()
-add_a_node()
+add_a_node(include_dashboard=False)
 node = add_a_node()
 print(cluster.address, flush=True)
 for line in sys.stdin:
