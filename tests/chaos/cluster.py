@@ -36,8 +36,11 @@ class TwoNodes:
     """The cluster inside a `with`."""
 
     def __init__(self, environment: dict[str, str]):
-        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
-        self._environment = {**os.environ, **environment, **quiet}
+        ray = {
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+            "RAY_raylet_start_wait_time_s": str(PATIENCE),
+        }  # fmt: skip
+        self._environment = {**os.environ, **environment, **ray}
 
     def __enter__(self) -> TwoNodes:
         self._said = tempfile.TemporaryFile()
