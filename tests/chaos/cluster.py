@@ -46,7 +46,7 @@ class TwoNodes:
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=self._said, env=self._environment, start_new_session=True,
+            stderr=self._said, env=self._environment, process_group=0,
         )  # fmt: skip
         self.address = self._answer()
         return self
