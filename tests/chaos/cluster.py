@@ -38,7 +38,7 @@ class TwoNodes:
     def __init__(self, environment: dict[str, str]):
         ray = {
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-            "RAY_raylet_start_wait_time_s": str(PATIENCE),
+            "RAY_raylet_start_wait_time_s": str(PATIENCE), "RAY_agent_register_timeout_ms": str(1000 * PATIENCE),
         }  # fmt: skip
         self._environment = {**os.environ, **environment, **ray}
 
