@@ -34,6 +34,7 @@ MARK = "RAYSPARSE_STORM"
 LOOK = 0.02  # seconds between looks at the ledger
 PAUSE = (0.05, 1.2)  # seconds of progress before the next blow
 STOPPED = (0.5, 3.0)  # seconds that a process or a full disk stays so
+ENOUGH = 3600.0  # seconds in which the rest of a sweep is run, however slow the machine
 GONE = 40.0  # seconds in which everything of a killed driver must be gone
 BALLAST = 1 << 20  # bytes written at once to fill the disk
 SHARES = (0.4, 0.7, 1.0, 100.0)  # of the plan's price: the budget, raised when it is spent
@@ -102,7 +103,7 @@ class Storm:
         """Run what is left without a blow, with all the budget that it takes."""
         self.share = len(SHARES) - 1
         for _ in range(4):  # a trial may have been killed three times
-            status = self._start(()).wait(runs.PATIENCE * 4)
+            status = self._start(()).wait(ENOUGH)
             if status == 0:
                 break
         self._wait_for_orphans()
