@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from raysparse.counts import Blocks, block_counts, multiplied, parameters, uses_tile_products
 from raysparse.placement import Placement, Recompute
@@ -94,8 +95,21 @@ def activations(spec: TrialSpec, recompute: Recompute, device: str = "cpu") -> t
     return kept, again, norm + 8  # the last norm, and the number of the token
 
 
+_PREDICTED: dict[tuple[Any, ...], MemoryBytes] = {}  # a row of every trial asks, and trials share a few shapes
+MOST_PREDICTED = 4096
+
+
 def predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     """Bytes of one worker; without a micro-batch its whole share of the batch is one pass."""
+    key = spec.model, spec.sparsity, spec.optimizer, spec.precision, placement
+    if key not in _PREDICTED:
+        if len(_PREDICTED) >= MOST_PREDICTED:
+            _PREDICTED.clear()
+        _PREDICTED[key] = _predicted(spec, placement)
+    return _PREDICTED[key]
+
+
+def _predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     model, params, device = spec.model, parameters(spec.model, spec.sparsity), placement.device
     blocks = block_counts(model, spec.sparsity)
     products, singly = multiplied(blocks, device), multiplied(blocks, "cpu")
