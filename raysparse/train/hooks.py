@@ -98,7 +98,7 @@ def worth_logging(state: TrainState, record: StepRecord) -> bool:
 
 class Metrics(Hook):
     """`metrics.jsonl`: one JSON object a line. Kept in memory and rewritten whole, so a resumed run
-    repeats no line.
+    repeats no line; written before every checkpoint too (`Checkpoint`), so that it lacks none.
     """
 
     def __init__(self, folder: Folder, every_seconds: float = 10.0):
@@ -115,12 +115,12 @@ class Metrics(Hook):
         if worth_logging(state, record):
             self.lines.append(json.dumps(measurements(state, record)))
         if time.monotonic() - self.written > self.every_seconds:
-            self._write()
+            self.write()
 
     def finish(self, state: TrainState) -> None:
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         self.folder.write(METRICS, ("\n".join(self.lines) + "\n").encode())
         self.written = time.monotonic()
 
@@ -190,12 +190,19 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it; so does one for which `is_leaving` asks. What is kept at the end of a run is
-    `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. `first` is done before each. What is kept at the
+    end of a run is `checkpoint.retire`'s to say.
     """
 
-    def __init__(self, folder: Folder, every_seconds: float, is_leaving: Callable[[], bool] = lambda: False):
-        self.every_seconds, self.behind, self.is_leaving = every_seconds, checkpoint.Behind(folder), is_leaving
+    def __init__(
+        self,
+        folder: Folder,
+        every_seconds: float,
+        is_leaving: Callable[[], bool] = lambda: False,
+        first: Callable[[], None] = lambda: None,
+    ):
+        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
+        self.is_leaving, self.first = is_leaving, first
 
     def start(self, state: TrainState) -> None:
         self.begun = time.monotonic()
@@ -215,6 +222,7 @@ class Checkpoint(Hook):
                 self.behind.wait()
 
     def _save(self, state: TrainState) -> None:
+        self.first()
         self.begun = time.monotonic()
         self.behind.begin(state)
 

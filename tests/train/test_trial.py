@@ -40,6 +40,18 @@ class Interrupt(Hook):
             raise KeyboardInterrupt
 
 
+class Watch(Hook):
+    """Sees after every step but the first what a kill would have left of the steps before."""
+
+    def __init__(self, folder: Folder):
+        self.folder, self.complete = folder, []
+
+    def after_step(self, state, record):
+        if record.step > 1:
+            steps = self.folder.read_json("checkpoint/latest.json")["step"]
+            self.complete.append([line["step"] for line in logged(self.folder)] == list(range(1, steps + 1)))
+
+
 def final_state(folder: Folder) -> dict:
     """Everything in the last checkpoint but the time that was measured."""
     name = folder.read_json("checkpoint/latest.json")["file"]
@@ -84,6 +96,12 @@ BREAKS = {
     "right after a topology update": 25,
     "before the last step": 39,
 }
+
+
+def test_the_log_never_lags_behind_the_checkpoint(store, tmp_path):
+    watch = Watch(Folder(tmp_path))
+    trial.run(small_trial("set"), store, Folder(tmp_path), placement=EVERY_STEP, hooks=[watch])
+    assert set(watch.complete) == {True}
 
 
 @pytest.mark.parametrize("method", METHODS)
