@@ -135,21 +135,21 @@ class TensorBoard(Hook):
         self.folder, self.every_seconds = folder, every_seconds
 
     def start(self, state: TrainState) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from raysparse.train.events import EventFile
 
         local = self.folder.is_local
         self.path = self.folder.local_path / TENSORBOARD if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
         self.sent = time.monotonic()
-        self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
+        self.events = EventFile(self.path, purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         if worth_logging(state, record):
-            for name, value in measurements(state, record).items():
-                if name != "step":
-                    self.writer.add_scalar(name, value, record.step)
+            found = measurements(state, record)
+            del found["step"]
+            self.events.scalars(record.step, found)
         is_evaluation = bool(state.evaluations) and state.evaluations[-1].step == record.step
         if is_evaluation and not state.is_done and time.monotonic() - self.sent > self.every_seconds:
-            self.writer.flush()
+            self.events.flush()
             self._send()
 
     def _send(self) -> None:
@@ -161,7 +161,7 @@ class TensorBoard(Hook):
     def finish(self, state: TrainState) -> None:
         if state.is_done and state.evaluations:
             self._write_hparams(state)
-        self.writer.close()
+        self.events.close()
         self._send()
         if not self.folder.is_local:
             shutil.rmtree(self.path)
@@ -183,9 +183,8 @@ class TensorBoard(Hook):
         if last.average_loss is not None:
             results["final/average_validation_loss"] = last.average_loss
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
-            self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-        for name, value in results.items():
-            self.writer.add_scalar(name, value, state.step)
+            self.events.summary(summary)
+        self.events.scalars(state.step, results)
 
 
 class Checkpoint(Hook):
