@@ -1,5 +1,6 @@
 """Machines that go away under a real sweep, and workers that come back too late: every trial has
-one row, with the losses of an undisturbed sweep.
+one row, with the losses of an undisturbed sweep. What must stand on the driver's machine does, and
+a node with a fault is told from those without.
 """
 
 from __future__ import annotations
@@ -8,16 +9,67 @@ import os
 import signal
 
 import pytest
+import ray
 
 from raysparse.files import Folder
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
+from raysparse.sweep.books import Job
 from raysparse.sweep.plan import Plan
+from raysparse.sweep.ray import check
+from raysparse.sweep.ray.broker_actor import start_broker
+from raysparse.sweep.ray.tune import beside_the_driver
+from tests.conftest import REPOSITORY
 from tests.sweep import runs
 from tests.sweep.machines import begun, finished, start
 from tests.sweep.plans import small_plan
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def here(machines):
+    """The driver's node, which has no CPU, as the head of cluster.yaml."""
+    ray.init(address=machines.cluster.address, log_to_driver=False)
+    yield ray.get_runtime_context().get_node_id()
+    ray.shutdown()
+
+
+def node_of() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def test_the_broker_stands_on_the_drivers_machine(here, tmp_path):
+    plan = small_plan("text")
+    for n in range(3):
+        broker = start_broker(Job(plan, RunFolder.named(Folder(tmp_path), f"run{n}"), plan.specs), patience=30.0)
+        assert ray.get(broker.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id())) == here
+
+
+def test_so_do_the_trials_of_tune(here):
+    [bundle] = beside_the_driver().bundles
+    for _ in range(3):
+        task = ray.remote(num_cpus=0, resources={k: v for k, v in bundle.items() if k != "CPU"})(node_of)
+        assert ray.get(task.remote()) == here
+
+
+def test_of_four_nodes_the_one_whose_clock_is_turned_is_found(here, machines, tmp_path):
+    """They are one machine with one address, which is a trouble of its own only where it is the
+    loopback.
+    """
+    (tmp_path / "clock").write_text("3600")
+    turned = {
+        "RAYSPARSE_STORM_CLOCK": str(tmp_path / "clock"),
+        "PYTHONPATH": f"{REPOSITORY / 'tests/chaos/clock'}:{REPOSITORY}",
+    }
+    machines.add(**turned)
+    found = check.nodes(Folder(tmp_path))
+    clocks = [[said for what, *said in findings if what == "clock"] for _, findings in found]
+    assert len(clocks) == 4
+    [[ahead, remedy]] = [said for [said] in clocks if said[1]]
+    assert ahead.startswith("+3")
+    assert remedy == "set it by NTP (chrony)"
+    assert not list(tmp_path.glob(".check-*")), "nothing of the check stays in the storage"
 
 
 def plan_of(corpus) -> Plan:
