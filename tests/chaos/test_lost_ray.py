@@ -38,7 +38,7 @@ def is_alive(pid: int) -> bool:
 
 def test_driver_worker_raylet_gcs_and_broker_are_killed_in_turn_and_every_loss_is_the_undisturbed_one(corpus, tmp_path):
     """The driver while two slots train, all others of the one slot of the driver that goes on."""
-    plan = many(corpus, 8, epochs=20)
+    plan = many(corpus, 8, epochs=8)
     assert sweep(plan, tmp_path / "undisturbed") == 0
     storage = tmp_path / "disturbed"
     first = runs.start(plan, storage)

@@ -41,7 +41,7 @@ def rows_of(folder: Folder) -> dict[str, tuple]:
 
 def test_a_killed_driver_is_continued_with_few_requests(s3, tmp_path):
     pytest.importorskip("boto3", reason="conditional writes need boto3")
-    plan = many(write_corpus(tmp_path / "text"), 6, epochs=20, checkpoint_seconds=20.0)  # one is five requests
+    plan = many(write_corpus(tmp_path / "text"), 6, epochs=8, checkpoint_seconds=20.0)  # one is five requests
     runner.run(plan, Folder(tmp_path / "alone"), "run", Settings(executor="inline"))
     storage, asked = Folder(s3.uri("killed")), []
 
