@@ -31,7 +31,8 @@ class Machines:
     """A head without CPUs, and nodes of one CPU."""
 
     def __init__(self, nodes: int):
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SOON})
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
 
     def lose(self, node) -> None:
