@@ -77,8 +77,9 @@ class GroupTrainer(DataParallelTrainer):
     machines_come = True  # as an autoscaler gives them
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
-        if not self.machines_come and not self.scaling_config.elasticity_enabled:
-            parts["scaling_policy"] = HereAlready(self.scaling_config)
+        scaling: Any = self.scaling_config  # Ray's types still describe the older class
+        if not self.machines_come and not scaling.elasticity_enabled:
+            parts["scaling_policy"] = HereAlready(scaling)
         return super()._initialize_and_run_controller(**parts)
 
     def _create_default_callbacks(self) -> list[Any]:
