@@ -73,36 +73,3 @@ def test_a_slot_that_is_starting_is_counted_on():
     fleet = fleet_of(Idle("a"), Idle("new", started_at=1e12), Idle("home", ended=True))
     fleet.tend(snapshot_of(running=1, wanted=1, present=("a",)))
     assert alive(fleet) == ["a", "new"]
-
-
-class Leaving(Idle):
-    """A slot whose run ends when it was looked at for the third time."""
-
-    looks = 0
-
-    @property
-    def ended(self):
-        self.looks += 1
-        return self.looks >= 3
-
-    @ended.setter
-    def ended(self, value):
-        pass
-
-
-class Unasked(Idle):
-    """One that is never to be waited for."""
-
-    @property
-    def ended(self):
-        raise AssertionError("its workers never went home, so it may never end")
-
-    @ended.setter
-    def ended(self, value):
-        pass
-
-
-def test_at_the_end_only_slots_whose_workers_went_home_are_waited_for():
-    leaving = Leaving("a")
-    fleet_of(leaving, Unasked("gone")).join({"a"}, 60.0)
-    assert leaving.looks == 3

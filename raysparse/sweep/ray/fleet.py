@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -82,11 +82,10 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
             if fleet.is_broken:
                 answer(broker.give_up.remote("Ray Train could not keep a worker group alive"))
             time.sleep(REFRESH)
-        going = answer(broker.snapshot.remote()).present
         answer(broker.close.remote())
         while answer(broker.snapshot.remote()).present:
             time.sleep(REFRESH)
-        fleet.join(going, GOODBYE)
+        fleet.join(GOODBYE)
     tuner.result()
     fleet.result()
 
@@ -141,12 +140,10 @@ class Fleet:
             self._lines.extend(self._waiting.lines(asked=len(alive), have=have))
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
-    def join(self, going: Collection[str], seconds: float) -> None:
-        """Wait for the slots whose workers went home to end. Others have nothing to say goodbye to:
-        their workers are still starting, or their machine never came back.
-        """
+    def join(self, seconds: float) -> None:
+        """Wait for the slots to end; one whose machine never came back would wait for ever."""
         until = time.monotonic() + seconds
-        while not all(slot.ended for slot in self.slots if slot.slot in going) and time.monotonic() < until:
+        while not all(slot.ended for slot in self.slots) and time.monotonic() < until:
             cluster.check()
             time.sleep(ENDING)
 
