@@ -26,7 +26,6 @@ RAY = (  # files that start a Ray: they take turns
     "tests/sweep/test_fleet.py",
     "tests/sweep/test_gauges.py",
     "tests/sweep/test_machines.py",
-    "tests/sweep/test_nodes.py",
     "tests/sweep/test_tune.py",
 )
 

@@ -48,6 +48,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
         default="",
         help="Ray cluster to join; RAY_ADDRESS is used when it is set (default: start one here)",
     )
+    group.add_argument(
+        "--no-dashboard", dest="dashboard", action="store_false", help="start Ray without it, which is quicker"
+    )
     group.add_argument("--slots", type=int, default=0, help="trials at once (default: as many as fit)")
     group.add_argument(
         "--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)"

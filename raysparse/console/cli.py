@@ -223,7 +223,7 @@ def _add_train(verbs: Any) -> None:
     arguments.add_device_arguments(train)
     train.set_defaults(
         command=command_train, address="", slots=0, gpus=0.0, workers=1, min_workers=0, max_flops=None, scheduler="",
-        halving=False, batch_sequences=16, validation_tokens=65_536,
+        dashboard=True, halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip
 

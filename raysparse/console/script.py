@@ -143,7 +143,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
     gpus = args.gpus or float(args.executor == "ray" and args.device.startswith("cuda"))
     return Settings(
         executor=args.executor, address=address, slots=args.slots, gpus=gpus, scheduler=args.scheduler,
-        min_workers=args.min_workers,
+        min_workers=args.min_workers, dashboard=args.dashboard,
     )  # fmt: skip
 
 

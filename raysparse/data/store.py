@@ -64,12 +64,13 @@ def prepare(
     require(validation_tokens >= 1, "validation_tokens", validation_tokens, "at least 1")
     stored = Manifest.read(folder)
     reading = reading or ReadingSpec()
+    if stored is not None:  # before a large corpus is read
+        stored.check_source(corpus, tokenizer, reading, folder.uri)
     source = open_corpus(corpus, reading, stored.policy if stored is not None else None)
     targets = (train_tokens, validation_tokens)
     if known and source.finite and source.fingerprint != known:
         raise _changed(source, known, "the results in the run folder were trained")
     if stored is not None:
-        stored.check_source(corpus, tokenizer, reading, folder.uri)
         enough = stored.holds(*targets)
         if source.finite or not enough:  # a stream that has enough is not asked: it may be out of reach
             _check_unchanged(source, stored, folder)

@@ -54,10 +54,9 @@ def export(opened: OpenedModel, place: str, *, dtype: str = "fp32", overwrite: b
         ABOUT: _json(about(opened, dtype)),
     }
     save = _saver()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        new.mkdir()
+        new.mkdir(parents=True)
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         save(weights(opened, DTYPE[dtype]), new / WEIGHTS, {"format": "pt"})
@@ -69,6 +68,9 @@ def export(opened: OpenedModel, place: str, *, dtype: str = "fp32", overwrite: b
             _sync(file)
         _sync(new)
         _put(new, folder)
+    except OSError as error:
+        said = error.strerror or error
+        raise OSError(f"FOLDER is {place!r}, which cannot be written: {said}; no part of the export is left") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder

@@ -12,10 +12,12 @@ Left out: chat templates, and lm-eval's batch size (batches are made of windows 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lm_eval.models  # noqa: F401  (fills the registry with lm-eval's own)
 import numpy as np
+import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
@@ -24,6 +26,9 @@ from raysparse.release.sample import SamplingSpec, Spelling, generate
 from raysparse.release.scores import score_documents, score_windows
 
 MOST_TOKENS = 256  # generated, where a task does not say
+LM_EVALS_DEVICE = "cuda:0"  # what its command line says where the user says nothing
+
+log = logging.getLogger(__name__)
 
 
 @register_model("raysparse")
@@ -35,6 +40,9 @@ class RaysparseLM(TemplateLM):  # type: ignore[misc]
         if unknown:
             raise ValueError(f"--model_args {', '.join(sorted(unknown))} is unknown; expected path, average, device")
         super().__init__()
+        if device == LM_EVALS_DEVICE and not torch.cuda.is_available():
+            log.warning("torch finds no GPU here: computing on the CPU, not on %s", device)
+            device = "cpu"
         self.opened = open_model(str(path), average=average, resident=True, device=device)
 
     @property

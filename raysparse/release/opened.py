@@ -143,8 +143,16 @@ def located(place: str) -> Folder:
         return folder
     if folder.exists(PLAN):
         return located(recommendation(RunFolder(folder.uri)).uri)
-    held = "is of another kind" if folder.names() else "is empty or does not exist"
-    raise ValueError(f"MODEL is {place!r}, which {held}; expected {EXPECTED}")
+    raise ValueError(f"MODEL is {place!r}, which {_what_is_there(folder)}; expected {EXPECTED}")
+
+
+def _what_is_there(folder: Folder) -> str:
+    """Why a place that holds no model holds none."""
+    if folder.is_local and folder.local_path.is_file():
+        return "is a file"
+    if folder.names():
+        return "is of another kind"
+    return "is an empty folder" if folder.is_local and folder.local_path.is_dir() else "does not exist"
 
 
 def _of_file(file: Folder) -> Folder:

@@ -26,7 +26,7 @@ class Settings(Record):
     each worker, in (0, 1] for small models that share one; 0 trains on CPUs. min_workers: a trial
     goes on with so many where machines went away, and with as many as planned when they are back,
     at the same global batch; 0 waits for all of them. scheduler: of Ray Tune, which may stop
-    trials; empty for none.
+    trials; empty for none. dashboard: of the Ray that is started here; without it Ray is up sooner.
     """
 
     executor: Executor = "ray"
@@ -35,6 +35,7 @@ class Settings(Record):
     gpus: float = 0.0
     min_workers: int = 0
     scheduler: Scheduler = ""
+    dashboard: bool = True
 
     def __post_init__(self) -> None:
         require_choice("executor", self.executor, Executor)
@@ -51,6 +52,11 @@ class Settings(Record):
         if self.executor == "inline" and self.address:
             raise ValueError(
                 f"--address is {self.address!r} but the inline executor uses no cluster; leave one of them out"
+            )
+        if self.address and not self.dashboard:
+            raise ValueError(
+                f"--no-dashboard is for a Ray that is started here, but --address is {self.address!r}, which has its "
+                f"own; leave one of them out"
             )
         if self.executor == "inline" and self.scheduler:
             raise ValueError(

@@ -14,8 +14,9 @@ from raysparse.results import Results
 from raysparse.run_folder import RunFolder
 from raysparse.sweep import runner
 from raysparse.sweep.settings import Settings
+from tests.chaos.plans import many
 from tests.sweep import runs
-from tests.sweep.plans import small_plan, write_corpus
+from tests.sweep.plans import write_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -40,8 +41,7 @@ def rows_of(folder: Folder) -> dict[str, tuple]:
 
 def test_a_killed_driver_is_continued_with_few_requests(s3, tmp_path):
     pytest.importorskip("boto3", reason="conditional writes need boto3")
-    plan = small_plan(write_corpus(tmp_path / "text"), densities=(1.0, 0.5, 0.25), epochs=(4, 8))
-    plan = plan.replace(placement=plan.placement.replace(checkpoint_seconds=20.0))  # one is five requests
+    plan = many(write_corpus(tmp_path / "text"), 6, epochs=8, checkpoint_seconds=20.0)  # one is five requests
     runner.run(plan, Folder(tmp_path / "alone"), "run", Settings(executor="inline"))
     storage, asked = Folder(s3.uri("killed")), []
 

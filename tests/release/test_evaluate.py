@@ -83,7 +83,8 @@ def test_a_sweep_means_the_model_that_was_trained_from_its_answer(tmp_path, spec
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "is empty or does not exist; expected a trial"),
+        (lambda folder: None, "is an empty folder; expected a trial"),
+        (lambda folder: folder.rmdir(), "does not exist; expected a trial"),
         (lambda folder: (folder / "config.json").write_text("{}"), "is of another kind; expected a trial"),
         (lambda folder: (folder / "spec.json").write_text("{}"), "has no checkpoint; train it first"),
     ],

@@ -232,7 +232,7 @@ def test_a_disk_that_fills_leaves_nothing_behind(bytes_left, run, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith(f"error: FOLDER is {str(tmp_path / 'deep' / 'out')!r}, which cannot be written: ")
     assert done.stderr.count("\n") == 1
     assert list((tmp_path / "deep").iterdir()) == []
 

@@ -71,6 +71,14 @@ def test_generation_stops_where_a_task_says(adapter):
     assert cut == whole[: whole.index(end)]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to compute on")
+def test_the_device_of_lm_evals_command_line_is_a_wish_where_there_is_no_gpu(run, caplog):
+    from raysparse.release.harness import RaysparseLM
+
+    assert RaysparseLM(path=run.uri, device="cuda:0").opened.device.type == "cpu"
+    assert "torch finds no GPU here: computing on the CPU" in caplog.text
+
+
 def test_a_mistake_in_the_arguments_is_told(run):
     from raysparse.release.harness import RaysparseLM
 

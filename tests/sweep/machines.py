@@ -43,7 +43,7 @@ class Machines:
     """A head without CPUs, and nodes of one CPU."""
 
     def __init__(self, nodes: int):
-        head = {"num_cpus": 0, "_system_config": SOON}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
         self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.nodes = []
         self.level(nodes)

@@ -24,9 +24,11 @@ PATIENCE = 240.0  # seconds; a test never fails because a machine is slow
 
 
 def start(
-    plan: Plan, storage: Path, *arguments: str, program: tuple[str, ...] = ("-m", "raysparse")
+    plan: Plan, storage: Path, *arguments: str, program: tuple[str, ...] = ("-m", "raysparse"), dashboard: bool = False
 ) -> subprocess.Popen[str]:
-    """`raysparse sweep` on a plan, its output in storage/log.txt."""
+    """`raysparse sweep` on a plan, its output in storage/log.txt. Ray's dashboard would be a tenth
+    of what a small sweep costs.
+    """
     storage.mkdir(parents=True, exist_ok=True)
     file = storage / "plan-file.json"
     file.write_text(json.dumps(plan.to_dict()))
@@ -39,6 +41,7 @@ def start(
         str(storage),
         "--name",
         "run",
+        *([] if dashboard or "--address" in arguments else ["--no-dashboard"]),
         *arguments,
     ]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -97,19 +100,26 @@ def journal(storage: Path) -> list[str]:
 
 def descendants(pid: int) -> dict[int, str]:
     """The processes under `pid`, and what each calls itself."""
-    parents, names = {}, {}
+    parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except (FileNotFoundError, ProcessLookupError):
                 continue
-    found, level = {}, {pid}
+    below, level = set(), {pid}
     while level:
         level = {child for child, parent in parents.items() if parent in level}
-        found |= {child: names[child] for child in level}
-    return found
+        below |= level
+    return {child: name for child in below if (name := _command(child)) is not None}
+
+
+def _command(pid: int) -> str | None:
+    """What a process calls itself; None when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def losses(storage: Path) -> dict[str, tuple]:

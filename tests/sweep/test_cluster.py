@@ -13,7 +13,7 @@ from ray.autoscaler._private.util import fillout_defaults, validate_config
 
 from raysparse.placement import Placement
 from raysparse.sweep.ray import cluster, group
-from raysparse.sweep.settings import Settings
+from raysparse.sweep.settings import RayLostError, Settings
 from tests.conftest import REPOSITORY
 
 RAY_UP = ["cluster.yaml", "clusters/gcp.yaml", "clusters/on_premises.yaml"]
@@ -95,6 +95,20 @@ def test_the_interface_of_an_address_is_found():
     """By it gloo and NCCL are told which network is Ray's."""
     assert group.interface_of("127.0.0.1") == "lo"
     assert group.interface_of("203.0.113.7") == ""
+
+
+def test_a_ray_that_was_not_up_in_time_is_one_that_was_lost(monkeypatch):
+    """So that another one is started: the machine may have been busy for a moment."""
+
+    def late(**_):
+        raise Exception("The current node timed out during startup. This could happen because ...")  # Ray's own type
+
+    monkeypatch.setattr(cluster.ray, "init", late)
+    with (
+        pytest.raises(RayLostError, match=r"Ray on this machine was lost \(it was not up within half a minute\)"),
+        cluster.joined(Settings(), Placement(), "nobody"),
+    ):
+        pass
 
 
 def test_no_cluster_at_an_address_is_one_clear_line():

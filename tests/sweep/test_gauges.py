@@ -62,7 +62,10 @@ def exported():
 
 def test_ray_exports_what_the_record_says(tmp_path):
     broker, spec = begun(tmp_path)
-    ray.init(address="local", num_cpus=1, log_to_driver=False, _system_config={"metrics_report_interval_ms": 500})
+    ray.init(
+        address="local", num_cpus=1, log_to_driver=False, include_dashboard=False,
+        _system_config={"metrics_report_interval_ms": 500},
+    )  # fmt: skip
     try:
         gauges, until, lines = Gauges("mine", "flops_executed"), time.monotonic() + PATIENCE, []
         while len({line.split("{")[0] for line in lines}) < 7 and time.monotonic() < until:

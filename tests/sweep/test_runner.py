@@ -191,6 +191,7 @@ def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):
         ({"executor": "inline", "address": "auto"}, "uses no cluster"),
         ({"min_workers": -1}, "min_workers is -1"),
         ({"executor": "inline", "min_workers": 2}, "--min-workers is 2 but the inline executor has one worker"),
+        ({"address": "auto", "dashboard": False}, "--no-dashboard is for a Ray that is started here"),
         ({"scheduler": "pbt"}, "scheduler is 'pbt', expected one of"),
         ({"executor": "inline", "scheduler": "asha"}, "the inline executor starts none"),
     ],

@@ -5,6 +5,7 @@ makes, and a killed search goes on as it would have.
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,14 +16,42 @@ from raysparse.run_folder import STUDY, RunFolder
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.halving import Halving
+from raysparse.sweep.lease import NoLease
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.search import Search
 from raysparse.sweep.planners.space import Space
+from raysparse.sweep.ray import tune
+from tests.chaos.plans import many
 from tests.sweep import runs
 
 pytestmark = pytest.mark.slow
+
+
+class Queue:
+    """A supply and a broker, without their processes: `submit.remote(spec)` is noted."""
+
+    def __init__(self, specs, planner=None):
+        self.specs, self.submitted = list(specs), []
+        self.plan = SimpleNamespace(planner=planner)
+        self.submit = SimpleNamespace(remote=lambda spec: self.submitted.append(spec.trial_id))
+
+    def next(self, standing):
+        return self.specs.pop(0) if self.specs else NoLease.CLOSED
+
+
+def test_one_trial_waits_at_the_broker_beyond_those_that_tune_has(corpus, monkeypatch):
+    monkeypatch.setattr(tune.ray, "get", lambda answer: answer)
+    specs = many(corpus, 3).specs
+    ids = [spec.trial_id for spec in specs]
+    for planner, ahead in ((None, [2, 3, 3]), (object(), [1, 2, 3])):
+        queue = Queue(specs, planner)
+        proposals = tune.Proposals(queue, queue)
+        for n, submitted in enumerate(ahead):
+            assert proposals.suggest(f"{n}")["trial"]["id"] == ids[n]
+            assert queue.submitted == ids[:submitted]
+        assert proposals.suggest("end") == proposals.FINISHED
 
 
 def recipe_for(corpus: str) -> Recipe:
@@ -32,14 +61,17 @@ def recipe_for(corpus: str) -> Recipe:
     )  # fmt: skip
 
 
-def search_plan(corpus: str, *, sampler: str = "tpe", trials: int = 6) -> Plan:
+AXES = ["size=laptop-xs", "density=1,0.5", "epochs=2,4,8", "weight_decay=0.1..10"]
+RATES = ["size=laptop-xs", "density=1,0.5", "epochs=6", "lr=0.0003..1"]
+
+
+def search_plan(corpus: str, *, axes: list[str] = AXES, stopping: Halving | None = None) -> Plan:
     """A search of six trials of a second each."""
-    recipe = recipe_for(corpus)
-    axes = ["size=laptop-xs", "density=1,0.5", "epochs=2,4,8", "weight_decay=0.1..10"]
     planner = Search(
-        recipe=recipe, space=Space.parse(axes, 257), unique_tokens=4_097, sampler=sampler, trials=trials
-    )  # fmt: skip
-    return Plan(planner=planner, placement=Placement(checkpoint_seconds=0.2), budget=Budget(total=1e13))
+        recipe=recipe_for(corpus), space=Space.parse(axes, 257), unique_tokens=4_097, sampler="tpe", trials=6
+    )
+    placement = Placement(checkpoint_seconds=0.2)
+    return Plan(planner=planner, stopping=stopping, placement=placement, budget=Budget(total=1e13))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +85,19 @@ def proposed(storage) -> list[str]:
     return [spec.trial_id for spec in load(RunFolder.named(Folder(storage), "run")).specs]
 
 
-def test_tune_runs_one_trial_a_suggestion_and_the_suggestions_are_those_of_inline(corpus, inline, tmp_path):
-    said = runs.finish(search_plan(corpus), tmp_path, "--slots", "1")
+def test_tune_runs_one_trial_a_suggestion_and_suggestions_and_what_halving_stops_are_those_of_inline(corpus, tmp_path):
+    plan = search_plan(corpus, axes=RATES, stopping=Halving(keep=2, first=0.25))
+    inline = tmp_path / "inline"
+    runs.undisturbed(plan, inline)
+    said = runs.finish(plan, tmp_path, "--slots", "1")
     assert proposed(tmp_path) == proposed(inline)
     assert runs.losses(tmp_path) == runs.losses(inline)
+    rows = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
+    pruned = [row for row in rows if row["status"] == "pruned"]
+    assert len(rows) == 6
+    assert pruned, "a rate a thousand times too small is stopped"
+    assert all(row["reason"].startswith("halving at ") for row in pruned)
+    assert all(row["tokens"] < json.loads(row["spec"])["data"]["epochs"] * 4_097 for row in pruned)
     folders = [path.name for path in (tmp_path / "run" / "ray" / "tune").iterdir() if path.is_dir()]
     assert sorted(folders) == sorted(proposed(tmp_path)), "one Tune trial a suggestion, under its id"
     assert "optuna-dashboard" in said
@@ -88,24 +129,9 @@ def studied(storage) -> set[str]:
     return {trial.user_attrs["trial_id"] for trial in found.trials}
 
 
-def test_halving_stops_trials_under_ray_and_their_rows_say_by_whom(corpus, tmp_path):
-    specs = grid(
-        recipe_for(corpus), sizes=["laptop-xs"], densities=[1.0], unique_tokens=[4_097], epochs=[8],
-        seeds=[0, 1], settings={"optimizer.lr": [4e-3, 1e-5, 1e-6]},
-    )  # fmt: skip
-    plan = Plan(specs=specs, stopping=Halving(keep=2, first=0.25))
-    runs.finish(plan, tmp_path, "--slots", "1")
-    rows = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
-    pruned = [row for row in rows if row["status"] == "pruned"]
-    assert len(rows) == 6
-    assert pruned, "a rate a thousand times too small is stopped"
-    assert all(row["reason"].startswith("halving at ") for row in pruned)
-    assert all(row["tokens"] < json.loads(row["spec"])["data"]["epochs"] * 4_097 for row in pruned)
-
-
 def test_a_scheduler_of_tune_stops_trials_and_their_rows_say_so(corpus, tmp_path):
     recipe, axes = recipe_for(corpus).replace(evaluations=8), {"sizes": ["laptop-xs"], "densities": [1.0]}
-    rates = {48: [4e-3, 3e-3, 2e-3], 47: [1e-7]}  # the costliest run first, so the bad one is the last
+    rates = {24: [4e-3, 3e-3, 2e-3], 23: [1e-7]}  # the costliest run first, so the bad one is the last
     specs = [
         spec
         for epochs, values in rates.items()

@@ -33,6 +33,7 @@ SETTINGS_FRAME = 4
 SOCKET_PATH = 107  # bytes
 SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store") + 2
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
+LATE = "timed out during startup"  # what Ray says of its raylet on a machine that is too busy
 SLOT_BYTES = 600 << 20  # of the driver's machine, for the processes of Ray that serve a slot (docs/experiments.md)
 
 
@@ -85,6 +86,8 @@ def _death(error: Exception) -> str:
     """How Ray itself came to its end, when that is what an error means."""
     if gone := private.ended():
         return f"its {' and its '.join(gone)} ended"
+    if LATE in str(error):
+        return "it was not up within half a minute"
     if isinstance(error, RayError) and not isinstance(error, RayTaskError):  # not what our own code raised in it
         return str(error).strip().splitlines()[0]
     return ""
@@ -115,6 +118,7 @@ def _start(settings: Settings, placement: Placement) -> None:
             address="local",
             num_cpus=max(cpus, needed),
             object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=None if settings.dashboard else False,  # None: one that fails to start is no error
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -18,6 +18,8 @@ from ray import train
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util import remove_placement_group
 
@@ -60,6 +62,16 @@ class Background(threading.Thread):
             raise self._error
 
 
+class HereAlready(FixedScalingPolicy):
+    """Workers of a fixed number on a machine that is there: Ray Train would start a process to ask
+    an autoscaler for it, now and every few seconds.
+    """
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None: ...
+
+    def _maybe_send_resource_request(self) -> None: ...
+
+
 class Reachable(ControllerCallback):
     """Tells the broker which process keeps the workers of a slot, for whoever must end it: what
     `fit` waits for cannot be ended from here.
@@ -68,13 +80,21 @@ class Reachable(ControllerCallback):
     def __init__(self, group: TorchGroup):
         self.group = group
 
-    def after_controller_start(self, train_run_context: Any) -> None:
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         me = ray.get_runtime_context().current_actor
         ray.get(self.group.broker.kept_by.remote(self.group.slot, me))
 
 
 class GroupTrainer(DataParallelTrainer):
     """Ray Train without the helpers that nothing here asks, and without torch in this process."""
+
+    machines_come = True  # as an autoscaler gives them
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        scaling: Any = self.scaling_config  # Ray's types still describe the older class
+        if not self.machines_come and not scaling.elasticity_enabled:
+            parts["scaling_policy"] = HereAlready(scaling)
+        return super()._initialize_and_run_controller(**parts)
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()
@@ -122,7 +142,7 @@ class Slot(Background):
     def _fit(self) -> None:
         placement, settings = self.job.plan.placement, self.settings
         resources = {"CPU": placement.threads, **({"GPU": settings.gpus} if settings.gpus else {})}
-        GroupTrainer(
+        trainer = GroupTrainer(
             serve_in_worker,
             train_loop_config={"broker": self.broker, "slot": self.slot},
             backend_config=TorchGroup(self.broker, self.slot, backend="nccl" if settings.gpus else "gloo"),
@@ -137,7 +157,9 @@ class Slot(Background):
                 failure_config=train.FailureConfig(max_failures=-1),  # the broker counts deaths, by trial
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
-        ).fit()
+        )
+        trainer.machines_come = bool(settings.address)
+        trainer.fit()
 
 
 def serve_in_worker(config: dict[str, Any]) -> None:

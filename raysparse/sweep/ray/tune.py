@@ -2,11 +2,13 @@
 relays what a worker reports, so that Tune sees every trial as its own.
 
 The searcher submits a trial to the broker before Tune hears of it; a Tune trial that is lost with
-its machine loses nothing. The trial's process is tiny (no CPU of its own, no torch) and serves one
-after another. When a scheduler of Tune stops a trial, the broker is told and the worker stops at
-its next evaluation. Schedulers compare trials of any budget at the same share of their runs, which
-flatters short ones whose rate has fallen already; `halving` compares only equal budgets. Left out:
-the rules (`broker`) and what is proposed (`planners`).
+its machine loses nothing. One is submitted beyond those that Tune has, so that a slot finds its
+next one waiting; a Tune trial more for that would be a process more. The trial's process is tiny
+(no CPU of its own, no torch) and serves one after another. When a scheduler of Tune stops a trial,
+the broker is told and the worker stops at its next evaluation. Schedulers compare trials of any
+budget at the same share of their runs, which flatters short ones whose rate has fallen already;
+`halving` compares only equal budgets. Left out: the rules (`broker`) and what is proposed
+(`planners`).
 """
 
 from __future__ import annotations
@@ -31,23 +33,33 @@ POLL = (0.05, 0.5)  # seconds between questions, doubled from the first to the l
 DRIVER_SHARE = 0.001  # of a resource that only the driver's machine has
 SHARE = "percent"  # of its steps that a trial has taken: the time of a scheduler
 GRACE = 25  # percent, before which none is stopped
-SPARE = 1  # Tune trials more than slots, so that a slot finds its next one waiting
 
 
 class Proposals(Searcher):
-    """Tune's searcher over a supply. It keeps no state of its own: the run folder holds all."""
+    """Tune's searcher over a supply. It keeps no state that would be missed: the run folder holds
+    all. With a planner nothing is submitted ahead, since it should know how the trials before it
+    ended.
+    """
 
     def __init__(self, supply: Supply, broker: ActorHandle[Any]):
         super().__init__()
         self._supply, self._broker = supply, broker
+        self._ahead: TrialSpec | NoLease | None = None
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as a configuration, None for "later", FINISHED at the end."""
-        spec = self._supply.next(self._standing)
+        spec = self._submitted() if self._ahead is None else self._ahead
+        self._ahead = self._submitted() if self._supply.plan.planner is None else None
         if not isinstance(spec, TrialSpec):
             return None if spec is NoLease.WAIT else Searcher.FINISHED
-        ray.get(self._broker.submit.remote(spec))
         return {"trial": flat(spec)}
+
+    def _submitted(self) -> TrialSpec | NoLease:
+        """The next trial of the supply, which the broker then has."""
+        spec = self._supply.next(self._standing)
+        if isinstance(spec, TrialSpec):
+            ray.get(self._broker.submit.remote(spec))
+        return spec
 
     def _standing(self) -> Standing:
         found: Any = ray.get(self._broker.standing.remote())
@@ -137,17 +149,14 @@ def beside_the_driver() -> tune.PlacementGroupFactory:
 
 
 def run_tune(broker: ActorHandle[Any], job: Job, slots: int, settings: Settings) -> None:
-    """Let Tune run what the supply gives, `slots` at once. With a planner none waits beside those,
-    since it should know how the trials before it ended.
-    """
-    spare = SPARE if job.plan.planner is None else 0
+    """Let Tune run what the supply gives, `slots` at once."""
     tune.Tuner(
         tune.with_resources(tune.with_parameters(drive, broker=broker, settings=settings), beside_the_driver()),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(Supply(job), broker),
             scheduler=scheduler(settings.scheduler),
             num_samples=-1,
-            max_concurrent_trials=slots + spare,
+            max_concurrent_trials=slots,
             reuse_actors=True,
             trial_name_creator=named,
             trial_dirname_creator=named,
