@@ -182,7 +182,7 @@ class Storm:
         end = time.monotonic() + GONE
         while left := processes.marked(f"{MARK}={self.mark}"):
             if time.monotonic() > end:
-                self.orphans += [f"orphan {pid}: {name[:80]}" for pid, name in left.items()]
+                self.orphans += [f"orphan {pid}: {_without_folders(name)}" for pid, name in left.items()]
                 for pid in left:
                     with contextlib.suppress(ProcessLookupError):
                         runs.kill(pid)
@@ -263,6 +263,10 @@ class Storm:
         self.say(f"{len(self.blows)}: {mode}, {blow}")
         with contextlib.suppress(OSError):
             self.save()
+
+
+def _without_folders(command: str) -> str:
+    return " ".join(word.rpartition("/")[2] for word in command.split())[:80]
 
 
 @contextlib.contextmanager
