@@ -1,7 +1,7 @@
 """Does the answer of a default sweep stand still? The same table with other noise, and resampled.
 
 For each table that is given (a run folder or file of a finished `make sweep`): what its answer says
-of the largest budget; the same after every loss was moved by noise of half a per cent, sixteen
+of the largest budget; the same after every loss was moved by noise of half a per cent, twelve
 times, which shall move ln density little; and the same of tables whose experiments were drawn anew
 with replacement (a row drawn twice counts as two), whose advised losses and densities the printed
 intervals shall hold. Everything is fitted anew each time. Writes results/analysis_default.json; run
@@ -26,8 +26,8 @@ from analysis.data.points import Array
 from analysis.data.table import Runs, read_table
 
 RESULTS = Path(__file__).parent / "results"
-NOISE, NOISY = 0.005, 16  # sd of ln L that is added, and tables with it
-RESAMPLED = 24  # tables of experiments drawn with replacement
+NOISE, NOISY = 0.005, 12  # sd of ln L that is added, and tables with it
+RESAMPLED = 8  # tables of experiments drawn with replacement
 
 
 def asked(runs: Runs) -> dict[str, float]:

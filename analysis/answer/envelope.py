@@ -22,8 +22,8 @@ from analysis.data.table import Runs
 
 HALF = 0.075  # of the best loss: a row whose settings cost this much counts half
 OWN = 0.2  # rows that the model's own word at a point counts for
-CAP = 0.3  # of the best loss above the least row of its point: more than that only says "bad"
-SHAPE = 0.4  # of what a row's settings cost is what a smooth bowl may be wrong by there
+CAP = 0.1  # of the best loss above the least row of its point: more than that only says "bad"
+SHAPE = 0.2  # of what a row's settings cost is what a smooth bowl may be wrong by there
 CLEAR = 3.0  # noises above what is expected: a row that far off costs what it measured
 ROUNDS = 3  # of telling what settings cost and fitting again
 QUIET = 5e-4  # of the best loss: noise that is thought possible at least
@@ -49,10 +49,7 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
     """
     at, place, counts = _points(runs)
     model = _near_the_best(runs, at, place, seed)
-    settings, _, sd = model.best_settings(at.points)
-    # Of the likeliest process alone: at settings that are not their own best the others are higher.
-    columns = model.columns(at.points, settings)
-    loss = model.warp.outward(model.process.mean(columns), model.base(columns))
+    settings, loss, sd = model.best_settings(at.points)
     q = at.points
     return Envelope(Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss), sd, settings, counts)
 
