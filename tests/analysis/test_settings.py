@@ -169,7 +169,8 @@ def test_drawn_functions_have_the_posteriors_mean_and_spread():
 @pytest.mark.parametrize("diverged", [False, True])
 def test_the_envelope_is_not_biased_by_taking_a_minimum(diverged):
     """Five settings a point, noise .02: the least row is too low or badly set, the envelope is
-    near the truth in the mean, also where runs with high decay are nats above all others.
+    near the truth in the mean; where runs with high decay are nats above all others to within half
+    of the noise.
     """
     errors, factors = [], []
     for seed in range(2):
@@ -184,7 +185,7 @@ def test_the_envelope_is_not_biased_by_taking_a_minimum(diverged):
         assert set(tuned.rows) == {5}
         errors.append(np.mean(tuned.runs.loss - truths.envelope(tuned.runs.points)))
         factors.append(np.abs(np.log(tuned.settings["weight_decay"] / truths.best_decay(tuned.runs.points))))
-    assert abs(np.mean(errors)) < 0.006
+    assert abs(np.mean(errors)) < (0.01 if diverged else 0.006)
     assert np.mean(np.concatenate(factors) < np.log(1.5)) > 0.8
 
 
