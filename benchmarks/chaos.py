@@ -1,10 +1,12 @@
 """The chaos run: a sweep of 60 trials under at least 60 blows of every kind, and a verdict.
 
-Run it: `python -m benchmarks.chaos --seed 1 --blows inline=20 ray=30 cluster=10`, as root for the
-full disk (a small tmpfs of its own; left out with a word elsewhere). It may be called in parts with
-the same `--storage`: `--part` says that the sweep is to be left as the last blow left it. The blows
-and what must hold afterwards are those of the tests (`tests/chaos/storm.py`, `verdict.py`); the
-undisturbed sweep beside it runs inline. Left out: more machines than one (`tests/cluster`).
+Run it: `python -m benchmarks.chaos --storage FOLDER --seed 1`, as root for the full disk (a small
+tmpfs of its own; left out with a word elsewhere). With `--minutes` it may be run in parts: a call
+whose time is over leaves the sweep as the last blow left it and ends with status 3, and the same
+call goes on. The blows and what must hold afterwards are those of the tests
+(`tests/chaos/storm.py`, `verdict.py`); the undisturbed sweep beside it runs inline. The most
+fragile executors come first, while there is work enough. Left out: more machines than one
+(`tests/cluster`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tests.chaos.sweeps import Forked
 from tests.sweep.plans import write_corpus
 
 TRIALS = 60
+TO_BE_CONTINUED = 3  # exit status
 DISK = "96m"
 UNDISTURBED = 3600.0  # seconds
 
@@ -64,11 +67,10 @@ def row_of(storm: Storm, wrong: list[str], seconds: float) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--blows", nargs="*", default=["inline=20", "ray=30", "cluster=10"], metavar="MODE=N")
-    parser.add_argument("--epochs", type=float, default=2, help="of every trial; 8 steps each")
+    parser.add_argument("--blows", nargs="*", default=["cluster=10", "ray=30", "inline=20"], metavar="MODE=N")
+    parser.add_argument("--epochs", type=float, default=4, help="of every trial; 8 steps each")
     parser.add_argument("--storage", type=Path, required=True, help="an empty folder, or that of an earlier part")
-    parser.add_argument("--part", action="store_true", help="leave the sweep as it is then, for another call")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most, its end left out")
     args = parser.parse_args()
     plan, end = plan_in(args.storage, args.epochs), time.monotonic() + 60 * args.minutes
     expected = undisturbed(args.storage, plan)
@@ -80,9 +82,10 @@ def main() -> int:
         mode, _, count = wish.partition("=")
         storm.blow_and_resume(mode, int(count), end - time.monotonic())
     storm.seconds += time.monotonic() - begun
-    if args.part:
+    if time.monotonic() > end:
         storm.save()
-        return 0
+        print(f"{len(storm.blows)} blows so far: the same call goes on")
+        return TO_BE_CONTINUED
     storm.finish()
     wrong = storm.faults(expected)
     rows = [row for row in record.earlier("chaos") if row["seed"] != args.seed] + [row_of(storm, wrong, storm.seconds)]

@@ -33,7 +33,7 @@ import torch
 from benchmarks import gpu_speed, gpu_steps, record
 from benchmarks.gpu_bench import Bench, Row, Task
 from raysparse.kernels import ops
-from tests.kernels import conformance
+from tests.kernels import cases, conformance
 
 
 def small_shapes(bench: Bench) -> Iterator[Task]:
@@ -42,10 +42,10 @@ def small_shapes(bench: Bench) -> Iterator[Task]:
         yield {"what": name}, partial(verdict, make, bench)
 
 
-def verdict(make: Callable[..., conformance.Case], bench: Bench) -> Row:
+def verdict(make: Callable[..., cases.Case], bench: Bench) -> Row:
     """Whether Triton's answer to a case is the plain one, and how it differs."""
     try:
-        conformance.check(make(device=bench.device), "triton")
+        cases.check(make(device=bench.device), "triton")
     except AssertionError as error:
         return {"equal": False, "says": str(error)[:500]}
     return {"equal": True}
@@ -57,7 +57,7 @@ def real_shapes(bench: Bench) -> Iterator[Task]:
     shapes = bench.pick([(2048, 768), (5461, 2048), (11008, 4096)], [(40, 60)])
     for (rows, columns), density in itertools.product(shapes, bench.pick((0.5, 0.125), (0.25,))):
         blocks, active = rows * columns, round(density * rows * columns)
-        cases = [
+        made = [
             partial(conformance.bases, blocks, density),
             partial(conformance.survivors, blocks, density),
             partial(conformance.weakest, active, 1, 0.2, bf16, False),
@@ -69,7 +69,7 @@ def real_shapes(bench: Bench) -> Iterator[Task]:
             partial(conformance.exchange, (blocks, 1), density, bf16),
             partial(conformance.adam_step, active, 1, bf16, bf16),
         ]
-        for case in cases:
+        for case in made:
             what = {"what": case.func.__name__, "shape": [rows, columns], "density": density}
             yield what, partial(verdict, case, bench)
 
@@ -91,6 +91,7 @@ SECTIONS = {
     "storage": Section(gpu_speed.storage, 25),
     "tile_products": Section(gpu_speed.tile_products, 60),
     "head": Section(gpu_speed.head, 15),
+    "between_products": Section(gpu_speed.between_products, 10),
     "small_shapes": Section(small_shapes, 130, is_first=False),  # some 130 kernels to compile
     "tile_cuts": Section(gpu_speed.tile_cuts, 80, is_first=False),
 }

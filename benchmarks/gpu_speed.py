@@ -19,7 +19,7 @@ from benchmarks.gpu_bench import Bench, Row, Task, ratio, relative_error, total
 from raysparse.kernels import ops
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.kernels.triton import tiles as triton_tiles
-from raysparse.model import loss
+from raysparse.model import loss, pointwise
 
 
 def adam(bench: Bench) -> Iterator[Task]:
@@ -168,6 +168,47 @@ def tile_case(bench: Bench, rows: int, columns: int, side: int, density: float, 
     return {
         "tokens": bench.tokens, "forward, input, weight ms": times, "dense ms": products_ms,
         "dense / tiles": ratio(products_ms, total(*times)), "relative errors": errors, "equal": max(errors) < 1e-2,
+    }  # fmt: skip
+
+
+def between_products(bench: Bench) -> Iterator[Task]:
+    """Rotary embedding and SwiGLU, forward and backward, against torch's own operations with
+    autograd, and their bandwidth against that of a copy.
+    """
+    for name in ("rotary", "swiglu"):
+        yield {"what": name}, partial(between, bench, name)
+
+
+def between(bench: Bench, name: str) -> Row:
+    heads, e, width = bench.pick((32, 64, 5504), (2, 8, 24))
+    sequences, t = bench.pick((bench.tokens // 256, 256), (2, 3))
+    wide = 3 * heads * e if name == "rotary" else 2 * width
+    made = torch.randn(sequences, t, wide, device=bench.device, dtype=torch.bfloat16)
+    table = torch.rand(t, e // 2, device=bench.device, dtype=torch.bfloat16).repeat(1, 2)
+
+    def ours(x: Tensor) -> tuple[Tensor, ...]:
+        return pointwise.turned([x], table, table, heads) if name == "rotary" else (pointwise.swiglu([x]),)
+
+    def plain(x: Tensor) -> tuple[Tensor, ...]:
+        if name == "swiglu":
+            gate, up = x.chunk(2, -1)
+            return (torch.nn.functional.silu(gate) * up,)
+        q, k, v = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in x.chunk(3, -1))
+        return pointwise.rotate(q, table, table), pointwise.rotate(k, table, table), v.contiguous()
+
+    def both_ways(way: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+        x = made.detach().requires_grad_()
+        found = way(x)
+        return torch.autograd.grad(found, x, [one.detach() for one in found])[0]
+
+    error = relative_error(both_ways(ours), both_ways(plain))
+    ms, plain_ms = (bench.ms(partial(both_ways, way)) for way in (ours, plain))
+    copied, copy_ms = copy_case(bench, bench.pick(1 << 28, 1 << 10))
+    moved = 4 * made.nbytes  # rotary: all of it read and written, twice; SwiGLU: 2 read and 1 written, 3 and 2
+    return {
+        "tokens": sequences * t, "ms": ms, "torch ms": plain_ms, "torch / ours": ratio(plain_ms, ms),
+        "share of copy": ratio(ratio(moved, ms), ratio(copied, copy_ms)),
+        "relative error": error, "equal": error < 1e-2,
     }  # fmt: skip
 
 

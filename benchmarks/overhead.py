@@ -3,8 +3,10 @@
 Run it: `python -m benchmarks.overhead --executor inline --trials 200` (or ray). A trial takes two
 steps and two evaluations. Its cost is the time from the first row to the last one, less the seconds
 of the training steps in those rows, divided by the trials; so what a sweep costs once, its start,
-is left out. Inline the same is said in seconds of CPU, which hold on a busy machine too.
-`--profile` prints where the time goes instead of keeping a row.
+is left out. Inline the same is said in seconds of CPU, which hold on a busy machine too, and what
+of them goes to things that a trial is asked for beside its steps: its evaluations, making its model
+(initial weights and masks), and the weights that it keeps. `--profile` prints where the time goes
+instead of keeping a row.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import cProfile
 import pstats
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +27,68 @@ from raysparse.results import Results
 from raysparse.sweep import runner
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.settings import Settings
-from raysparse.train import step
+from raysparse.train import checkpoint, hooks, step, trial
 from tests.chaos.plans import many
 from tests.sweep.plans import write_corpus
 
+# What a trial is asked to do beside its steps, by the function that does it.
+ASKED: dict[str, tuple[Any, str]] = {
+    "evaluations": (hooks, "evaluate"),
+    "model": (trial, "TrainState"),
+    "weights kept": (checkpoint, "retire"),
+}
+
 
 class Clock:
-    """Counts the CPU of this process, training steps apart, from the first row to the last."""
+    """Counts the CPU of this process from the first row to the last: training steps, what else was
+    asked for, and all of it.
+    """
 
     def __init__(self) -> None:
-        self.training = 0.0
-        self.marks: list[tuple[float, float]] = []
-        self._step, self._record = step.train_step, Results.record
+        self.seconds = dict.fromkeys(("training", *ASKED), 0.0)
+        self.marks: list[tuple[float, dict[str, float]]] = []
+        self._places = {"training": (step, "train_step"), **ASKED}
+        self._before = {name: getattr(*place) for name, place in self._places.items()}
+        self._record = Results.record
 
     def __enter__(self) -> Clock:
-        def train_step(*args: Any) -> Any:
-            begun = time.process_time()
-            done = self._step(*args)
-            self.training += time.process_time() - begun
-            return done
+        for name, (module, attribute) in self._places.items():
+            setattr(module, attribute, self._counted(name))
 
         def record_row(results: Results, row: dict[str, Any]) -> None:
             self._record(results, row)
-            self.marks.append((time.perf_counter(), time.process_time() - self.training))
+            self.marks.append((time.process_time(), dict(self.seconds)))
 
-        step.train_step, Results.record = train_step, record_row  # type: ignore[method-assign]
+        Results.record = record_row  # type: ignore[method-assign]
         return self
 
-    def __exit__(self, *_: object) -> None:
-        step.train_step, Results.record = self._step, self._record  # type: ignore[method-assign]
+    def _counted(self, name: str) -> Callable[..., Any]:
+        function = self._before[name]
 
-    @property
-    def cpu_a_trial(self) -> float | None:
-        """Seconds beyond training; None where trials run in other processes."""
+        def counted(*args: Any, **named: Any) -> Any:
+            begun = time.process_time()
+            try:
+                return function(*args, **named)
+            finally:
+                self.seconds[name] += time.process_time() - begun
+
+        return counted
+
+    def __exit__(self, *_: object) -> None:
+        Results.record = self._record  # type: ignore[method-assign]
+        for name, (module, attribute) in self._places.items():
+            setattr(module, attribute, self._before[name])
+
+    def a_trial(self) -> dict[str, float]:
+        """CPU seconds beyond training, of which each thing that was asked for and the rest; empty
+        where trials run in other processes.
+        """
         if len(self.marks) < 2:
-            return None
-        return (self.marks[-1][1] - self.marks[0][1]) / (len(self.marks) - 1)
+            return {}
+        (first, before), (last, after) = self.marks[0], self.marks[-1]
+        parts = {name: (after[name] - before[name]) / (len(self.marks) - 1) for name in after}
+        beyond = (last - first) / (len(self.marks) - 1) - parts.pop("training")
+        return {"CPU s a trial": beyond, **parts, "the rest": beyond - sum(parts.values())}
 
 
 def measured(plan: Plan, storage: Path, settings: Settings) -> dict[str, Any]:
@@ -76,7 +105,7 @@ def measured(plan: Plan, storage: Path, settings: Settings) -> dict[str, Any]:
         "executor": settings.executor, "trials": len(rows), "slots": slots,
         "s a trial": (ended[-1] - ended[0]) / between - training / len(rows) / slots,
         "training s a trial": training / len(rows), "first row s": ended[0] - began_at,
-        "wall s": wall, "CPU s a trial": clock.cpu_a_trial,
+        "wall s": wall, **clock.a_trial(),
     }  # fmt: skip
 
 

@@ -47,6 +47,17 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysparse"
 
 
+def as_json(value: Any) -> bytes:
+    """JSON, a line for each item of a dictionary and of its lists: indenting takes seconds."""
+
+    def text(inner: Any) -> str:
+        items = [json.dumps(item, sort_keys=True) for item in inner] if isinstance(inner, list | tuple) else []
+        return "[\n" + ",\n".join(items) + "\n]" if items else json.dumps(inner, sort_keys=True)
+
+    fields = [f"{json.dumps(key)}: {text(value[key])}" for key in sorted(value)] if isinstance(value, dict) else []
+    return (("{\n" + ",\n".join(fields) + "\n}" if fields else text(value)) + "\n").encode()
+
+
 def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a local file whole or not at all, and durably: the data and the folder entry are
     synced.
@@ -64,12 +75,11 @@ def write_file_atomically(path: Path, data: bytes | memoryview) -> None:
         faults.point("file.written")
         os.replace(temporary, path)
         faults.point("file.named")
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk names none by itself
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -92,12 +102,11 @@ def _is_being_written(temporary: Path) -> bool:
     _, node, process, _ = temporary.name.rsplit("~", 3)
     if node != platform.node():
         return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
+    with contextlib.suppress(PermissionError):  # another user's
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return False
     return True
 
 
@@ -192,7 +201,7 @@ class Folder:
             yield from pool.map(ask, about)
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+        self.write(name, as_json(value))
 
     def read_json(self, name: str) -> Any:
         """Raises FileNotFoundError, or ValueError naming the file when it is not JSON."""
@@ -208,7 +217,7 @@ class Folder:
             ) from error
 
     def read_json_if_there(self, name: str) -> Any:
-        """As `read_json`, None where there is no such file: one request less than looking first."""
+        """As `read_json`, None where there is no such file: one request."""
         try:
             return self.read_json(name)
         except (FileNotFoundError, NotADirectoryError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from raysparse.counts import Blocks, block_counts, multiplied, parameters, uses_tile_products
 from raysparse.placement import Placement, Recompute
@@ -79,14 +80,14 @@ def activations(spec: TrialSpec, recompute: Recompute, device: str = "cpu") -> t
     """Bytes a token: (kept by every layer, made again by one part, kept beside the layers).
 
     The halves of a layer: attention keeps the norm, its output, queries, keys, values, the result
-    and a number a head; the MLP keeps the norm, its output and four tensors of its own width. With
+    and a number a head; the MLP keeps the norm, its output and three tensors of its own width. With
     recomputation a half keeps its input instead, or a layer does.
     """
     model, compute = spec.model, 4 if spec.precision == "fp32" else 2
     norm = 4 + model.hidden * (8 if device.startswith("cpu") else compute)
     dropped = model.hidden if spec.optimizer.dropout else 0  # a byte a number
     attention = norm + 5 * compute * model.hidden + 4 * model.heads + dropped
-    mlp = norm + compute * model.hidden + 4 * compute * model.intermediate + dropped
+    mlp = norm + compute * model.hidden + 3 * compute * model.intermediate + dropped
     stream = compute * model.hidden
     kept, again = {
         "none": (attention + mlp, 0), "mlp": (attention + stream, mlp), "layer": (stream, attention + mlp),
@@ -94,8 +95,21 @@ def activations(spec: TrialSpec, recompute: Recompute, device: str = "cpu") -> t
     return kept, again, norm + 8  # the last norm, and the number of the token
 
 
+_PREDICTED: dict[tuple[Any, ...], MemoryBytes] = {}  # a row of every trial asks, and trials share a few shapes
+MOST_PREDICTED = 4096
+
+
 def predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     """Bytes of one worker; without a micro-batch its whole share of the batch is one pass."""
+    key = spec.model, spec.sparsity, spec.optimizer, spec.precision, placement
+    if key not in _PREDICTED:
+        if len(_PREDICTED) >= MOST_PREDICTED:
+            _PREDICTED.clear()
+        _PREDICTED[key] = _predicted(spec, placement)
+    return _PREDICTED[key]
+
+
+def _predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     model, params, device = spec.model, parameters(spec.model, spec.sparsity), placement.device
     blocks = block_counts(model, spec.sparsity)
     products, singly = multiplied(blocks, device), multiplied(blocks, "cpu")

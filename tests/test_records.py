@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysparse import counts, ladder, memory, results
-from raysparse.files import Folder, write_file_atomically
+from raysparse.files import Folder, as_json, write_file_atomically
 from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
@@ -297,6 +297,25 @@ def test_a_folder_that_cannot_be_written_or_understood_is_named(tmp_path):
         Folder(tmp_path / "file" / "run").writable()
     with pytest.raises(ValueError, match="not a path or a URI"):
         Folder("nowhere://bucket/run")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_json_is_read_as_it_was_written(value):
+    assert json.loads(as_json(value)) == value
+
+
+def test_json_has_a_line_for_each_trial_of_a_plan():
+    lines = as_json({"specs": [{"seed": 0, "name": "a"}, {"seed": 1, "name": "b"}], "budget": {}}).decode().split("\n")
+    assert lines == [
+        "{", '"budget": {},', '"specs": [', '{"name": "a", "seed": 0},', '{"name": "b", "seed": 1}', "]", "}", "",
+    ]  # fmt: skip
 
 
 def test_json_that_was_damaged_is_named(tmp_path):

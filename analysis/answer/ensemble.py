@@ -141,16 +141,16 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
     weights[1:] = _one_each(weights[1:], np.random.default_rng(seed + 1))
     theta, converged = zip(*(_refits(fit, drawn, weights[1:, i]) for i, fit in enumerate(fits)), strict=True)
     laws = Ensemble(
-        runs,
-        tuple(fits),
-        theta,
-        weights,
-        Frame.of(runs.points, {}),
-        None,
-        np.empty((0, 0)),
-        (),
-        bad,
-        float(np.concatenate(converged).mean()),
+        runs=runs,
+        fits=tuple(fits),
+        theta=theta,
+        weights=weights,
+        frame=Frame.of(runs.points, {}),
+        paths=None,
+        pulls=np.empty((0, 0)),
+        gaps=(),
+        bad=bad,
+        converged=float(np.concatenate(converged).mean()),
     )
     return _with_gaps(_with_rest(laws, counts, seed), counts[1:], seed)
 

@@ -22,7 +22,7 @@ import numpy as np
 from analysis.data.points import Array
 
 MOST = 6  # levels of a coordinate above which its gaps count as nothing
-WIDER = 1.75  # sd of a draw's planes, in units of the miss: chosen on simulated tables of tuning seeds
+WIDER = 1.5  # sd of a draw's planes, in units of the miss: chosen on simulated tables of tuning seeds
 FAR = 3.0  # robust spreads from the median miss of a level: no row is let be farther
 RIDGE = 1.0  # rows with a miss of 0 that hold a plane down
 

@@ -91,8 +91,8 @@ class Recommendation:
     loss: expected, of this run. tokens: that it is trained on. cost: what it costs. saving: see
     `savings`; `shown` says whether its interval leaves out 1. by_density: the least loss at each
     density that was trained. rows: the best measured runs within the budget, best first. cheaper:
-    an equal for less. law_loss: what
-    the one law that the report explains says of the answer; differs from `loss` for an ensemble.
+    an equal for less. law_loss: what the one law that the report explains says of the answer;
+    differs from `loss` for an ensemble.
     """
 
     budget: float
@@ -147,21 +147,21 @@ def recommend(
     by_density = tuple((float(d), _at_density(predictor, theta[:1], box, d, budget, unique, cost)) for d in levels)
     rows = _rows(runs, budget, unique, cost)
     item = Recommendation(
-        budget,
-        unique,
-        Interval.of(best.active, drawn, box.active),
-        Interval.of(best.density, drawn, box.density),
-        Interval.of(best.epochs, drawn, box.epochs),
-        _loss_of(predictor, theta, best, drawn),
-        _dense_loss(predictor, theta, box, budget, unique, cost, drawn),
-        Interval.of(grid.saving(), drawn),
-        by_density,
-        found,
-        float(here.tokens[0]),
-        float(cost.of(here)[0]),
-        rows,
-        _cheaper(grid, float(best.loss[0])),
-        float(fitted.predict(here)[0]),
+        budget=budget,
+        unique=unique,
+        active=Interval.of(best.active, drawn, box.active),
+        density=Interval.of(best.density, drawn, box.density),
+        epochs=Interval.of(best.epochs, drawn, box.epochs),
+        loss=_loss_of(predictor, theta, best, drawn),
+        dense_loss=_dense_loss(predictor, theta, box, budget, unique, cost, drawn),
+        saving=Interval.of(grid.saving(), drawn),
+        by_density=by_density,
+        flags=found,
+        tokens=float(here.tokens[0]),
+        cost=float(cost.of(here)[0]),
+        rows=rows,
+        cheaper=_cheaper(grid, float(best.loss[0])),
+        law_loss=float(fitted.predict(here)[0]),
     )
     return replace(item, flags=(*found, *_warnings(item, runs, here, fitted if laws else None)))
 
@@ -196,8 +196,19 @@ def _dense_loss(
 
 def _none(budget: float, unique: float | None, found: tuple[str, ...]) -> Recommendation:
     """No run of the box fits the budget, so no dense run does."""
-    nothing = (UNKNOWN,) * 6
-    return Recommendation(budget, unique, *nothing, (), found, np.nan, np.nan, (), None, np.nan)
+    intervals = ("active", "density", "epochs", "loss", "dense_loss", "saving")
+    return Recommendation(
+        budget=budget,
+        unique=unique,
+        by_density=(),
+        flags=found,
+        tokens=np.nan,
+        cost=np.nan,
+        rows=(),
+        cheaper=None,
+        law_loss=np.nan,
+        **dict.fromkeys(intervals, UNKNOWN),
+    )
 
 
 def _sparse(runs: Runs) -> float:

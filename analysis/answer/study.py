@@ -145,22 +145,22 @@ def analyse(
     rmse = chosen.rmse if chosen else fitted.rmse
     said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
     return Study(
-        runs,
-        cost,
-        box,
-        tried,
-        fitted,
-        draws,
-        wanted,
-        recommendations,
-        curves,
-        of_fit(runs, fitted, draws) + said,
-        rmse,
-        comparison,
-        laws,
-        fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
-        marks_of(recommendations),
-        _settle(fitted, draws, recommendations, box, cost),
+        runs=runs,
+        cost=cost,
+        box=box,
+        tried=tried,
+        fit=fitted,
+        draws=draws,
+        budgets=wanted,
+        recommendations=recommendations,
+        curves=curves,
+        warnings=of_fit(runs, fitted, draws) + said,
+        rmse=rmse,
+        comparison=comparison,
+        laws=laws,
+        fresh=fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
+        marks=marks_of(recommendations),
+        settle=_settle(fitted, draws, recommendations, box, cost),
     )
 
 

@@ -6,14 +6,18 @@ many laws have flat, curved valleys, where a long step misses the floor and a sh
 same direction creeps. One step answers all three: (J C J' + min(mu, 1) J W J' + mu v S) step =
 -gradient, C = rows inside delta, W = min(1, delta/|r|), S measures moves in start ranges
 (`stiffness`), v is the rows' mean square; mu falls after success and rises after failure
-(Levenberg-Marquardt), so that along a flat valley the step is bounded, and across it it is not. All
-starts (or all bootstrap draws) of a chunk advance together, and leave it when they have ended. It
-finds one local minimum per start; choosing starts is `fit.starts`.
+(Levenberg-Marquardt), so that along a flat valley the step is bounded, and across it it is not. A
+valley that bends is followed: half the acceleration of the residuals along the step, solved for by
+the same matrix, is added to it (geodesic acceleration; Transtrum and Sethna, arXiv 1201.5885). It
+takes one evaluation more a step and less than half of the steps in the long valleys. All starts
+(or all bootstrap draws) of a chunk advance together, and leave it when they have ended. It finds
+one local minimum per start; choosing starts is `fit.starts`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -24,7 +28,30 @@ from analysis.fit.stiffness import stiffness
 CHUNK = 400_000  # numbers in one Jacobian chunk: about 3 MB, so that a chunk stays in the caches
 STIFF = 20.0  # at damping 1 a move by a start range costs this many rows' mean objective
 FALL, RISE = 0.2, 3.0  # of the damping, after a step that was better and one that was not
+AHEAD = 0.1  # of the step: where the residuals are looked at again for their acceleration
+BEND = 0.375  # the correction's length over the step's, in start ranges, above which it is not believed
 RIDGE = 1e-13  # relative to a unit diagonal: only so that a parameter without influence does not stop the rest
+
+
+@dataclass
+class _Model:
+    """What is known where b starts stand. residuals: (b, n). jacobian: (b, q, n). inside, pull:
+    (b, n) the weights C and W of the rows. gradient: (b, q).
+    """
+
+    residuals: Array
+    jacobian: Array
+    inside: Array
+    pull: Array
+    gradient: Array
+
+    def take(self, rows: Array) -> _Model:
+        return _Model(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+    def put(self, rows: Array, other: _Model) -> None:
+        """Overwrite `rows` by the same rows of another."""
+        for part in fields(self):
+            getattr(self, part.name)[rows] = getattr(other, part.name)[rows]
 
 
 @dataclass(frozen=True)
@@ -70,21 +97,21 @@ def minimise(
 
 
 class _Batch:
-    """The state of one chunk: positions, objectives, damping, and the local model of those still
-    moving.
+    """The state of one chunk: positions and objectives of all its starts, and damping, row weights
+    and the local model of those still moving, whose numbers are `moving`.
     """
 
     def __init__(self, problem: Problem, starts: Array, delta: float, weights: Array | None, hold: Array | None):
         self.problem, self.delta = problem, delta
+        self.stiff = STIFF / len(problem.points) * stiffness(problem)
         self.hold = np.zeros(starts.shape, dtype=bool) if hold is None else hold
-        self.position = np.clip(starts, problem.low, problem.high)
         self.weights = None if weights is None else np.broadcast_to(weights, (len(starts), weights.shape[-1]))
         self.moving = np.arange(len(starts))
         self.damping = np.ones(len(starts))
-        self.stiff = STIFF / len(problem.points) * stiffness(problem)
         self.idle = np.zeros(len(starts), dtype=int)
         self.taken = np.zeros(len(starts), dtype=int)
-        self.objective, self.gradient, self.newton, self.metric = self._model(self.position, self.weights)
+        self.position = np.clip(starts, problem.low, problem.high)
+        self.objective, self.model = self._look(self.position)
 
     def run(self, steps: int, tolerance: float) -> Solution:
         for _ in range(steps):
@@ -95,59 +122,88 @@ class _Batch:
         converged[self.moving] = False
         return Solution(self.position, self.objective, self.taken, converged)
 
-    def _model(self, position: Array, weights: Array | None) -> tuple[Array, Array, Array, Array]:
-        """(b,) objective, (b, q) gradient, (b, q, q) Newton matrix and (b, q, q) re-weighted
-        metric.
-        """
+    def _look(self, position: Array) -> tuple[Array, _Model]:
+        """(b,) objective of those that move, and their local model."""
         problem, delta = self.problem, self.delta
         residuals, jacobian = problem.residuals_and_jacobian(position)
-        objective = problem.objective(position, residuals, delta, weights)
+        objective = problem.objective(position, residuals, delta, self.weights)
+        objective[~np.isfinite(objective)] = np.inf
         size = np.abs(residuals)
         inside = (size <= delta).astype(float)
-        slope, metric_weight = np.clip(residuals, -delta, delta), delta / np.maximum(size, delta)
-        if weights is not None:
-            inside, slope, metric_weight = inside * weights, slope * weights, metric_weight * weights
+        slope, pull = np.clip(residuals, -delta, delta), delta / np.maximum(size, delta)
+        if self.weights is not None:
+            inside, slope, pull = inside * self.weights, slope * self.weights, pull * self.weights
         mean, precision = problem.prior_terms
         gradient = np.matmul(jacobian, slope[..., None])[..., 0] + precision * (position - mean)
-        transposed = jacobian.transpose(0, 2, 1)
-        diagonal = np.eye(len(precision)) * precision
-        newton = np.matmul(jacobian * inside[:, None, :], transposed) + diagonal
-        metric = np.matmul(jacobian * metric_weight[:, None, :], transposed) + diagonal
-        bad = ~np.isfinite(objective)
-        objective[bad] = np.inf
-        return objective, gradient, newton, metric
+        return objective, _Model(residuals, jacobian, inside, pull, gradient)
 
     def _step(self, tolerance: float) -> None:
-        moving = self.moving
-        here = self.position[moving]
-        trial = np.clip(here + self._direction(moving), self.problem.low, self.problem.high)
-        weights = None if self.weights is None else self.weights[moving]
-        objective, gradient, newton, metric = self._model(trial, weights)
+        moving, problem = self.moving, self.problem
+        trial = np.clip(self.position[moving] + self._direction(), problem.low, problem.high)
+        objective, model = self._look(trial)
         gain = self.objective[moving] - objective
         better = gain > 0
         won = moving[better]
         self.position[won], self.objective[won] = trial[better], objective[better]
-        self.gradient[won], self.newton[won], self.metric[won] = gradient[better], newton[better], metric[better]
+        self.model.put(better, model)
         self.taken[moving] += 1
         small = np.abs(gain) <= tolerance * np.abs(self.objective[moving]) + 1e-300
-        self.idle[moving] = np.where(better & ~small, 0, self.idle[moving] + small)
-        damping = self.damping[moving]
-        self.damping[moving] = np.where(better, np.maximum(damping * FALL, 1e-9), damping * RISE)
-        done = (self.idle[moving] >= 3) | (self.damping[moving] > 1e12)
-        self.moving = moving[~done]
+        self.idle = np.where(better & ~small, 0, self.idle + small)
+        self.damping = np.where(better, np.maximum(self.damping * FALL, 1e-9), self.damping * RISE)
+        self._leave((self.idle >= 3) | (self.damping > 1e12))
 
-    def _direction(self, moving: Array) -> Array:
-        """(b, q) the damped step; parameters pushed against a bound are held there."""
-        problem, position, gradient = self.problem, self.position[moving], self.gradient[moving]
-        held = ((position <= problem.low) & (gradient > 0)) | ((position >= problem.high) & (gradient < 0))
-        held |= self.hold[moving]
-        damping, objective = self.damping[moving, None, None], self.objective[moving, None, None]
-        bound = np.where(np.isfinite(objective), damping * objective, 0.0) * self.stiff
-        matrix = self.newton[moving] + np.minimum(damping, 1.0) * self.metric[moving] + bound
-        scale = np.sqrt(np.maximum(np.einsum("bii->bi", matrix), 1e-300))
-        matrix = matrix / scale[:, :, None] / scale[:, None, :]
-        matrix = np.where(held[:, :, None] | held[:, None, :], 0.0, matrix)
-        matrix[:, np.arange(held.shape[1]), np.arange(held.shape[1])] += np.where(held, 1.0, RIDGE)
-        right = np.where(held, 0.0, -gradient / scale)
-        step: Array = np.linalg.solve(matrix, right[..., None])[..., 0] / scale
+    def _leave(self, done: Array) -> None:
+        """Forget all but the positions and objectives of those that have ended."""
+        if not done.any():
+            return
+        left = ~done
+        self.moving, self.idle, self.damping = self.moving[left], self.idle[left], self.damping[left]
+        self.hold, self.model = self.hold[left], self.model.take(left)
+        self.weights = None if self.weights is None else self.weights[left]
+
+    def _direction(self) -> Array:
+        """(b, q) the damped step and half its acceleration; parameters pushed against a bound are
+        held there.
+        """
+        problem, model, position = self.problem, self.model, self.position[self.moving]
+        held = self.hold | ((position <= problem.low) & (model.gradient > 0))
+        held |= (position >= problem.high) & (model.gradient < 0)
+        share = np.minimum(self.damping, 1.0)[:, None]
+        rows = model.inside + share * model.pull
+        solve = self._solver(rows, share, held)
+        step = solve(-model.gradient)
+        turn = solve(-0.5 * self._pull_of_bend(position, step, rows))
+        length, more = (np.einsum("bi,ij,bj->b", move, self.stiff, move) for move in (step, turn))
+        mild = more <= BEND**2 * length
+        step[mild] += turn[mild]
         return step
+
+    def _pull_of_bend(self, position: Array, step: Array, rows: Array) -> Array:
+        """(b, q) J' of the weighed second derivatives of the residuals along the step; 0 where the
+        way leaves the bounds.
+        """
+        problem, model = self.problem, self.model
+        ahead = np.clip(position + AHEAD * step, problem.low, problem.high)
+        straight = np.matmul(step[:, None], model.jacobian)[:, 0]
+        bent = 2 / AHEAD * ((problem.residuals(ahead) - model.residuals) / AHEAD - straight)
+        pull = np.matmul(model.jacobian, (rows * bent)[..., None])[..., 0]
+        free = (ahead == position + AHEAD * step).all(axis=1) & np.isfinite(pull).all(axis=1)
+        return np.where(free[:, None], pull, 0.0)
+
+    def _solver(self, rows: Array, share: Array, held: Array) -> Callable[[Array], Array]:
+        """What solves the step's matrix for (b, q) right sides; 0 where `held`."""
+        jacobian, objective = self.model.jacobian, self.objective[self.moving, None, None]
+        matrix = np.matmul(jacobian * rows[:, None], jacobian.transpose(0, 2, 1))
+        matrix += np.where(np.isfinite(objective), self.damping[:, None, None] * objective, 0.0) * self.stiff
+        diagonal = np.arange(held.shape[1])
+        matrix[:, diagonal, diagonal] += (1.0 + share) * self.problem.prior_terms[1]
+        scale = np.sqrt(np.maximum(matrix[:, diagonal, diagonal], 1e-300))
+        matrix /= scale[:, :, None] * scale[:, None]
+        matrix[held[:, :, None] | held[:, None]] = 0.0
+        matrix[:, diagonal, diagonal] += np.where(held, 1.0, RIDGE)
+
+        def solve(right: Array) -> Array:
+            known = np.where(held, 0.0, right / scale)[..., None]
+            return np.asarray(np.linalg.solve(matrix, known)[..., 0] / scale)
+
+        return solve

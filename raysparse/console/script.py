@@ -187,11 +187,9 @@ def show_plan(plan: Plan, args: argparse.Namespace) -> None:
 
 def save_plan(plan: Plan, path: str) -> None:
     """Write a plan file for `raysparse sweep`."""
-    import json
+    from raysparse.files import as_json, write_file_atomically
 
-    from raysparse.files import write_file_atomically
-
-    write_file_atomically(Path(path), (json.dumps(plan.to_dict(), indent=1) + "\n").encode())
+    write_file_atomically(Path(path), as_json(plan.to_dict()))
 
 
 def load_plan(path: str) -> Plan:

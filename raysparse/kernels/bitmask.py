@@ -4,7 +4,7 @@ A mask is int32 words, block b in bit b % 32 of word b // 32; `base` holds the n
 blocks before every group of 1,024 (32 words), so a kernel finds the place of a block's values from
 one word, the words of its group and one base. That is 0.129 bytes a weight at most, against 4 d for
 an index list. On a CPU the list is made again whenever it is needed: `numpy.unpackbits` and
-`flatnonzero` read a mask at 0.4 ns a block, 1-2 % of the product that follows.
+`flatnonzero` read a mask at 0.4-0.8 ns a block, 1-2 % of the product that follows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,19 @@ def unpack(mask: Tensor, blocks: int) -> Tensor:
 
 def positions(mask: Tensor, blocks: int, active: int) -> Tensor:
     """Numbers of the active blocks, ascending, int64 (active,)."""
+    if mask.device.type == "cpu" and 10 * active < blocks:
+        return torch.from_numpy(_few_positions(mask.numpy().view(np.uint8)))
     bits = unpack(mask, blocks)
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(bits.numpy()))
     return torch.nonzero_static(bits, size=active).view(-1)  # no wait for the device: the count is known
+
+
+def _few_positions(mask: np.ndarray) -> np.ndarray:
+    """Numbers of the bits that are set, by bytes that are not 0. Of fewer than one in ten,
+    `flatnonzero` looks for one after another, which takes two to three times as long.
+    """
+    byte = np.flatnonzero(mask != 0)
+    place = np.flatnonzero(np.unpackbits(mask[byte], bitorder="little").view(np.bool_))
+    found: np.ndarray = byte[place >> 3] * 8 + (place & 7)
+    return found

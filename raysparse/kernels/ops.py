@@ -1,5 +1,5 @@
-"""The one door to the operations on compact storage: in plain torch or in Triton, by where the
-tensors are.
+"""The one door to the operations on compact storage and to those between its products: in plain
+torch or in Triton, by where the tensors are.
 
 A matrix is `mask` (int32 words, one bit a block) and `bases` (int32, active blocks before every
 1,024). Dense memory is (blocks, size) for single weights and runs, and (rows, columns) with `tile`
@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from torch import Tensor
 
-from raysparse.kernels.torch import adam, bits, selection, storage, tiles
+from raysparse.kernels.torch import adam, bits, pointwise, selection, storage, tiles
 
 Backend = Literal["torch", "triton"]
 Operation = TypeVar("Operation", bound=Callable[..., Any])
@@ -77,3 +77,5 @@ exchange = _by_device(storage.exchange)
 adam_step = _by_device(adam.adam_step)
 tile_product, tile_input_gradient = _by_device(tiles.product), _by_device(tiles.input_gradient)
 tile_weight_gradient = _by_device(tiles.accumulate_weight_gradient)
+rotary, rotary_gradient = _by_device(pointwise.rotary), _by_device(pointwise.rotary_gradient)
+swiglu, swiglu_gradient = _by_device(pointwise.swiglu), _by_device(pointwise.swiglu_gradient)

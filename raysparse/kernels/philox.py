@@ -7,13 +7,19 @@ generator state, and a GPU kernel can make the same bits. Element i uses counter
 4, the numbers that Triton's `tl.randint4x(seed, i // 4)` gives.
 
 torch has no unsigned 32-bit arithmetic on the CPU, so words live in int64 and are masked after
-every product.
+every product. The rounds are many small operations: on a CPU numpy does them, whose calls cost a
+quarter of torch's.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
+
+Words = TypeVar("Words", Tensor, np.ndarray)  # int64
 
 _MASK = 0xFFFFFFFF
 _ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
@@ -40,27 +46,29 @@ def stream(seed: int, *purpose: int) -> int:
     return state
 
 
-def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
+def _multiply(constant: int, word: Words) -> tuple[Words, Words]:
     """High and low 32 bits of constant * word, for word in [0, 2**32). The signed product wraps
     around: its bits are right.
     """
-    product = constant * word
-    return (product >> 32).bitwise_and_(_MASK), product.bitwise_and_(_MASK)
+    low = word * constant
+    high = low >> 32
+    high &= _MASK
+    low &= _MASK
+    return high, low
 
 
-def _four_words(key: int, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _four_words(key: int, counter: Words) -> tuple[Words, Words, Words, Words]:
     k0, k1 = key & _MASK, (key >> 32) & _MASK
     c0, c1 = counter & _MASK, counter >> 32
-    c2 = c3 = torch.zeros_like(counter)
+    c2 = c3 = counter & 0
     for _ in range(_ROUNDS):
         high_b, low_b = _multiply(_ROUND_B, c2)
         high_a, low_a = _multiply(_ROUND_A, c0)
-        c0, c1, c2, c3 = (
-            high_b.bitwise_xor_(c1).bitwise_xor_(k0),
-            low_b,
-            high_a.bitwise_xor_(c3).bitwise_xor_(k1),
-            low_a,
-        )
+        high_b ^= c1
+        high_b ^= k0
+        high_a ^= c3
+        high_a ^= k1
+        c0, c1, c2, c3 = high_b, low_b, high_a, low_a
         k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
     return c0, c1, c2, c3
 
@@ -70,10 +78,14 @@ def quadruples(key: int, start: int, stop: int, *, device: torch.device | str = 
     2**32).
     """
     out = torch.empty(stop - start, 4, dtype=torch.int64, device=device)
-    portion = PORTION if out.device.type == "cpu" else max(1, len(out))
-    for first in range(start, stop, portion):
-        counter = torch.arange(first, min(first + portion, stop), device=device)
-        torch.stack(_four_words(key, counter), dim=1, out=out[first - start : first - start + portion])
+    if out.device.type == "cpu":
+        table = out.numpy()
+        for first in range(start, stop, PORTION):
+            counter = np.arange(first, min(first + PORTION, stop), dtype=np.int64)
+            for lane, word in enumerate(_four_words(key, counter)):
+                table[first - start : first - start + PORTION, lane] = word
+    else:
+        torch.stack(_four_words(key, torch.arange(start, stop, device=device)), dim=1, out=out)
     return out
 
 

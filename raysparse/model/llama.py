@@ -23,6 +23,7 @@ from raysparse.kernels import philox
 from raysparse.model.cache import Cache
 from raysparse.model.dropout import ATTENTION, MLP, Dropout
 from raysparse.model.loss import head_loss
+from raysparse.model.pointwise import swiglu, turned
 from raysparse.model.sparse_linear import SparseLinear
 from raysparse.placement import Recompute
 from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
@@ -52,12 +53,6 @@ def rotary_tables(model: ModelSpec) -> tuple[Tensor, Tensor]:
     angle = torch.arange(model.context, dtype=torch.float64)[:, None] * frequency
     angle = torch.cat([angle, angle], dim=1)
     return angle.cos().float(), angle.sin().float()
-
-
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """x (b, a, t, e) turned by its position's angle."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
 def again(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
@@ -99,17 +94,13 @@ class Layer(nn.Module):
 
     def mix(self, x: Tensor, dropout: Dropout | None) -> Tensor:
         """The layer's second half: x plus the MLP of it."""
-        gate, up = self.gate_up(self.mlp_norm(x))
         mixed: Tensor
-        (mixed,) = self.down(F.silu(gate) * up)
+        (mixed,) = self.down(swiglu(self.gate_up(self.mlp_norm(x))))
         return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor, cache: Cache | None = None) -> Tensor:
         b, t, h = z.shape
-        q, k, v = (p.view(b, t, self.heads, -1).transpose(1, 2) for p in self.qkv(z))  # (b, a, t, e)
-        if self.qkv.is_joined:
-            v = v.contiguous()  # a view would keep queries and keys for the backward pass, which has them turned
-        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        q, k, v = turned(self.qkv(z), cosine, sine, self.heads)  # (b, a, t, e)
         if cache is None:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:

@@ -52,7 +52,7 @@ class _HeadLoss(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
-        head_gradient = torch.zeros_like(head, dtype=torch.float32)
+        head_gradient = torch.empty_like(head, dtype=torch.float32)  # the first portion fills it
         for part in _portions(len(hidden), head):
             probability = F.log_softmax(hidden[part] @ weight.t(), dim=1, dtype=torch.float32)
             target = targets[part].unsqueeze(1)
@@ -61,7 +61,9 @@ class _HeadLoss(torch.autograd.Function):
             gradient = probability.to(hidden.dtype)
             torch.mm(gradient, weight, out=hidden_gradient[part])
             if gradient.dtype == torch.float32:
-                head_gradient.addmm_(gradient.t(), hidden[part])
+                head_gradient.addmm_(gradient.t(), hidden[part], beta=0 if part.start == 0 else 1)
+            elif part.start == 0:
+                head_gradient.copy_(gradient.t() @ hidden[part])
             else:
                 head_gradient.add_(gradient.t() @ hidden[part])
         ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
@@ -69,8 +71,8 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_gradient, head_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0], head_gradient * gradients[0], None
+        hidden_gradient, head_gradient = ctx.saved_tensors  # nobody else's: scaled where they are
+        return hidden_gradient.mul_(gradients[0]), head_gradient.mul_(gradients[0]), None
 
 
 def own_head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:

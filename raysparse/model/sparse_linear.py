@@ -36,24 +36,18 @@ class _Product(torch.autograd.Function):
 
 
 class SparseLinear(nn.Module):
-    """x (..., columns) -> (..., rows) by each of the matrices of these names. Gradients of the
-    weights go to their `grad`; call backward at most once per forward.
+    """x (..., columns) -> (..., rows) by each of the matrices of these names, or, where they are
+    one product, all side by side as one (..., sum of rows). Gradients of the weights go to their
+    `grad`; call backward at most once per forward.
     """
 
     def __init__(self, weights: SparseWeights, *names: str):
         super().__init__()
         self.matrices = weights.multiplied(*names)
-        self.rows = [weights.matrices[name].shape[0] for name in names]
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether the results are views of one product, which lives as long as any of them."""
-        return len(self.matrices) < len(self.rows)
 
     # It writes gradients as a side effect: torch.compile leaves it alone and compiles what lies
     # between.
     @apart
     def forward(self, x: Tensor) -> list[Tensor]:
         flat = x.reshape(-1, x.shape[-1])
-        made = [_Product.apply(flat, m).view(*x.shape[:-1], m.shape[0]) for m in self.matrices]  # type: ignore[no-untyped-call]
-        return list(made[0].split(self.rows, dim=-1)) if self.is_joined else made
+        return [_Product.apply(flat, m).view(*x.shape[:-1], m.shape[0]) for m in self.matrices]  # type: ignore[no-untyped-call]

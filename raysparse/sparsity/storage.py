@@ -114,11 +114,7 @@ class SparseMatrix:
         if self.layout.is_full and self.grad.dtype == x.dtype:
             self.grad.view(self.shape).addmm_(gradient.t(), x)
         elif self.tiled and all(p.dense_gradient is None for p in self.parts):
-            is_same = self.grad.dtype == x.dtype  # else tiles are summed in the compute dtype first
-            target = self.grad if is_same else torch.zeros_like(self.grad, dtype=x.dtype)
-            ops.tile_weight_gradient(gradient, x, self.layout.tiles(), self._tiles(target, x.dtype))
-            if not is_same:
-                self.grad.add_(target)
+            ops.tile_weight_gradient(gradient, x, self.layout.tiles(), self._tiles(self.grad, self.grad.dtype))
         else:
             dense = torch.mm(gradient.t(), x, out=self._scratch_matrix())
             self.layout.compact_accumulate(dense, self.grad)

@@ -98,7 +98,7 @@ def worth_logging(state: TrainState, record: StepRecord) -> bool:
 
 class Metrics(Hook):
     """`metrics.jsonl`: one JSON object a line. Kept in memory and rewritten whole, so a resumed run
-    repeats no line.
+    repeats no line; written before every checkpoint too (`Checkpoint`), so that it lacks none.
     """
 
     def __init__(self, folder: Folder, every_seconds: float = 10.0):
@@ -115,12 +115,12 @@ class Metrics(Hook):
         if worth_logging(state, record):
             self.lines.append(json.dumps(measurements(state, record)))
         if time.monotonic() - self.written > self.every_seconds:
-            self._write()
+            self.write()
 
     def finish(self, state: TrainState) -> None:
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         self.folder.write(METRICS, ("\n".join(self.lines) + "\n").encode())
         self.written = time.monotonic()
 
@@ -135,21 +135,21 @@ class TensorBoard(Hook):
         self.folder, self.every_seconds = folder, every_seconds
 
     def start(self, state: TrainState) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from raysparse.train.events import EventFile
 
         local = self.folder.is_local
         self.path = self.folder.local_path / TENSORBOARD if local else Path(tempfile.mkdtemp(prefix="raysparse-tb-"))
         self.sent = time.monotonic()
-        self.writer = SummaryWriter(str(self.path), purge_step=state.step + 1 if state.step else None)
+        self.events = EventFile(self.path, purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         if worth_logging(state, record):
-            for name, value in measurements(state, record).items():
-                if name != "step":
-                    self.writer.add_scalar(name, value, record.step)
+            found = measurements(state, record)
+            del found["step"]
+            self.events.scalars(record.step, found)
         is_evaluation = bool(state.evaluations) and state.evaluations[-1].step == record.step
         if is_evaluation and not state.is_done and time.monotonic() - self.sent > self.every_seconds:
-            self.writer.flush()
+            self.events.flush()
             self._send()
 
     def _send(self) -> None:
@@ -161,7 +161,7 @@ class TensorBoard(Hook):
     def finish(self, state: TrainState) -> None:
         if state.is_done and state.evaluations:
             self._write_hparams(state)
-        self.writer.close()
+        self.events.close()
         self._send()
         if not self.folder.is_local:
             shutil.rmtree(self.path)
@@ -183,20 +183,26 @@ class TensorBoard(Hook):
         if last.average_loss is not None:
             results["final/average_validation_loss"] = last.average_loss
         for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
-            self.writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-        for name, value in results.items():
-            self.writer.add_scalar(name, value, state.step)
+            self.events.summary(summary)
+        self.events.scalars(state.step, results)
 
 
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it; so does one for which `is_leaving` asks. What is kept at the end of a run is
-    `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. `first` is done before each. What is kept at the
+    end of a run is `checkpoint.retire`'s to say.
     """
 
-    def __init__(self, folder: Folder, every_seconds: float, is_leaving: Callable[[], bool] = lambda: False):
-        self.every_seconds, self.behind, self.is_leaving = every_seconds, checkpoint.Behind(folder), is_leaving
+    def __init__(
+        self,
+        folder: Folder,
+        every_seconds: float,
+        is_leaving: Callable[[], bool] = lambda: False,
+        first: Callable[[], None] = lambda: None,
+    ):
+        self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
+        self.is_leaving, self.first = is_leaving, first
 
     def start(self, state: TrainState) -> None:
         self.begun = time.monotonic()
@@ -216,6 +222,7 @@ class Checkpoint(Hook):
                 self.behind.wait()
 
     def _save(self, state: TrainState) -> None:
+        self.first()
         self.begun = time.monotonic()
         self.behind.begin(state)
 

@@ -67,7 +67,8 @@ def run(
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())
-        everyone += [Metrics(folder), TensorBoard(folder), Checkpoint(folder, placement.checkpoint_seconds, is_leaving)]
+        log, seconds = Metrics(folder), placement.checkpoint_seconds
+        everyone += [log, TensorBoard(folder), Checkpoint(folder, seconds, is_leaving, first=log.write)]
     status, reason = _train(state, batches, everyone)
     faults.point("trial.trained")
     if ranks.rank() == 0:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from analysis.answer.simulate import grid, simulate
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
-from analysis.fit import Prior, fit
+from analysis.fit import Prior, fit, solver
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import bootstrap, percentiles, resample
 from analysis.fit.problem import Problem, huber
@@ -234,6 +234,20 @@ def test_draws_are_fitted_until_they_converge_and_none_is_much_above_its_own_min
     free = draws.theta[:, problem.free]
     reached = problem.objective(free, problem.residuals(free), found.delta, weights)
     assert np.mean(reached <= 1.005 * least) >= 0.95
+
+
+def test_a_bent_valley_takes_half_the_steps_when_it_is_followed(monkeypatch):
+    """Descents to the same minimum, with the correction along the bend and without."""
+    law, points = named("chinchilla"), grid([1e5, 3e5, 1e6], [1.0], [5e4, 2e5, 8e5], [1])
+    truth = law.vector({"ln_A": 3.0, "ln_B": 4.0, "ln_E": -1.0, "alpha": 0.2, "beta": 0.3})
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(points))
+    problem = Problem(law, points, law.log_loss(truth[None], points)[0] + noise, delta=1e-2)
+    starts = choose(problem, guesses(problem, 256), 16)
+    followed = minimise(problem, starts, problem.delta, tolerance=1e-6)
+    monkeypatch.setattr(solver, "BEND", 0.0)
+    straight = minimise(problem, starts, problem.delta, tolerance=1e-6)
+    assert 2 * followed.steps.sum() < straight.steps.sum()
+    np.testing.assert_allclose(followed.objective.min(), straight.objective.min(), rtol=1e-6)
 
 
 def test_draws_of_a_law_with_a_long_flat_valley_end_near_its_floor():

@@ -34,6 +34,7 @@ MARK = "RAYSPARSE_STORM"
 LOOK = 0.02  # seconds between looks at the ledger
 PAUSE = (0.05, 1.2)  # seconds of progress before the next blow
 STOPPED = (0.5, 3.0)  # seconds that a process or a full disk stays so
+ENOUGH = 3600.0  # seconds in which the rest of a sweep is run, however slow the machine
 GONE = 40.0  # seconds in which everything of a killed driver must be gone
 BALLAST = 1 << 20  # bytes written at once to fill the disk
 SHARES = (0.4, 0.7, 1.0, 100.0)  # of the plan's price: the budget, raised when it is spent
@@ -80,10 +81,12 @@ class Storm:
         return SHARES[self.share] * self.whole
 
     def blow_and_resume(self, mode: str, blows: int, seconds: float = math.inf) -> None:
-        """Deal so many blows to the sweep under one executor, starting it again whenever it ended;
-        ends early when nothing is left to do, or after so many seconds.
+        """Deal so many blows to the sweep under one executor, those of earlier calls counted,
+        starting it again whenever it ended; ends early when nothing is left to do, or after so many
+        seconds.
         """
-        until = len(self.blows) + blows
+        if blows <= self._dealt(mode) or seconds <= 0:
+            return
         self._end = time.monotonic() + seconds
         with TwoNodes(self.environment()) if mode == "cluster" else contextlib.nullcontext() as cluster:
             arguments = {
@@ -91,8 +94,8 @@ class Storm:
                 "ray": ("--slots", "2"),
                 "cluster": ("--address", cluster.address if cluster else "", "--slots", "2"),
             }[mode]
-            while len(self.blows) < until and time.monotonic() < self._end:
-                if not self._session(mode, arguments, until, cluster):
+            while self._dealt(mode) < blows and time.monotonic() < self._end:
+                if not self._session(mode, arguments, blows, cluster):
                     break
         self.save()
 
@@ -100,7 +103,7 @@ class Storm:
         """Run what is left without a blow, with all the budget that it takes."""
         self.share = len(SHARES) - 1
         for _ in range(4):  # a trial may have been killed three times
-            status = self._start(()).wait(runs.PATIENCE * 4)
+            status = self._start(()).wait(ENOUGH)
             if status == 0:
                 break
         self._wait_for_orphans()
@@ -122,19 +125,22 @@ class Storm:
         with patched(self.environment()):
             return runs.start(plan, self.storage, *arguments)
 
-    def _session(self, mode: str, arguments: tuple[str, ...], until: int, cluster: TwoNodes | None) -> bool:
+    def _dealt(self, mode: str) -> int:
+        return sum(blow["mode"] == mode for blow in self.blows)
+
+    def _session(self, mode: str, arguments: tuple[str, ...], blows: int, cluster: TwoNodes | None) -> bool:
         """One life of a driver; False when it had nothing to do."""
         point = ""
         if mode == "inline" and self.random.random() < 0.3:
             point = f"{self.random.choice(sorted(faults.POINTS))}:{self.random.randint(1, 20)}"
         driver = self._start(arguments, point)
-        while driver.poll() is None and len(self.blows) < until and time.monotonic() < self._end:
+        while driver.poll() is None and self._dealt(mode) < blows and time.monotonic() < self._end:
             if self._progresses(driver, self.random.uniform(*PAUSE)):
                 self._deal(mode, self._choose(mode), driver, cluster)
         if driver.poll() is None:
             runs.kill(driver.pid)
         status = driver.wait(runs.PATIENCE)
-        if point and status == -signal.SIGKILL and len(self.blows) < until:
+        if point and status == -signal.SIGKILL and self._dealt(mode) < blows:
             self._note(mode, f"point {point.partition(':')[0]}")
         if mode != "cluster":
             self._wait_for_orphans()

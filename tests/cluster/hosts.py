@@ -22,9 +22,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.conftest import REPOSITORY
+
 NETWORK = "10.77.0"  # of the bridge, which stands in a namespace
 TOOLS = ("ip", "nsenter", "unshare", "sshd", "ssh", "ssh-keygen", "rsync", "setpriv")
-PATIENCE = 30.0  # seconds for a host to come up
+PATIENCE = 120.0  # seconds for a host to come up
+# On every host: this checkout, whichever is installed, and time for Ray on a busy machine.
+ENVIRONMENT = {
+    "PYTHONPATH": str(REPOSITORY), "RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000",
+}  # fmt: skip
 ISOLATE = (
     "setpriv",
     "--pdeathsig",
@@ -39,17 +45,20 @@ ISOLATE = (
     "--mount-proc",
     "--kill-child",
 )
-# What a host's first process does. The Python that runs us may live in the home that it covers.
+# What a host's first process does. The Python that runs us, and the checkout, may live in what it
+# covers.
 BOOT = """
 set -e
 hostname {name}
 mkdir -p {work}/python && mount --bind {python} {work}/python
+mkdir -p {work}/checkout && mount --bind {checkout} {work}/checkout
 mount --bind {work}/hosts /etc/hosts
 mount -t tmpfs -o size=4g tmpfs /tmp
 mount -t tmpfs -o size=2g tmpfs /dev/shm
 mount -t tmpfs -o size=4g tmpfs /root
-mkdir -p {python} /root/.ssh /run/sshd
+mkdir -p {python} {checkout} /root/.ssh /run/sshd
 mount --bind {work}/python {python}
+mount --bind {work}/checkout {checkout}
 cp {work}/key /root/.ssh/id_ed25519; cp {work}/key.pub /root/.ssh/authorized_keys
 chmod 700 /root /root/.ssh; chmod 600 /root/.ssh/*
 ip link set lo up
@@ -99,7 +108,8 @@ class Host:
 
     def _environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {"PATH": path, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "TERM": "dumb"}
+        found = {"PATH": path, "HOME": "/root", "USER": "root", "LANG": "C.UTF-8", "TERM": "dumb"}
+        return found | ENVIRONMENT
 
     def unplug(self) -> None:
         """Cut the host off from the others; it runs on."""
@@ -158,7 +168,7 @@ def lan(names: Sequence[str], work: Path) -> Iterator[Lan]:
 
 
 def _host(name: str, address: str, bridge: int, work: Path) -> Host:
-    boot = BOOT.format(name=name, work=work, python=sys.base_prefix)
+    boot = BOOT.format(name=name, work=work, python=sys.base_prefix, checkout=REPOSITORY)
     with (work / f"{name}.log").open("wb") as log:
         process = subprocess.Popen([*ISOLATE, "bash", "-c", boot], stdout=log, stderr=log)
     _wait(lambda: (work / f"{name}.up").exists(), f"host {name} to come up")

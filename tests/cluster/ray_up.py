@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks import record
-from tests.cluster.hosts import Host, Lan, lan, missing
+from tests.cluster.hosts import ENVIRONMENT, Host, Lan, lan, missing
 from tests.conftest import REPOSITORY
 
 HOSTS = ("laptop", "head", "one", "two", "stranger")
@@ -41,6 +41,8 @@ def configuration(net: Lan) -> dict[str, Any]:
     file["provider"] |= {"head_ip": net["head"].address, "worker_ips": [net["one"].address, net["two"].address]}
     file["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
     remember = [line for line in file["setup_commands"] if ".bashrc" in line]
+    known = " ".join(f"{name}={value}" for name, value in (ENVIRONMENT | {"PYTHONPATH": "~/checkout"}).items())
+    remember += [f"echo 'export {known}' >> ~/.bashrc"]  # ssh brings no environment
     file["setup_commands"] = [f"ln -sfn {sys.prefix} ~/checkout/.venv", *remember]
     file["file_mounts"]["~/checkout"] = str(REPOSITORY)
     return file
@@ -80,7 +82,7 @@ def up(net: Lan) -> None:
     laptop.run("RAY_AUTH_MODE=token ray get-auth-token --generate")
     (net.work / "shared/cluster.yaml").write_text(yaml.safe_dump(configuration(net)))
     laptop.run(f"ray up -y {net.work}/shared/cluster.yaml", timeout=600)
-    until(lambda: nodes(net["head"]) == 3, seconds=240, what="three nodes")
+    until(lambda: nodes(net["head"]) == 3, seconds=600, what="three nodes")
 
 
 def submit(net: Lan, name: str, arguments: str) -> str:
@@ -101,7 +103,7 @@ def down(net: Lan) -> None:
     has not heard of it for a minute ends by itself.
     """
     net["laptop"].run(f"ray down -y {net.work}/shared/cluster.yaml", timeout=300)
-    until(lambda: not any(map(processes_of_ray, net.hosts.values())), seconds=180, what="the last process of Ray")
+    until(lambda: not any(map(processes_of_ray, net.hosts.values())), seconds=600, what="the last process of Ray")
 
 
 def processes_of_ray(host: Host) -> list[str]:

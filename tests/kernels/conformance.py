@@ -8,8 +8,8 @@ make cases take any size, so that `benchmarks.gpu_check` asks for those of real 
 made of sorts and dense memory, on the device of the case, and know nothing of portions, ranks or
 programs.
 
-A backend passes if `check` raises nothing for any case; `test_conformance` runs the backends that
-the machine has. Whoever adds an operation adds its cases here.
+A backend passes if `cases.check` raises nothing for any case; `test_conformance` runs the backends
+that the machine has. Whoever adds an operation adds its cases here.
 """
 
 from __future__ import annotations
@@ -18,51 +18,20 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
+from tests.kernels.cases import BF16, DTYPES, FP32, Answer, Case
+from tests.kernels.pointwise_cases import rotary_case, swiglu_case
 
 Shape = tuple[int, ...]  # (blocks, size) of single weights and runs, (rows, columns, tile) of tiles
-FP32, BF16 = torch.float32, torch.bfloat16
-DTYPES = (FP32, BF16)
 DENSITIES = (0.0, 0.25, 1.0)  # 0 stands for one active block
 NONE = -1.0  # and this for none: a matrix keeps at least one, but its first mask is made from none
 ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01}
-
-
-class Answer(NamedTuple):
-    """What must come of a call."""
-
-    values: Tensor
-    rounding: float = 0.0  # relative and absolute; 0: equal to the bit
-    exceptions: float = 0.0  # share of the values that may be the other neighbour of their rounding
-
-
-class Case(NamedTuple):
-    """A call of an operation and all that must come of it."""
-
-    operation: Callable[..., Any]  # of `ops`
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
-    answers: dict[int | None, Answer]  # by the argument that holds it afterwards; None: what is returned
-
-
-def check(case: Case, backend: ops.Backend) -> None:
-    """Raises AssertionError if the backend's answer is another."""
-    arguments = tuple(a.clone() if isinstance(a, Tensor) else a for a in case.arguments)
-    with ops.using(backend):
-        made = case.operation(*arguments, **case.named)
-    for where, (values, rounding, exceptions) in case.answers.items():
-        found, place = (made, "what is returned") if where is None else (arguments[where], f"argument {where}")
-        said = f"{place}: {{}}".format
-        torch.testing.assert_close(found, values, rtol=rounding, atol=rounding, equal_nan=True, msg=said)
-        if exceptions:
-            is_other = (found != values) & ~values.isnan()
-            assert is_other.float().mean() < exceptions, said("too many are the neighbour")
 
 
 def random_mask(blocks: int, density: float, device: str = "cpu") -> tuple[Tensor, int]:
@@ -245,9 +214,13 @@ def rounded(exact: Tensor, dtype: torch.dtype, words: Tensor) -> Answer:
 # --- products with tiles
 
 
-def tile_case(which: str, shape: Shape, density: float, dtype: torch.dtype, *, device: str = "cpu") -> Case:
+def tile_case(
+    which: str, shape: Shape, density: float, dtype: torch.dtype, stored: torch.dtype | None = None, *,
+    device: str = "cpu",
+) -> Case:  # fmt: skip
     """One of the three products, (tile rows, tile columns, side, tokens), against the dense one in
-    float32; with one active tile, other rows and columns of tiles are empty.
+    float32; with one active tile, other rows and columns of tiles are empty. Gradients may be
+    `stored` in another dtype than the product's.
     """
     rows, columns, side, tokens = shape
     mask, active = random_mask(rows * columns, density, device)
@@ -265,8 +238,9 @@ def tile_case(which: str, shape: Shape, density: float, dtype: torch.dtype, *, d
         made = {None: Answer((dy.float() @ dense).to(dtype), rounding)}
         return Case(ops.tile_input_gradient, (dy, tiles, where, columns * side), {}, made)
     blocks = (dy.float().t() @ x.float()).view(rows, side, columns, side).transpose(1, 2).reshape(-1, side, side)
-    answer = Answer((tiles.float() + blocks[active_blocks(mask, rows * columns)]).to(dtype), rounding)
-    return Case(ops.tile_weight_gradient, (dy, x, where, tiles), {}, {3: answer})
+    total = tiles.to(stored) if stored else tiles
+    answer = Answer((total.float() + blocks[active_blocks(mask, rows * columns)]).to(total.dtype), rounding)
+    return Case(ops.tile_weight_gradient, (dy, x, where, total), {}, {3: answer})
 
 
 # --- all of them, small and odd
@@ -297,7 +271,13 @@ GRID: dict[Callable[..., Case], list[list[tuple[Any, ...]]]] = {
     compact_accumulate: STORAGE,
     exchange: [[SIZES, (0.0, 0.5, 1.0), (FP32,)], [SIZES, (0.5,), (BF16,)]],
     adam_step: [[(2304,), (0, 1, 3, 256), DTYPES, DTYPES]],
-    tile_case: [[PRODUCTS, TILED, (0.0, 0.4, 1.0), (FP32,)], [PRODUCTS, TILED, (0.4,), (BF16,)]],
+    tile_case: [
+        [PRODUCTS, TILED, (0.0, 0.4, 1.0), (FP32,)],
+        [PRODUCTS, TILED, (0.4,), (BF16,)],
+        [PRODUCTS[2:], TILED, (0.4,), (BF16,), (FP32,)],
+    ],
+    rotary_case: [[("rotary", "its gradient"), ((1, 1, 1, 2), (2, 5, 3, 6), (1, 33, 2, 64)), DTYPES]],
+    swiglu_case: [[("swiglu", "its gradient"), ((1, 1), (7, 24), (5, 1500)), (False, True), DTYPES]],
 }
 CALLS = [partial(make, *v) for make, grids in GRID.items() for grid in grids for v in itertools.product(*grid)]
 CASES = {f"{call.func.__name__} {', '.join(str(a).removeprefix('torch.') for a in call.args)}": call for call in CALLS}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from raysparse.kernels import ops
-from tests.kernels import conformance
+from tests.kernels import cases, conformance
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = IS_INTERPRETED or torch.cuda.is_available()
@@ -31,7 +31,7 @@ OPERATIONS = {name for name, value in vars(ops).items() if hasattr(value, "__wra
 @pytest.mark.parametrize("name", conformance.CASES)
 def test_the_answer_is_the_plain_one(name, backend):
     torch.manual_seed(0)
-    conformance.check(conformance.CASES[name](device=DEVICES[backend]), backend)
+    cases.check(conformance.CASES[name](device=DEVICES[backend]), backend)
 
 
 def test_every_operation_has_cases():

@@ -16,6 +16,14 @@ def mask_of(blocks: int, density: float) -> tuple[torch.Tensor, int]:
     return bitmask.pack(active), int(active.sum())
 
 
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.09, 0.11, 0.5, 1.0])
+@pytest.mark.parametrize("blocks", [1, 31, 2500])
+def test_positions_are_the_numbers_of_the_bits_that_are_set(blocks, density):
+    mask, active = mask_of(blocks, density)
+    found = bitmask.positions(mask, blocks, active)
+    assert torch.equal(found, bitmask.unpack(mask, blocks).nonzero().view(-1))
+
+
 @pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
 def test_tile_lists_name_every_tile_once_by_row_and_by_column(density):
     mask, active = mask_of(35, density)

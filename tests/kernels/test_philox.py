@@ -33,6 +33,13 @@ def test_portions_do_not_show(monkeypatch):
     assert torch.equal(philox.words(7, 0, 1000), whole)
 
 
+@given(key=st.integers(0, 2**64 - 1), start=st.integers(0, 2**40), count=st.integers(1, 40))
+def test_a_gpu_gets_the_words_of_a_cpu(key, start, count):
+    """There torch works them out, here numpy does: the counters of both are tried on this CPU."""
+    by_torch = torch.stack(philox._four_words(key, torch.arange(start, start + count)), dim=1)
+    assert torch.equal(by_torch, philox.quadruples(key, start, start + count))
+
+
 def test_uniform_numbers_are_inside_the_open_interval_and_spread():
     u = philox.uniform(philox.words(3, 0, 100_000))
     assert u.min() > 0.0

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 SECTIONS = [
     "no_waiting", "a_trial", "whole_steps", "profile", "real_shapes", "adam", "storage", "tile_products", "tile_cuts",
-    "head",
+    "head", "between_products",
 ]  # fmt: skip
 
 

@@ -23,10 +23,10 @@ import torch
 from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.kernels.torch.bits import bases
-from raysparse.kernels.triton import adam, bits, selection, storage, tiles
+from raysparse.kernels.triton import adam, bits, pointwise, selection, storage, tiles
 from tests import stub_gpu
 
-MODULES = [adam, bits, selection, storage, tiles]
+MODULES = [adam, bits, pointwise, selection, storage, tiles]
 BF16, FP32 = torch.bfloat16, torch.float32
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01, "noise": philox.stream(1)}
 # (blocks, size) of single weights and runs, (rows, columns, tile) of tiles.
@@ -169,24 +169,46 @@ def test_replacing_blocks(shape, launches):
     assert names(launches) == {"_exchange", "_count_groups", "_move"}
 
 
-def tile_products(side: int, tokens: int, dtype: torch.dtype) -> None:
-    """The three products with 6 of 3 x 4 tiles."""
+def between_products(heads: int, e: int, width: int, tokens: int, dtype: torch.dtype) -> None:
+    """Rotary embedding and SwiGLU, forward and backward, of two sequences."""
+    table = torch.zeros(tokens, e, dtype=dtype)
+    ops.rotary_gradient(
+        *ops.rotary(torch.zeros(2, tokens, 3 * heads * e, dtype=dtype), table, table, heads), table, table
+    )
+    made, gradients = torch.zeros(2, 2, tokens, 2 * width, dtype=dtype)
+    ops.swiglu_gradient(ops.swiglu(*made.chunk(2, -1)), *made.chunk(2, -1), *gradients.chunk(2, -1))
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 1, 1), (6, 64, 1000, 33), (32, 64, 5504, 256), (32, 128, 11008, 256)], ids=str
+)
+def test_what_lies_between_products(shape, dtype, launches, tmp_path):
+    between_products(*shape, dtype)
+    assert [one.kernel for one in launches] == ["_rotary", "_rotary", "_swiglu", "_swiglu_gradient"]
+    assert_nothing_spills(launches, tmp_path)
+
+
+def tile_products(side: int, tokens: int, dtype: torch.dtype, stored: torch.dtype | None = None) -> None:
+    """The three products with 6 of 3 x 4 tiles, whose gradients are stored as the tiles or
+    otherwise.
+    """
     mask = bitmask.pack(torch.arange(12) % 2 == 0)
     where = tile_lists(mask, 3 * side, 4 * side, side, 6)
     x, dy = torch.zeros(tokens, 4 * side, dtype=dtype), torch.zeros(tokens, 3 * side, dtype=dtype)
     tiles = torch.zeros(6, side, side, dtype=dtype)
     ops.tile_product(x, tiles, where, 3 * side)
     ops.tile_input_gradient(dy, tiles, where, 4 * side)
-    ops.tile_weight_gradient(dy, x, where, tiles)
+    ops.tile_weight_gradient(dy, x, where, tiles.to(stored or dtype))
 
 
-@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize(("dtype", "stored"), [(FP32, FP32), (BF16, BF16), (BF16, FP32)], ids=str)
 @pytest.mark.parametrize("side", [16, 32, 64, 128])
-def test_tile_products(side, dtype, launches, tmp_path):
+def test_tile_products(side, dtype, stored, launches, tmp_path):
     """No spills anywhere; operands through the copy engine; for bfloat16, tensor cores of the
     generation in both products of tiles of 64 and 128, and in the weight gradient.
     """
-    tile_products(side, 256, dtype)
+    tile_products(side, 256, dtype, stored)
     assert [launch.kernel for launch in launches] == ["_product", "_product", "_weight_gradient"]
     assert_nothing_spills(launches, tmp_path)
     for launch in launches:
@@ -213,4 +235,5 @@ def test_no_kernel_is_left_out(launches):
     selection.block_scores(torch.zeros(48), 3)
     ops.exchange(mask, bases, 2500, torch.zeros(1250, dtype=torch.bool), torch.zeros_like(mask), torch.zeros(1250))
     tile_products(32, 33, BF16)
+    between_products(6, 64, 1000, 33, BF16)
     assert names(launches) == set(re.findall(r"^\s+(_\w+)\[.*\]\(", sources, flags=re.MULTILINE))

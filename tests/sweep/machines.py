@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._raylet import GcsClient
@@ -15,6 +18,7 @@ from raysparse.sweep.plan import Plan
 from tests.sweep import runs
 
 LEASE = 8.0  # seconds
+TRIES = 3  # to start a node: Ray gives up after half a minute, which a busy machine may take
 PREEMPTION = 2  # of Ray's reasons to drain a node
 SOON = {"health_check_period_ms": 500, "health_check_initial_delay_ms": 1000}  # a lost node is noticed in seconds
 
@@ -27,12 +31,22 @@ sys.exit(main())
 """
 
 
+def patiently(begin: Callable[[], Any]) -> Any:
+    """What is begun, at the first or a later try."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Exception):  # Ray's own, of no other type
+            return begin()
+    return begin()
+
+
 class Machines:
     """A head without CPUs, and nodes of one CPU."""
 
     def __init__(self, nodes: int):
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SOON})
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(nodes)]
+        head = {"num_cpus": 0, "_system_config": SOON}
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self.nodes = []
+        self.level(nodes)
 
     def lose(self, node) -> None:
         """Without a word, as a machine whose power fails."""
@@ -40,7 +54,7 @@ class Machines:
         self.cluster.remove_node(node, allow_graceful=False)
 
     def add(self, **environment: str) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1, env_vars=environment))
+        self.nodes.append(patiently(lambda: self.cluster.add_node(num_cpus=1, env_vars=environment)))
 
     def taken(self) -> list[str]:
         """The states of the placement groups that were not given back."""

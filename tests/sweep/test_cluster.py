@@ -55,6 +55,8 @@ def test_nobody_gets_in_without_a_token(name):
     assert len(started) == 2
     assert all("RAY_AUTH_MODE=token" in line for line in started)
     assert "--dashboard-host=127.0.0.1" in started[0]
+    assert all("RAY_enable_metrics_collection=0" in line for line in started), "Ray's metrics ask nobody for a token"
+    assert all(f"{name}_METRIC_PORT=-1" in started[0] for name in ("AUTOSCALER", "DASHBOARD"))
 
 
 def test_every_node_on_aws_names_its_network_its_role_and_its_image():

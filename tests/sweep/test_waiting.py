@@ -36,6 +36,9 @@ class Idle:
     def __init__(self, name, *, ended=False, broke=False, started_at=0.0):
         self.slot, self.ended, self.broke, self.started_at = name, ended, broke, started_at
 
+    def end(self):
+        self.ended = True
+
 
 def fleet_of(*slots):
     made = Fleet.__new__(Fleet)
@@ -73,3 +76,9 @@ def test_a_slot_that_is_starting_is_counted_on():
     fleet = fleet_of(Idle("a"), Idle("new", started_at=1e12), Idle("home", ended=True))
     fleet.tend(snapshot_of(running=1, wanted=1, present=("a",)))
     assert alive(fleet) == ["a", "new"]
+
+
+def test_a_slot_that_still_waits_for_machines_at_the_end_is_ended():
+    fleet = fleet_of(Idle("home", ended=True), Idle("waits"))
+    fleet.join(0.0)
+    assert alive(fleet) == []

@@ -15,6 +15,7 @@ from raysparse.placement import Placement
 from raysparse.train import reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
+from tests.train import test_recompute
 from tests.train.test_trial import BREAKS, EVERY_STEP, WHOLE_STATE, Interrupt, assert_same, final_state
 
 CASES = {method: small_trial(method) for method in ("dense", "static", "set", "rigl", "smet", "smet_grad")}
@@ -52,6 +53,7 @@ def work(rank: int, folder: Path, tokens: str) -> None:
         trial.run(spec, store, Folder(folder / case / "broken"), placement=Placement(recompute="layer", keep="state"))
     _stop_one_rank(rank, store, folder)
     _spoil_one_rank(rank, store, folder)
+    _make_activations_again(rank, folder)
     _reduce_in_small_buckets(rank, store, folder)
     dist.destroy_process_group()
 
@@ -77,6 +79,13 @@ class Spoil(Hook):
 def _spoil_one_rank(rank: int, store: TokenStore, folder: Path) -> None:
     with pytest.raises(RuntimeError, match="ranks disagree about the topology after step 8"):
         trial.run(small_trial(), store, Folder(folder / f"spoilt-{rank}"), hooks=[Spoil()] if rank else [])
+
+
+def _make_activations_again(rank: int, folder: Path) -> None:
+    """Every method and layout, over a topology update and the step after it."""
+    for name, spec in test_recompute.CASES.items():
+        found = {way: list(test_recompute.after_steps(spec, way, steps=9)) for way in ("none", *test_recompute.WAYS)}
+        torch.save(found, folder / f"again-{name}-{rank}.pt")
 
 
 def _reduce_in_small_buckets(rank: int, store: TokenStore, folder: Path) -> None:
@@ -121,6 +130,14 @@ def test_two_ranks_agree_with_one_to_rounding(case, two_ranks, store, tmp_path):
         assert two["loss"] == pytest.approx(one.loss, rel=1e-4)
         if CASES[case].optimizer.average:
             assert two["average_loss"] == pytest.approx(one.average_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", test_recompute.CASES)
+def test_recomputation_changes_no_bit_on_two_ranks(name, two_ranks):
+    for rank in range(2):
+        found = torch.load(two_ranks / f"again-{name}-{rank}.pt")
+        for way in test_recompute.WAYS:
+            assert_same(found[way], found["none"])
 
 
 def test_a_wish_to_stop_reaches_every_rank_at_the_same_step(two_ranks):

@@ -17,6 +17,7 @@ from raysparse.results import make_row
 from raysparse.spec import ModelSpec
 from raysparse.train import trial
 from raysparse.train.evaluate import evaluate
+from raysparse.train.events import EventFile
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from raysparse.train.state import TrainState
 from raysparse.train.step import Diverged, train_step
@@ -37,6 +38,18 @@ class Interrupt(Hook):
     def after_step(self, state, record):
         if record.step == self.step:
             raise KeyboardInterrupt
+
+
+class Watch(Hook):
+    """Sees after every step but the first what a kill would have left of the steps before."""
+
+    def __init__(self, folder: Folder):
+        self.folder, self.complete = folder, []
+
+    def after_step(self, state, record):
+        if record.step > 1:
+            steps = self.folder.read_json("checkpoint/latest.json")["step"]
+            self.complete.append([line["step"] for line in logged(self.folder)] == list(range(1, steps + 1)))
 
 
 def final_state(folder: Folder) -> dict:
@@ -83,6 +96,12 @@ BREAKS = {
     "right after a topology update": 25,
     "before the last step": 39,
 }
+
+
+def test_the_log_never_lags_behind_the_checkpoint(store, tmp_path):
+    watch = Watch(Folder(tmp_path))
+    trial.run(small_trial("set"), store, Folder(tmp_path), placement=EVERY_STEP, hooks=[watch])
+    assert set(watch.complete) == {True}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -256,6 +275,21 @@ def test_tensorboard_shows_curves_and_hparams(store, tmp_path):
     )
     assert "average_validation_loss" not in events.Tags()["scalars"]
     assert events.summary_metadata["_hparams_/session_start_info"]
+
+
+def test_the_curves_of_a_second_attempt_replace_those_of_the_first_from_there_on(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = EventFile(tmp_path)
+    for step in (1, 2, 3):
+        first.scalars(step, {"loss": 10.0 + step})
+    first.flush()  # and then it is killed
+    assert len(EventAccumulator(str(tmp_path)).Reload().Scalars("loss")) == 3
+    second = EventFile(tmp_path, purge_step=3)
+    second.scalars(3, {"loss": 23.0})
+    second.close()
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(e.step, e.value) for e in found] == [(1, 11.0), (2, 12.0), (3, 23.0)]
 
 
 def test_the_average_is_logged_beside_the_loss_and_the_settings_are_hparams(store, tmp_path):

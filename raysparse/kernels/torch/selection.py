@@ -36,13 +36,16 @@ def order_bits(scores: Tensor) -> Tensor:
 
 def smallest(keys: Keys, total: int, k: int) -> Iterator[Tensor]:
     """For each portion of the blocks in turn, which belong to the k smallest keys, bool."""
-    if total <= bits.PORTION:  # one portion: make its keys once
+    if total <= bits.PORTION:  # one portion: make its keys once, and look through them as they are
         all_keys = keys(0, total)
 
         def keys(start: int, stop: int) -> Tensor:
             return all_keys
 
-    bound, ties = _kth_smallest(keys, total, k)
+        bound = int(all_keys.kthvalue(k).values) if k else 0
+        ties = k - int((all_keys < bound).sum())
+    else:
+        bound, ties = _kth_smallest(keys, total, k)
     for start, stop in portions(total):
         key = keys(start, stop)
         equal = key == bound
@@ -111,10 +114,12 @@ def regrow_at_random(mask: Tensor, total: int, k: int, key: int) -> Tensor:
     """k of the inactive blocks, uniformly: those with the smallest random words of the stream
     `key`. A mask of int32 words.
 
-    Random words cost more than all else, so they are made once: the k-th smallest is where it is to
-    be expected, give or take 8 standard deviations. What lies below is chosen at once, and only
-    what lies within that window is kept and chosen from.
+    Random words cost more than all else, so they are made once. Where they are not kept, the k-th
+    smallest is where it is to be expected, give or take 8 standard deviations: what lies below is
+    chosen at once, and only what lies within that window is kept and chosen from.
     """
+    if total <= bits.PORTION:
+        return _smallest_as_mask(lambda start, stop: _inactive_words(key, mask, start, stop), total, k)
     inactive = max(1, total - sum(int(bits_of(mask, start, stop).sum()) for start, stop in portions(total)))
     share, slack = k / inactive, (8 * math.sqrt(k * (1 - k / inactive)) + 64) / inactive
     low, high = (max(0, min(round(bound * _NEVER), _NEVER)) for bound in (share - slack, share + slack))

@@ -35,7 +35,10 @@ def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor,
         grad.view(-1, tile, tile).add_(_tiles_of(dense, tile)[_places(mask, dense, grad.numel(), tile)])
         return
     blocks, size = dense.shape
-    grad.view(-1, size).add_(dense.index_select(0, positions(mask, blocks, grad.numel() // size)))
+    index = positions(mask, blocks, grad.numel() // size)
+    # Rows of one number are copied one by one, which takes six times as long.
+    source = dense.view(-1) if size == 1 else dense
+    grad.view(-1, *source.shape[1:]).add_(source.index_select(0, index))
 
 
 def _tiles_of(dense: Tensor, tile: int) -> Tensor:

@@ -13,6 +13,7 @@ caller takes that.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from raysparse.kernels.tile_lists import TileLists
@@ -45,7 +46,10 @@ def input_gradient(gradient: Tensor, tiles: Tensor, where: TileLists, columns: i
 
 
 def accumulate_weight_gradient(gradient: Tensor, x: Tensor, where: TileLists, out: Tensor) -> None:
-    """out += the active tiles of dy^T x; out (active, B, B)."""
+    """out += the active tiles of dy^T x; out (active, B, B), float32 or the dtype of the others."""
     side = out.shape[1]
-    for tile, (row, column) in zip(out, _places(where), strict=True):
+    total = out if out.dtype == x.dtype else torch.zeros_like(out, dtype=x.dtype)  # products add in one dtype
+    for tile, (row, column) in zip(total, _places(where), strict=True):
         tile.addmm_(_columns(gradient, row, side).t(), _columns(x, column, side))
+    if total is not out:
+        out.add_(total)

@@ -35,6 +35,8 @@ class BrokerActor(Broker):
         super().__init__(job, lease_seconds=lease_seconds, patience=patience)
         self._nodes: dict[str, list[str]] = {}
         self._placed: dict[str, PlacementGroup] = {}
+        self._keepers: dict[str, ActorHandle[Any]] = {}
+        self._over: set[str] = set()
         self._leaving: set[str] = set()
         self._looked_at = 0.0
 
@@ -71,6 +73,18 @@ class BrokerActor(Broker):
     def place_of(self, slot: str) -> PlacementGroup | None:
         """What the last workers of a slot stood on."""
         return self._placed.pop(slot, None)
+
+    def kept_by(self, slot: str, keeper: ActorHandle[Any]) -> None:
+        """Note which process keeps the workers of a slot."""
+        self._keepers[slot] = keeper
+        if slot in self._over:
+            ray.kill(keeper)
+
+    def end(self, slot: str) -> None:
+        """End a slot that has not ended by itself, now or as soon as it is there."""
+        self._over.add(slot)
+        if slot in self._keepers:
+            ray.kill(self._keepers[slot])
 
     def snapshot(self) -> Snapshot:
         return snapshot(self)

@@ -26,6 +26,10 @@ EVERYWHERE = {
 ON_THIS_MACHINE = {
     # A dozen small processes on two cores are meant, not a mistake to warn about.
     "RAY_worker_maximum_startup_concurrency": "16",
+    # A machine that is busy with something else takes longer to start Ray's processes than the
+    # raylet waits for its agents, or the driver for the raylet: 30 s, and then they end.
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_raylet_start_wait_time_s": "120",
 }
 # The dashboard's Train tab, for the price of an actor.
 ON_A_CLUSTER = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}

@@ -37,7 +37,7 @@ ENDING = 0.05  # seconds between looks at slots that were told to end
 PATIENCE = 30.0  # seconds without work after which a slot gives its machine back, on a cluster
 USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
 SAY_AGAIN = 300.0
-RETURNING = 120.0  # seconds for calls of a Ray that was lost to return
+RETURNING = 120.0  # seconds for calls of Ray to return whose answer will not come
 GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
@@ -141,7 +141,17 @@ class Fleet:
         return [self._lines.popleft() for _ in range(len(self._lines))]
 
     def join(self, seconds: float) -> None:
-        """Wait for the slots to end; one whose machine never came back would wait for ever."""
+        """Wait for the slots to end, so long for them to do it by themselves: one whose machine
+        did not come back would wait for ever, and a thread in the middle of a call when Ray ends
+        takes this process with it.
+        """
+        self._wait(seconds)
+        for slot in self.slots:
+            if not slot.ended:
+                slot.end()
+        self._wait(RETURNING)
+
+    def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not all(slot.ended for slot in self.slots) and time.monotonic() < until:
             cluster.check()

@@ -17,6 +17,7 @@ import ray
 from ray import train
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util import remove_placement_group
 
@@ -59,12 +60,27 @@ class Background(threading.Thread):
             raise self._error
 
 
+class Reachable(ControllerCallback):
+    """Tells the broker which process keeps the workers of a slot, for whoever must end it: what
+    `fit` waits for cannot be ended from here.
+    """
+
+    def __init__(self, group: TorchGroup):
+        self.group = group
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        me = ray.get_runtime_context().current_actor
+        ray.get(self.group.broker.kept_by.remote(self.group.slot, me))
+
+
 class GroupTrainer(DataParallelTrainer):
     """Ray Train without the helpers that nothing here asks, and without torch in this process."""
 
     def _create_default_callbacks(self) -> list[Any]:
         made: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in made if type(callback).__name__ not in IDLE_HELPERS]
+        assert isinstance(self.backend_config, TorchGroup)
+        kept = [callback for callback in made if type(callback).__name__ not in IDLE_HELPERS]
+        return [*kept, Reachable(self.backend_config)]
 
 
 class Slot(Background):
@@ -73,7 +89,13 @@ class Slot(Background):
     def __init__(self, name: str, broker: ActorHandle[Any], job: Job, settings: Settings, say: Callable[[str], None]):
         self.slot, self.broker, self.job, self.settings, self.say = name, broker, job, settings, say
         self.started_at = time.monotonic()
+        self._is_over = False
         super().__init__(name, self._keep_running)
+
+    def end(self) -> None:
+        """End it where it is: what it still waits for is not needed any more."""
+        self._is_over = True
+        self.broker.end.remote(self.slot)
 
     def _keep_running(self) -> None:
         for start in range(1, STARTS + 1):
@@ -84,6 +106,8 @@ class Slot(Background):
                 last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1][:500]
                 is_memory = "OutOfMemory" in str(error) or "low on memory" in str(error)  # of Ray's memory monitor
                 self.release()
+                if self._is_over:
+                    return
                 ray.get(self.broker.lost.remote(self.slot, "out_of_memory" if is_memory else "failed", last_line))
                 self.say(f"{self.slot}: its workers could not be kept (try {start} of {STARTS}): {last_line}")
                 if start == STARTS:
