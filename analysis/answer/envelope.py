@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.surrogate import Surrogate, surrogate
+from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
 from analysis.answer.warp import WIDE
 from analysis.data.points import Array
 from analysis.data.settings import groups_of
@@ -22,6 +22,11 @@ from analysis.data.table import Runs
 
 HALF = 0.075  # of the best loss: a row whose settings cost this much counts half
 OWN = 0.2  # rows that the model's own word at a point counts for
+CAP = 0.1  # of the best loss above the least row of its point: more than that only says "bad"
+SHAPE = 0.2  # of what a row's settings cost is what a smooth bowl may be wrong by there
+CLEAR = 3.0  # noises above what is expected: a row that far off costs what it measured
+ROUNDS = 3  # of telling what settings cost and fitting again
+QUIET = 5e-4  # of the best loss: noise that is thought possible at least
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,39 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
 
     Raises ValueError for fewer rows than `surrogate` needs.
     """
-    model = surrogate(runs, share=WIDE, seed=seed)
+    at, place, counts = _points(runs)
+    model = _near_the_best(runs, at, place, seed)
+    settings, loss, sd = model.best_settings(at.points)
+    q = at.points
+    return Envelope(Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss), sd, settings, counts)
+
+
+def _points(runs: Runs) -> tuple[Runs, Array, Array]:
+    """The first row of every distinct point, (n,) the point of each row, (k,) rows of each."""
     p = runs.points
     group = groups_of(np.stack([p.active, p.density, p.unique, p.tokens], axis=1), [])
-    _, first, counts = np.unique(group, return_index=True, return_counts=True)
-    at = runs.take(first)
-    settings, mean, sd = model.best_settings(at.points)
-    q = at.points
-    return Envelope(Runs.from_arrays(q.active, q.density, q.unique, q.tokens, mean), sd, settings, counts)
+    _, first, place, counts = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
+    return runs.take(first), place, counts
+
+
+def _near_the_best(runs: Runs, at: Runs, place: Array, seed: int) -> Surrogate:
+    """The model of the rows whose settings cost little: what each costs is told by the model that
+    was fitted before.
+
+    What is expected counts, not what was measured: rows that are low by chance would count more.
+    """
+    least = np.full(len(at), np.inf)
+    np.minimum.at(least, place, runs.loss)
+    capped = replace(runs, loss=np.minimum(runs.loss, least[place] + CAP * runs.loss.min()))
+    model = surrogate(capped, share=WIDE, seed=seed, draws=0)
+    for number in range(1, ROUNDS):
+        best = model.best_settings(at.points)[1][place]
+        expected = model.predict(runs.points, runs.settings)[0]
+        cost = np.maximum(np.maximum(expected, capped.loss - CLEAR * model.noise) - best, 0.0)
+        noise = max(model.noise, QUIET * float(runs.loss.min()))
+        draws = DRAWS if number == ROUNDS - 1 else 0
+        model = surrogate(capped, share=WIDE, seed=seed, unsure=SHAPE * cost, noise=noise, draws=draws)
+    return model
 
 
 def tuned_points(model: Surrogate) -> Runs:
@@ -61,14 +91,11 @@ def tuned_points(model: Surrogate) -> Runs:
     more its settings cost, and one that diverged hardly: far from the best the model errs too.
     """
     runs = model.runs
-    p = runs.points
-    group = groups_of(np.stack([p.active, p.density, p.unique, p.tokens], axis=1), [])
-    _, first, place = np.unique(group, return_index=True, return_inverse=True)
-    at = runs.take(first)
+    at, place, _ = _points(runs)
     best = model.best_settings(at.points)[1]
-    expected = model.predict(p, runs.settings)[0]
+    expected = model.predict(runs.points, runs.settings)[0]
     cost = np.maximum(np.maximum(expected, runs.loss) - best[place], 0.0)
     weight = 1 / (1 + (cost / (HALF * runs.loss.min())) ** 2)
     total, above = (np.bincount(place, values) for values in (weight, weight * (runs.loss - expected)))
     loss = best + above / (total + OWN)
-    return replace(at, loss=loss, group=np.arange(len(first)), settings={})
+    return replace(at, loss=loss, group=np.arange(len(at)), settings={})

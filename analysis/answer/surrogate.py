@@ -131,11 +131,22 @@ class Surrogate:
         return np.concatenate(picked) if picked else np.empty((0, tried.shape[2]))
 
 
-def surrogate(runs: Runs, *, laws: Ensemble | None = None, share: float = WIDTH, seed: int = 0) -> Surrogate:
+def surrogate(
+    runs: Runs,
+    *,
+    laws: Ensemble | None = None,
+    share: float = WIDTH,
+    seed: int = 0,
+    unsure: Array | None = None,
+    noise: float | None = None,
+    draws: int = DRAWS,
+) -> Surrogate:
     """Fit the model to `runs` and their settings; same rows and seed, same model.
 
     laws: of well-set runs; the model is then theirs plus what settings cost and what they miss, and
-    each of its processes believes in another draw of them. share: see `Warp.of`.
+    each of its processes believes in another draw of them. share: see `Warp.of`. unsure: (n,) nats
+    by which a smooth model is thought to miss each row beside the noise; default: by how far above
+    the base it is (`Warp.loudness`). noise: what is thought of it beforehand, nats.
     Raises ValueError for fewer than five rows.
     """
     if len(runs) < LEAST_ROWS:
@@ -149,10 +160,11 @@ def surrogate(runs: Runs, *, laws: Ensemble | None = None, share: float = WIDTH,
         warp = replace(warp, base=Expected(laws, frame))
     columns = np.hstack([coordinates, frame.settings(runs.settings, len(runs))])
     values = warp.inward(runs.loss, warp.base(coordinates))
-    noise = NOISE * float(runs.loss.min())
+    noise = noise or NOISE * float(runs.loss.min())
+    louder = warp.loudness(values, noise) if unsure is None else warp.steepness(values) * np.hypot(1.0, unsure / noise)
     bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
-    trends = (NONE,) if laws is None else tuple(_trend(Expected(laws, frame, k), warp) for k in range(1 + DRAWS))
-    processes = fit_process(columns, values, noise, bowl, warp.loudness(values, noise), DRAWS, trends)
+    trends = (NONE,) if laws is None else tuple(_trend(Expected(laws, frame, k), warp) for k in range(1 + draws))
+    processes = fit_process(columns, values, noise, bowl, louder, draws, trends)
     return Surrogate(runs, frame, warp, processes, seed)
 
 

@@ -71,7 +71,11 @@ class Warp:
         says "bad", and a smooth model shall not bend to it.
         """
         far = FADE * np.maximum(value - KNEE * self.width, 0.0) / noise
-        return np.asarray(np.hypot(np.exp(-value / self.width), far))
+        return np.asarray(np.hypot(self.steepness(value), far))
+
+    def steepness(self, value: Array) -> Array:
+        """(n,) dy / dL at y."""
+        return np.asarray(np.exp(-value / self.width))
 
     def moments(self, mean: Array, sd: Array, base: Array) -> tuple[Array, Array]:
         """Mean and sd of the loss when y is normal with these: L is a shifted lognormal."""

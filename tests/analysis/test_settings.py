@@ -166,21 +166,27 @@ def test_drawn_functions_have_the_posteriors_mean_and_spread():
     np.testing.assert_allclose(paths.each(np.broadcast_to(at, (len(paths), 5, 2))), drawn, atol=1e-9)
 
 
-def test_the_envelope_is_not_biased_by_taking_a_minimum():
+@pytest.mark.parametrize("diverged", [False, True])
+def test_the_envelope_is_not_biased_by_taking_a_minimum(diverged):
     """Five settings a point, noise .02: the least row is too low or badly set, the envelope is
-    near the truth in the mean.
+    near the truth in the mean; where runs with high decay are nats above all others to within half
+    of the noise.
     """
-    errors = []
-    for seed in range(3):
+    errors, factors = [], []
+    for seed in range(2):
         generator = np.random.default_rng(seed)
-        p = MOVING.table(24, seed=seed).points.take(np.repeat(np.arange(24), 5))
-        decay = truths.best_decay(p) * np.exp(generator.uniform(-1.2, 1.2, len(p)))
+        p = MOVING.table(18, seed=seed).points.take(np.repeat(np.arange(18), 5))
+        off = generator.uniform(-1.2, 1.2, len(p))
+        decay = truths.best_decay(p) * np.exp(off)
         loss = MOVING.loss(p, {"weight_decay": decay}) + 0.02 * generator.standard_normal(len(p))
+        loss = loss + 3.0 * (off > 0.9) if diverged else loss
         tuned = envelope(Runs.from_arrays(p.active, p.density, p.unique, p.tokens, loss, {"weight_decay": decay}))
-        assert len(tuned.runs) == 24
+        assert len(tuned.runs) == 18
         assert set(tuned.rows) == {5}
         errors.append(np.mean(tuned.runs.loss - truths.envelope(tuned.runs.points)))
-    assert abs(np.mean(errors)) < 0.006
+        factors.append(np.abs(np.log(tuned.settings["weight_decay"] / truths.best_decay(tuned.runs.points))))
+    assert abs(np.mean(errors)) < (0.01 if diverged else 0.006)
+    assert np.mean(np.concatenate(factors) < np.log(1.5)) > 0.8
 
 
 # Which columns are settings
