@@ -4,6 +4,7 @@ train in a second, and which tests may run beside each other.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 from raysparse.files import Folder
 from raysparse.spec import DataSpec, ModelSpec, OptimizerSpec, SparsitySpec, TrialSpec
+
+# Ray gives its workers what others leave (nice 15): beside another process of tests that is little.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # No test may fail because a machine is slow. Fifty examples, other ones in every run.
 settings.register_profile("raysparse", deadline=None, max_examples=50)
