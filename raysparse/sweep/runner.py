@@ -22,7 +22,7 @@ from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import JOURNAL, PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
-from raysparse.sweep import lock
+from raysparse.sweep import leftovers, lock
 from raysparse.sweep.books import Job, known_of
 from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
 from raysparse.sweep.plan import Plan, load
@@ -82,6 +82,7 @@ def run(
         raise _buys_nothing(plan, left.todo)
     if left.chosen or not folder.exists(PLAN):
         with lock.owned(folder.writable(), view.say):
+            leftovers.end_all(folder.uri)  # they may still write what is read now
             left = what_is_left(plan.continued(folder), folder, results)  # another driver may just have ended
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)

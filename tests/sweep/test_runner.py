@@ -3,6 +3,9 @@ how trials can end.
 """
 
 import io
+import os
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from raysparse.files import Folder
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
 from raysparse.sweep import attempt as attempts
-from raysparse.sweep import lock, runner
+from raysparse.sweep import leftovers, lock, runner
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.settings import Settings
 from raysparse.train import trial
@@ -174,6 +177,25 @@ def test_fewer_workers_than_there_are_is_refused(corpus, tmp_path):
     with pytest.raises(ValueError, match="--min-workers is 3 but a trial has 2 workers"):
         runner.run(small_plan(corpus, workers=2), Folder(tmp_path), "run", Settings(min_workers=3))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_driver_left_behind_ends_before_its_folder_is_read(corpus, tmp_path, monkeypatch):
+    """A broker lives on for a moment; its last row must not come after the next driver's look."""
+    folder = RunFolder.named(Folder(tmp_path), "run")
+    left_behind = subprocess.Popen(["sleep", "60"], env=os.environ | {leftovers.MARK: folder.uri})
+    another = subprocess.Popen(["sleep", "60"], env=os.environ | {leftovers.MARK: folder.uri + "-2"})
+    looks, look = [], runner.what_is_left
+
+    def watched(*arguments):
+        looks.append(left_behind.poll())
+        return look(*arguments)
+
+    monkeypatch.setattr(runner, "what_is_left", watched)
+    runner.run(small_plan(corpus), folder.storage, "run", Settings(executor="inline"))
+    assert looks == [None, -signal.SIGKILL], "once before the folder is owned, once after"
+    assert another.poll() is None
+    another.kill()
+    another.wait()
 
 
 def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):

@@ -23,6 +23,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raysparse.placement import Placement
+from raysparse.sweep import leftovers
 from raysparse.sweep.ray import environment, private
 from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.units import si
@@ -47,31 +48,28 @@ class Place:
 
 @contextlib.contextmanager
 def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Place]:
-    """A connection to a cluster; one that was started here, for `owner`, ends with it, and what an
-    earlier one for the same owner left behind ends before it.
+    """A connection to a cluster; one that was started here, for `owner`, ends with it.
 
     Raises ValueError when there is no cluster at the address, or when it has no room for one trial,
     and RayLostError when what is done with it fails because the cluster, or the broker, is gone.
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if not settings.address:
-        private.end_all(owner)
     try:
-        with private.marked(owner):
+        with leftovers.marked(owner):
             _start(settings, placement)
         slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
         yield Place(slots, (*why, *_links()))
     except Exception as error:
         if cause := _death(error):
             if not settings.address:
-                private.end_all(owner)  # before Ray's own end, which would wait for what answers no more
+                leftovers.end_all(owner)  # before Ray's own end, which would wait for what answers no more
             raise RayLostError(f"Ray {settings.address or 'on this machine'} was lost ({cause})") from error
         raise
     finally:
         ray.shutdown()
         if not settings.address:
-            private.end_all(owner)
+            leftovers.end_all(owner)
 
 
 def check() -> None:
