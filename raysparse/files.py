@@ -102,11 +102,12 @@ def _is_being_written(temporary: Path) -> bool:
     _, node, process, _ = temporary.name.rsplit("~", 3)
     if node != platform.node():
         return False
-    with contextlib.suppress(PermissionError):  # another user's
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
     return True
 
 
@@ -217,7 +218,7 @@ class Folder:
             ) from error
 
     def read_json_if_there(self, name: str) -> Any:
-        """As `read_json`, None where there is no such file: one request."""
+        """As `read_json`, None where there is no such file: one request less than looking first."""
         try:
             return self.read_json(name)
         except (FileNotFoundError, NotADirectoryError):
