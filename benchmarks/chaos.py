@@ -68,7 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blows", nargs="*", default=["cluster=10", "ray=30", "inline=20"], metavar="MODE=N")
-    parser.add_argument("--epochs", type=float, default=4, help="of every trial; 8 steps each")
+    parser.add_argument(
+        "--epochs", type=float, default=10, help="of every trial; 8 steps each; with 4 it ends before 60"
+    )
     parser.add_argument("--storage", type=Path, required=True, help="an empty folder, or that of an earlier part")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this part at most, its end left out")
     args = parser.parse_args()

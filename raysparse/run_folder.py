@@ -19,6 +19,7 @@ from raysparse.reading import ReadingSpec
 PLAN = "plan.json"
 LEDGER = "ledger.json"
 LOCK = "driver.lock"
+BOOKS_LOCK = "books.lock"
 TABLE = "results.parquet"
 STUDY = "study.journal"
 ENSEMBLES = "ensembles.json"

@@ -114,6 +114,14 @@ class Books:
         """Set aside what is left to do of a trial; False when the budget does not have it now."""
         return self.ledger.reserve(spec.trial_id, self.plan.price(spec) * (1.0 - first_step / spec.steps))
 
+    def pay_for(self, entry: Entry, step: int) -> None:
+        """Charge the steps that a trial continues from, where whoever computed them was killed, or
+        cut off, before he wrote them down.
+        """
+        missing = Work(max(0, step - entry.work.steps))
+        self.ledger.charge(entry.spec.trial_id, self._price(entry.spec, missing))
+        self._add(entry, missing)
+
     def covers(self, entry: Entry) -> bool:
         """Whether the budget still has what a running attempt has cost: FLOPs always, they were
         reserved; device-seconds are asked for as they pass.
@@ -125,7 +133,11 @@ class Books:
         """End the reservation of an attempt and charge what it really used."""
         done = entry.attempt
         self.ledger.settle(entry.spec.trial_id, self._price(entry.spec, done))
-        entry.work, entry.state = entry.work + done, State.WAITING
+        self._add(entry, done)
+        entry.state = State.WAITING
+
+    def _add(self, entry: Entry, work: Work) -> None:
+        entry.work += work
         self._ledger_items[entry.spec.trial_id] = ledger_item(entry.spec.trial_id, entry.work)
 
     def save(self, running: Iterable[Entry]) -> None:

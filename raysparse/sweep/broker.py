@@ -182,6 +182,7 @@ class Broker:
         """The trial for this slot, or None when the budget does not have now what it costs."""
         entry = self.entries[trial_id]
         step, epoch = self.run_folder.checkpoint(trial_id)
+        self.books.pay_for(entry, step)
         if not self.books.reserve(entry.spec, step):
             self._too_dear.add(trial_id)
             return None

@@ -168,4 +168,8 @@ class Ledger:
     def settle(self, key: str, used: float) -> None:
         """End the reservation of `key` and charge what it really used."""
         self._reserved.pop(key)
+        self.charge(key, used)
+
+    def charge(self, key: str, used: float) -> None:
+        """Charge what was spent without a reservation of this ledger."""
         self._spent[key] = self.spent_by(key) + used

@@ -9,8 +9,12 @@ taken over and stops (`KeyboardInterrupt` in its thread, then ValueError).
 
 Where there are no conditional writes (other stores, no boto3, a server that ignores conditions) the
 lock is written, and looked at again after a moment; two drivers would have to be more than that
-moment apart between looking and writing to both run. That it is so is said. Left out: fencing what
-a stopped driver's workers write (`broker`).
+moment apart between looking and writing to both run. That it is so is said.
+
+On a cluster the broker is a process of its own, which lives on for seconds when its driver is
+killed. It holds a second lock of a local folder (`books`), and the next driver waits for that
+before it reads what is in the folder; an object store's lock is stale long after such a broker has
+ended. Left out: fencing what a stopped driver's workers write (`broker`).
 """
 
 from __future__ import annotations
@@ -25,15 +29,17 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 from raysparse import faults
 from raysparse.conditional import Conditional, why_not
 from raysparse.files import Folder
-from raysparse.run_folder import LOCK
+from raysparse.run_folder import BOOKS_LOCK, LOCK
 
 RENEW_EVERY = 15.0  # seconds
 STALE_AFTER = 60.0
 SETTLE = 2.0  # until a lock without conditions is looked at again
+PATIENCE = 60.0  # seconds for the broker of a killed driver to end
 RELEASED = b'{"owner": ""}\n'
 
 
@@ -70,6 +76,26 @@ def _owned_locally(folder: Folder) -> Iterator[None]:
         file.write(f"{_myself()}\n")
         file.flush()
         yield
+
+
+def books(folder: Folder) -> IO[str] | None:
+    """Hold the books of a local run folder: as long as the file that is returned is open. Waits for
+    another process that does. Raises ValueError when that does not end.
+    """
+    if not folder.is_local:
+        return None
+    file = open(folder.local_path / BOOKS_LOCK, "a")  # noqa: SIM115
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > end:
+                file.close()
+                remedy = "end its Ray (ray stop) and run again"
+                raise ValueError(f"{folder.uri} is still written by the broker of a killed sweep; {remedy}") from None
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -82,6 +82,18 @@ def test_a_slot_that_died_is_served_the_same_trial_again(tmp_path):
     assert work.steps == first.spec.steps + 5, "the steps of the attempt that died were spent too"
 
 
+def test_steps_that_a_killed_broker_did_not_write_down_are_paid_for_when_their_trial_continues(tmp_path):
+    killed = broker_for(tmp_path)
+    lease = killed.take("slot")
+    killed.progress(lease.claim, report(lease, 3))
+    broker = broker_for(tmp_path)  # has read the ledger, and then the other one goes on for a moment
+    killed.publish(lease.claim, {"step": 7, "file": "step-7.pt"})
+    again = broker.take("slot")
+    assert broker.ledger.spent == pytest.approx(broker.plan.price(again.spec) * 7 / again.spec.steps)
+    broker.finish(again.claim, completed(again.spec))
+    assert load_work(broker.run_folder)[again.spec.trial_id].steps == again.spec.steps
+
+
 def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run(tmp_path):
     broker = broker_for(tmp_path)
     leases = [broker.take("slot", group=f"{n}") for n in range(MAX_DEATHS + 1)]

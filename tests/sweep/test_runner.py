@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 import torch
@@ -196,6 +197,22 @@ def test_what_a_killed_driver_left_behind_ends_before_its_folder_is_read(corpus,
     assert another.poll() is None
     another.kill()
     another.wait()
+
+
+def test_a_driver_waits_for_the_broker_of_a_killed_one_before_it_reads_the_folder(corpus, tmp_path, monkeypatch):
+    """On a cluster it is a process that the driver cannot end."""
+    (tmp_path / "run").mkdir()
+    held, looks, look = lock.books(Folder(tmp_path / "run")), [], runner.what_is_left
+    threading.Timer(1.0, held.close).start()
+    monkeypatch.setattr(runner, "what_is_left", lambda *arguments: looks.append(held.closed) or look(*arguments))
+    sweep(small_plan(corpus), tmp_path)
+    assert looks == [False, True], "once before the folder is owned, once after"
+
+
+def test_a_broker_that_does_not_end_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with lock.books(Folder(tmp_path)), pytest.raises(ValueError, match="still written by the broker of a killed"):
+        lock.books(Folder(tmp_path))
 
 
 def test_two_drivers_on_one_folder_are_refused(corpus, tmp_path):

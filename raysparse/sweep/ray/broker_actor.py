@@ -20,6 +20,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparse.sweep import lease as leases
+from raysparse.sweep import lock
 from raysparse.sweep.books import Job
 from raysparse.sweep.broker import Broker
 from raysparse.sweep.lease import Claim, Lease, NoLease
@@ -32,6 +33,7 @@ class BrokerActor(Broker):
     """One per sweep. A slot names the nodes of its workers when it asks for a trial."""
 
     def __init__(self, job: Job, *, lease_seconds: float, patience: float):
+        self._held = lock.books(job.folder)
         super().__init__(job, lease_seconds=lease_seconds, patience=patience)
         self._nodes: dict[str, list[str]] = {}
         self._placed: dict[str, PlacementGroup] = {}
