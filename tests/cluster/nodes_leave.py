@@ -2,7 +2,7 @@
 autoscaler starts another one: every trial of the sweep has one row, and the losses are those of an
 undisturbed sweep.
 
-    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0] [--epochs 30]
+    python -m tests.cluster.nodes_leave [--moments 10] [--seed 0] [--epochs 12]
 
 The autoscaler is the second version, with the provider that Ray has for tests: its nodes are
 processes. All of it is on a host of its own (`hosts`), which has room for two of them, so the
@@ -102,7 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=30, help="of each trial: the sweep must outlast the losses")
+    parser.add_argument("--epochs", type=int, default=12, help="of each trial: the sweep must outlast the losses")
     args = parser.parse_args()
     if missing():
         sys.exit(missing())
