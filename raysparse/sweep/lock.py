@@ -98,6 +98,12 @@ def books(folder: Folder) -> IO[str] | None:
         time.sleep(0.05)
 
 
+def await_broker(folder: Folder) -> None:
+    """Wait until nobody holds the books of a run folder. Raises as `books` does."""
+    if folder.is_local and (folder.local_path / BOOKS_LOCK).exists() and (file := books(folder)):
+        file.close()
+
+
 @contextlib.contextmanager
 def _owned_remotely(folder: Folder, say: Callable[[str], None]) -> Iterator[None]:
     reason = why_not(folder)

@@ -83,8 +83,7 @@ def run(
     if left.chosen or not folder.exists(PLAN):
         with lock.owned(folder.writable(), view.say):
             leftovers.end_all(folder.uri)  # they may still write what is read now
-            if file := lock.books(folder):  # and so may a broker on a cluster
-                file.close()
+            lock.await_broker(folder)  # and so may one on a cluster
             left = what_is_left(plan.continued(folder), folder, results)  # another driver may just have ended
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)

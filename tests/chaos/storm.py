@@ -35,7 +35,7 @@ LOOK = 0.02  # seconds between looks at the ledger
 PAUSE = (0.05, 1.2)  # seconds of progress before the next blow
 STOPPED = (0.5, 3.0)  # seconds that a process or a full disk stays so
 ENOUGH = 3600.0  # seconds in which the rest of a sweep is run, however slow the machine
-GONE = 40.0  # seconds in which everything of a killed driver must be gone
+GONE = 120.0  # seconds in which all of a killed driver must be gone: Ray's agents ask a dead GCS for a minute
 BALLAST = 1 << 20  # bytes written at once to fill the disk
 SHARES = (0.4, 0.7, 1.0, 100.0)  # of the plan's price: the budget, raised when it is spent
 
