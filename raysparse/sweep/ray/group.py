@@ -4,7 +4,9 @@ Ray's own `TorchConfig` loads torch into the controller of every run, half of wh
 the head's memory (docs/experiments.md); here nothing names torch until it is in a worker. And when
 workers cannot find each other, Ray forgets the group while its placement group stays taken, so the
 next try waits for ever for what the first one holds; here the group is ended before the error is
-passed on. Left out: when to start a group (`slot`), and what a worker does (`worker`).
+passed on. Workers leave their group themselves when nothing is left to do (`worker`): ended from
+here, under a trial, each would go on as if it were the only one until Ray ends its process. Left
+out: when to start a group (`slot`), and what a worker does.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.util import TrainingFramework
 
 TIMEOUT = 1800.0  # seconds for one exchange between ranks; an evaluation of a large model is slow
-SHUTDOWN_TIMEOUT = 5.0
 SIOCGIFADDR = 0x8915  # Linux's question for the address of an interface
 
 
@@ -80,9 +81,6 @@ class TorchBackend(Backend):
             worker_group.shutdown()
             raise
 
-    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        ray.wait(worker_group.execute_async(leave), num_returns=len(worker_group), timeout=SHUTDOWN_TIMEOUT)
-
 
 def free_address() -> str:
     """HOST:PORT at which the ranks can meet this worker."""
@@ -116,10 +114,3 @@ def interface_of(address: str) -> str:
                 if socket.inet_ntoa(found[20:24]) == address:
                     return name
     return ""
-
-
-def leave() -> None:
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -91,6 +91,7 @@ def serve(config: dict[str, Any]) -> None:
         else:
             time.sleep(pause)
             pause = min(2 * pause, IDLE[1])
+    dist.destroy_process_group()
 
 
 def _next_lease(broker: ActorHandle[Any], slot: str, group: str, nodes: list[str]) -> Lease | NoLease:
