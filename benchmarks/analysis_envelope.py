@@ -1,16 +1,17 @@
 """Is the envelope over settings right? Simulated tables with a known one, and two public tables.
 
 Simulated: 24 points with 3, 5 and 8 random weight decays each and noise .02; the bias of the
-envelope (the least row's beside it), and how near the best decay comes. A table's mean error has an
-sd of .005, mostly from its noise: so every table is there twice, the second time with the sign of
-its noise turned, and there are many. Public, where
-RAYSPARSE_SHARED_DATA names the folder that has them: `step_dense_all.csv` (rate x batch at 17
-points; the envelope from 8 random settings a point against the least of all settings, which noise
-makes a little too low) and `had_last.csv` (R2 of a law on all rows and on the envelope). The first
-has two losses. `loss` is that of the last batch: all runs of a point with one batch size share its
-luck (sd .03), so that its least row is the luckiest batch and no run is that good; `smooth loss` is
-judged, and the other one told beside it. Writes results/analysis_envelope.json after every part;
-parts that are named on the command line are the only ones that run, and replace theirs.
+envelope (the least row's beside it), and how near the best decay comes. The mean error of one table
+says nothing: its sd is .003 to .007, most of it noise. So there are many, each twice, the second
+time with the sign of its noise turned.
+Public, where RAYSPARSE_SHARED_DATA names the folder that has them: `step_dense_all.csv` (rate x
+batch at 17 points; the envelope from 8 random settings a point against the least of all settings,
+which noise makes a little too low) and `had_last.csv` (R2 of a law on all rows and on the
+envelope). The first has two losses. `loss` is that of the last batch: all runs of a point with one
+batch size share its luck (sd .03), so that its least row is the luckiest batch and no run is that
+good; `smooth loss` is judged, and the other one told beside it.
+Writes results/analysis_envelope.json after every part. Where the command line names parts, only
+those run, and the others stay as they are.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from benchmarks.settings_truths import TRUTHS, Truth
 
 RESULTS = Path(__file__).parent / "results"
 NOISE, FIRST = 0.02, 2000
-TABLES = {3: 40, 5: 24, 8: 12}  # by settings a point
+TABLES = {3: 40, 5: 24, 8: 12}  # by settings a point: fewer settings, more noise
 SEEDS = 5  # choices of eight settings at every point of the public table
 ROLES = {"active": "N", "tokens": "D", "loss": "loss"}
 
@@ -158,10 +159,13 @@ def on_choices(path: Path, loss: str) -> dict[str, float]:
 
 
 def main() -> None:
-    known, path = parts(), RESULTS / "analysis_envelope.json"
-    value: dict[str, Any] = json.loads(path.read_text()) if sys.argv[1:] else {}
+    names, known, path = sys.argv[1:], parts(), RESULTS / "analysis_envelope.json"
+    for name in names:
+        if name not in known:
+            sys.exit(f"unknown part {name!r}; expected one of: {'; '.join(known)}")
+    value: dict[str, Any] = json.loads(path.read_text()) if names else {}
     value |= {"command": "RAYSPARSE_SHARED_DATA=FOLDER python -m benchmarks.analysis_envelope", "noise": NOISE}
-    for name in sys.argv[1:] or known:
+    for name in names or known:
         value[name] = known[name]()
         write_json(path, value)
         print(name, dumps(value[name]), flush=True)
