@@ -23,7 +23,7 @@ from analysis.data.table import Runs
 HALF = 0.075  # of the best loss: a row whose settings cost this much counts half
 OWN = 0.2  # rows that the model's own word at a point counts for
 CAP = 0.1  # of the best loss above the least row of its point: more than that only says "bad"
-SHAPE = 0.2  # of what a row's settings cost is what a smooth bowl may be wrong by there
+BEND = 0.17  # of the best loss: a row whose settings cost c may be missed by a smooth bowl by c^2 / BEND
 CLEAR = 3.0  # noises above what is expected: a row that far off costs what it measured
 ROUNDS = 3  # of telling what settings cost and fitting again
 QUIET = 5e-4  # of the best loss: noise that is thought possible at least
@@ -77,8 +77,9 @@ def _near_the_best(runs: Runs, at: Runs, place: Array, seed: int) -> Surrogate:
         expected = model.predict(runs.points, runs.settings)[0]
         cost = np.maximum(np.maximum(expected, capped.loss - CLEAR * model.noise) - best, 0.0)
         noise = max(model.noise, QUIET * float(runs.loss.min()))
+        unsure = cost**2 / (BEND * runs.loss.min())
         draws = DRAWS if number == ROUNDS - 1 else 0
-        model = surrogate(capped, share=WIDE, seed=seed, unsure=SHAPE * cost, noise=noise, draws=draws)
+        model = surrogate(capped, share=WIDE, seed=seed, unsure=unsure, noise=noise, draws=draws)
     return model
 
 
