@@ -138,11 +138,8 @@ def analyse(
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
-    recommendations = tuple(
-        recommend(fitted, draws, budget, unique, box, cost, laws)
-        for unique in uniques
-        for budget in wanted or (float(spent[_over(runs, unique)].max()),)
-    )
+    asked = [(b, unique) for unique in uniques for b in wanted or (float(spent[_over(runs, unique)].max()),)]
+    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws) for one in asked)
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else fitted.rmse

@@ -65,7 +65,8 @@ def test_work_goes_on_here_when_the_second_process_is_killed(beside):
 def test_the_second_process_ends_with_this_one_however_that_ends():
     program = (
         "from analysis.beside import Beside; import os, signal; from operator import floordiv;"
-        "b = Beside(); b.begin(floordiv, 1, 1)(); print(b.process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "b = Beside(); b.begin(floordiv, 1, 1)(); print(b.process.pid, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
     left = int(done.stdout)
