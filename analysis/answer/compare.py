@@ -9,12 +9,14 @@ table and, if wanted, a prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from analysis.answer.costs import ACTIVE, Cost
+from analysis.beside import ALONE, Alone
 from analysis.data.points import Array
 from analysis.data.table import Runs
 from analysis.fit.intervals import bootstrap
@@ -25,6 +27,7 @@ from analysis.laws import LAWS, Law
 
 STARTS = 16  # descents per hold-out fit: many fits, none of which is reported
 FRESH = 3  # ... and starts of each draw's refit beside the fit's minima
+STEPS = 200  # ... of it at most: intervals of new runs hold the same rows as after 600 (docs/experiments.md)
 SHARE = 0.2  # of the rows is held out by compute
 
 
@@ -88,6 +91,19 @@ def splits(runs: Runs, cost: Cost = ACTIVE) -> dict[str, Array]:
 def compare(
     runs: Runs, laws: Iterable[str | Law] | None = None, *, delta: float = DELTA, draws: int = 60, seed: int = 0
 ) -> Comparison:
+    """`begin` and its result."""
+    return begin(runs, laws, delta=delta, draws=draws, seed=seed)()
+
+
+def begin(
+    runs: Runs,
+    laws: Iterable[str | Law] | None = None,
+    *,
+    delta: float = DELTA,
+    draws: int = 60,
+    seed: int = 0,
+    beside: Alone = ALONE,
+) -> Callable[[], Comparison]:
     """Try laws (default: the whole ladder) on every split of `runs`.
 
     A law that a split's remaining rows cannot carry is listed with what they lack, and is not an
@@ -95,17 +111,16 @@ def compare(
     """
     contenders = [law if isinstance(law, Law) else LAWS[law] for law in laws or LADDER]
     contenders = [law for law in contenders if not unsuited(law, runs)]
-    trials = []
-    for split, held in splits(runs).items():
-        for law in contenders:
-            missing = lacking(law, runs.take(~held))
-            if missing:
-                trials.append(Trial(law.name, split, int(held.sum()), lacking=missing))
-            else:
-                trials.append(
-                    judge(law, runs.take(~held), runs.take(held), split=split, delta=delta, draws=draws, seed=seed)
-                )
-    return _choose(trials)
+    tried = [(law, split, held) for split, held in splits(runs).items() for law in contenders]
+    trials = beside.begin_each(partial(_try, runs, delta, draws, seed), *zip(*tried, strict=True))
+    return lambda: _choose(trials())
+
+
+def _try(runs: Runs, delta: float, draws: int, seed: int, law: Law, split: str, held: Array) -> Trial:
+    missing = lacking(law, runs.take(~held))
+    if missing:
+        return Trial(law.name, split, int(held.sum()), lacking=missing)
+    return judge(law, runs.take(~held), runs.take(held), split=split, delta=delta, draws=draws, seed=seed)
 
 
 def judge(
@@ -121,7 +136,7 @@ def judge(
 ) -> Trial:
     """Fit to one table, judge on another."""
     fitted = fit(law, fitted_to, prior=prior, delta=delta, starts=STARTS, seed=seed)
-    sample = bootstrap(fitted, draws, seed, fresh=FRESH)
+    sample = bootstrap(fitted, draws, seed, fresh=FRESH, steps=STEPS)
     predicted = fitted.predict(held_out.points)
     low, high = sample.predict_run(held_out.points)
     error = predicted - held_out.loss

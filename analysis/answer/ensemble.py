@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +24,7 @@ from analysis.answer.axes import Frame
 from analysis.answer.gaps import Gap, gaps
 from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import Paths, draw
+from analysis.beside import ALONE, Alone
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.intervals import resample, small_sample, widened
@@ -118,7 +120,7 @@ class Ensemble:
         return np.asarray(centre + own)
 
 
-def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ensemble:
+def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0, beside: Alone = ALONE) -> Ensemble:
     """The laws that were cross-validated (`select.candidates`), weighed.
 
     Raises ValueError if none was.
@@ -139,7 +141,7 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
     kept = kept[np.maximum(weights[1:].mean(axis=0), weights[0])[kept] >= LEAST]
     fits, weights = [fits[i] for i in kept], np.stack([stack(unseen[:, kept], runs.log_loss, row) for row in counts])
     weights[1:] = _one_each(weights[1:], np.random.default_rng(seed + 1))
-    theta, converged = zip(*(_refits(fit, drawn, weights[1:, i]) for i, fit in enumerate(fits)), strict=True)
+    theta, converged = zip(*beside.each(partial(_refits, drawn), fits, weights[1:].T), strict=True)
     laws = Ensemble(
         runs=runs,
         fits=tuple(fits),
@@ -152,7 +154,7 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0) -> Ens
         bad=bad,
         converged=float(np.concatenate(converged).mean()),
     )
-    return _with_gaps(_with_rest(laws, counts, seed), counts[1:], seed)
+    return _with_gaps(_with_rest(laws, counts, seed), counts[1:], seed, beside)
 
 
 def _one_each(weights: Array, generator: np.random.Generator) -> Array:
@@ -162,7 +164,7 @@ def _one_each(weights: Array, generator: np.random.Generator) -> Array:
     return np.asarray(np.eye(weights.shape[1])[chosen])
 
 
-def _refits(fit: Fit, drawn: Array, weight: Array) -> tuple[Array, Array]:
+def _refits(drawn: Array, fit: Fit, weight: Array) -> tuple[Array, Array]:
     """(b + 1, p) vectors of a law, the fit's own first, refitted for the draws that it has a weight
     in, and whether each of those converged.
     """
@@ -206,19 +208,22 @@ def _with_rest(laws: Ensemble, counts: Array, seed: int) -> Ensemble:
     return replace(laws, paths=paths, pulls=np.column_stack([mean, drawn]))
 
 
-def _with_gaps(laws: Ensemble, counts: Array, seed: int) -> Ensemble:
+def _with_gaps(laws: Ensemble, counts: Array, seed: int, beside: Alone) -> Ensemble:
     """counts: (b, n) of each draw's rows."""
     runs, points = laws.runs, laws.runs.points
     values = (points.active, points.density, points.unique, points.epochs)
     numbers = [level_of(values[place]) for place in laws.frame.kept]
 
     def without(held: Array) -> Array:
-        total = np.zeros(held.shape)
-        for fit, weight in zip(laws.fits, laws.weights[0], strict=True):
-            if weight > 0:
-                found = refit(fit.problem, starting_points(fit), (~held).astype(float))
-                total += weight * fit.law.log_loss(fit.problem.full(found.free), points)
-        return total
+        weighed = [(fit, weight) for fit, weight in zip(laws.fits, laws.weights[0], strict=True) if weight > 0]
+        told = beside.each(partial(_without, held), [fit for fit, _ in weighed])
+        return np.asarray(sum(weight * each for (_, weight), each in zip(weighed, told, strict=True)))
 
     found = gaps(laws.frame.coordinates(points), numbers, without, runs.log_loss, counts, seed)
     return replace(laws, gaps=found)
+
+
+def _without(held: Array, fit: Fit) -> Array:
+    """(k, n) ln L of all rows by the law fitted without those in each mask (k, n)."""
+    found = refit(fit.problem, starting_points(fit), (~held).astype(float))
+    return fit.law.log_loss(fit.problem.full(found.free), fit.runs.points)

@@ -16,6 +16,7 @@ from analysis.answer.ensemble import ensemble
 from analysis.answer.envelope import tuned_points
 from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
 from analysis.answer.warp import WIDE
+from analysis.beside import ALONE, Alone
 from analysis.data.table import Runs
 from analysis.fit.select import LADDER, candidates
 
@@ -25,7 +26,7 @@ LAW = 9  # numbers that a law takes from a table, about
 EACH = 2  # rows for each number, at least, before laws guide
 
 
-def guided(runs: Runs, *, seed: int = 0) -> Surrogate:
+def guided(runs: Runs, *, seed: int = 0, beside: Alone = ALONE) -> Surrogate:
     """The model of all of `runs`; `Surrogate.guided` says whether laws guide it.
 
     Raises ValueError for fewer rows than `surrogate` needs.
@@ -35,10 +36,10 @@ def guided(runs: Runs, *, seed: int = 0) -> Surrogate:
     model = surrogate(runs, share=WIDE, seed=seed)
     names: tuple[str, ...] = LADDER
     for _ in range(ROUNDS):
-        tried = candidates(tuned_points(model), seed, DELTA, names)
+        tried = candidates(tuned_points(model), seed, DELTA, names, beside)
         if all(candidate.fit is None for candidate in tried):
             return surrogate(runs, seed=seed)
-        laws = ensemble(tried, DRAWS, seed)
+        laws = ensemble(tried, DRAWS, seed, beside)
         names = tuple(fit.law.name for fit in laws.fits)
         model = surrogate(runs, laws=laws, share=WIDE, seed=seed)
     return model

@@ -8,13 +8,13 @@ what was measured, not a guess.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from analysis.answer.compare import Comparison, compare
+from analysis.answer.compare import Comparison, begin
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.design import Design, TooFewDrawsError, candidates_in, design
 from analysis.answer.ensemble import Ensemble, ensemble
@@ -23,6 +23,7 @@ from analysis.answer.marks import Mark, marks_of
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import MOST, Recommendation, few, recommend
 from analysis.answer.warnings import of_fit, of_laws
+from analysis.beside import ALONE, Alone
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.intervals import Draws, bootstrap
@@ -112,12 +113,13 @@ def analyse(
     delta: float = STUDY_DELTA,
     seed: int = 0,
     bootstraps: int = 200,
+    beside: Alone = ALONE,
 ) -> Study:
     """Fit, uncertainty, optimum.
 
     law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost
     of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta:
-    Huber threshold of every fit.
+    Huber threshold of every fit. beside: who shares the work.
 
     Raises ValueError for a budget that is not positive, or a law given by name that the table
     cannot carry.
@@ -126,22 +128,20 @@ def analyse(
     box = box or Box.of(runs)
     spent = cost.of(runs.points)
     wanted = tuple(float(b) for b in budgets) if budgets else ()
-    tried = candidates(runs, seed, delta) if law is None else ()
+    tried = candidates(runs, seed, delta, beside=beside) if law is None else ()
     chosen = pick(tried)
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
         return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
+    hold_outs = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS), beside) if chosen else None
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
-    laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed) if chosen and len(runs) <= LARGE else None
+    laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
-    recommendations = tuple(
-        recommend(fitted, draws, budget, unique, box, cost, laws)
-        for unique in uniques
-        for budget in wanted or (float(spent[_over(runs, unique)].max()),)
-    )
+    asked = [(b, unique) for unique in uniques for b in wanted or (float(spent[_over(runs, unique)].max()),)]
+    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws) for one in asked)
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
-    comparison = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS)) if chosen else None
+    comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else fitted.rmse
     said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
     return Study(
@@ -216,12 +216,14 @@ def _point(points: Points, row: int) -> str:
     return f"N = {points.active[row]:.3g}, {points.epochs[row]:.3g} epochs over {points.unique[row]:.3g} tokens"
 
 
-def _hold_outs(runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int, draws: int) -> Comparison:
+def _hold_outs(
+    runs: Runs, tried: tuple[Candidate, ...], delta: float, seed: int, draws: int, beside: Alone
+) -> Callable[[], Comparison]:
     """How the laws of least cross-validated error extrapolate; on a sample of a large table."""
     if len(runs) > LARGE:
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
     able = sorted((c for c in tried if c.fit is not None), key=lambda candidate: candidate.rmse)
-    return compare(runs, [c.law for c in able[:HELD_OUT]], delta=delta, draws=draws, seed=seed)
+    return begin(runs, [c.law for c in able[:HELD_OUT]], delta=delta, draws=draws, seed=seed, beside=beside)
 
 
 def _too_close(recommendations: tuple[Recommendation, ...], rmse: float) -> tuple[str, ...]:

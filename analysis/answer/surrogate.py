@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -186,9 +187,9 @@ class Expected:
 
 def _trend(expected: Expected, warp: Warp) -> Trend:
     """A draw of the laws as the model's process sees it: warped, about the average of the laws."""
-    count = len(expected.frame.kept)
+    return Trend(len(expected.frame.kept), partial(_warped, expected, warp))
 
-    def value(columns: Array) -> Array:
-        return warp.inward(expected(columns[:, :count]), warp.base(columns[:, :count]))
 
-    return Trend(count, value)
+def _warped(expected: Expected, warp: Warp, columns: Array) -> Array:
+    coordinates = columns[:, : len(expected.frame.kept)]
+    return warp.inward(expected(coordinates), warp.base(coordinates))

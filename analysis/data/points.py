@@ -8,6 +8,7 @@ identifiers or files; `table.Runs` adds those.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,31 @@ class Points:
     def epochs(self) -> Array:
         """Passes over the unique tokens, D / U; below 1 where U was not used up."""
         return self.tokens / self.unique
+
+    @cached_property
+    def sparsity(self) -> Array:
+        """1 - d."""
+        return 1.0 - self.density
+
+    @cached_property
+    def log_used(self) -> Array:
+        """ln of the unique tokens that were trained on: of D where it is below U."""
+        return np.minimum(self.log_unique, self.log_tokens)
+
+    @cached_property
+    def repetition(self) -> Array:
+        """D over the unique tokens that were trained on, less one."""
+        return np.asarray(np.expm1(self.log_tokens - self.log_used))
+
+    @cached_property
+    def again(self) -> Array:
+        """Whether there is more than one epoch."""
+        return np.asarray(self.epochs - 1.0 > 0)
+
+    @cached_property
+    def log_again(self) -> Array:
+        """ln of the epochs beyond the first; 0 where there is none."""
+        return np.log(np.where(self.again, self.epochs - 1.0, 1.0))
 
     def take(self, rows: ArrayLike) -> Points:
         """The points at `rows` (indices or a boolean mask)."""

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from analysis.data.points import Array, Points
 from analysis.fit.joint import LARGE, Fit, Minimum
-from analysis.fit.refit import FRESH, refit, starting_points
+from analysis.fit.refit import FRESH, STEPS, refit, starting_points
 from analysis.fit.solver import minimise
 
 Scheme = Literal["pairs", "smooth"]
@@ -115,9 +115,11 @@ def percentiles(values: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
     return low, high
 
 
-def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs", fresh: int = FRESH) -> Draws:
-    """Refit `draws` resampled tables, each from the fit's minima and `fresh` other starts.
-    Deterministic given the seed.
+def bootstrap(
+    fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs", fresh: int = FRESH, steps: int = STEPS
+) -> Draws:
+    """Refit `draws` resampled tables, each from the fit's minima and `fresh` other starts, in so
+    many steps at most. Deterministic given the seed.
 
     Raises ValueError for fewer than 2 draws or an unknown scheme.
     """
@@ -126,13 +128,13 @@ def bootstrap(fit: Fit, draws: int = 200, seed: int = 0, scheme: Scheme = "pairs
     if scheme not in ("pairs", "smooth"):
         raise ValueError(f"scheme is {scheme!r}; expected 'pairs' or 'smooth'")
     if len(fit.runs) > LARGE:
-        return _subsampled(fit, draws, seed, scheme, fresh)
+        return _subsampled(fit, draws, seed, scheme, fresh, steps)
     weights = resample(fit.runs.group, draws, np.random.default_rng(seed), scheme)
-    solution = refit(fit.problem, starting_points(fit, fresh), weights)
+    solution = refit(fit.problem, starting_points(fit, fresh), weights, steps)
     return Draws(fit, fit.problem.full(solution.free), scheme, float(solution.converged.mean()))
 
 
-def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int) -> Draws:
+def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int, steps: int) -> Draws:
     """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m /
     n).
     """
@@ -141,7 +143,7 @@ def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int) -> 
     solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta)
     centre = small.problem.full(solution.free)[0]
     small = replace(small, theta=centre, minima=(Minimum(centre, float(solution.objective[0])),))
-    drawn = bootstrap(small, draws, seed, scheme, fresh)
+    drawn = bootstrap(small, draws, seed, scheme, fresh, steps)
     shrunk = (drawn.theta - centre) * np.sqrt(SUBSAMPLE / len(fit.runs))
     return Draws(fit, fit.theta + shrunk, scheme, drawn.converged)
 

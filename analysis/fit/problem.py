@@ -91,6 +91,8 @@ class Problem:
 
     def full(self, free: Array) -> Array:
         """(b, p) parameter vectors from (b, q) free ones."""
+        if not self.fixed:
+            return free
         vectors = np.empty((len(free), len(self.law.names)))
         for column, name in enumerate(self.law.names):
             if name in self.fixed:
@@ -136,5 +138,5 @@ class Problem:
 
 def huber(residuals: Array, delta: float) -> Array:
     """r^2 / 2 for |r| <= delta, delta (|r| - delta / 2) beyond."""
-    clipped = np.clip(residuals, -delta, delta)
+    clipped = np.minimum(np.maximum(residuals, -delta), delta)  # np.clip is slow for a few numbers
     return clipped * (residuals - 0.5 * clipped)

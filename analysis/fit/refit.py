@@ -35,17 +35,17 @@ def starting_points(fit: Fit, fresh: int = FRESH) -> Array:
     return np.concatenate([known, choose(problem, guesses(problem, GUESSES, fit.seed), fresh, CONTINUATION[0])])
 
 
-def refit(problem: Problem, starts: Array, weights: Array) -> Solution:
+def refit(problem: Problem, starts: Array, weights: Array, steps: int = STEPS) -> Solution:
     """The best minimum found for each of (b, n) row weights, from every one of `starts` (k, q).
 
     `converged` says for each of the b whether its best descent ended by itself.
     """
     draws = len(weights)
     at = np.tile(starts, (draws, 1))
-    for steps, kept in SCREEN:
-        found = minimise(problem, at, problem.delta, _each(weights, at), steps, TOLERANCE)
+    for few, kept in SCREEN:
+        found = minimise(problem, at, problem.delta, _each(weights, at), few, TOLERANCE)
         at = found.free[_best(found, draws, kept)]
-    found = minimise(problem, at, problem.delta, _each(weights, at), STEPS, TOLERANCE)
+    found = minimise(problem, at, problem.delta, _each(weights, at), steps, TOLERANCE)
     best = _best(found, draws, 1)
     return Solution(found.free[best], found.objective[best], found.steps[best], found.converged[best])
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from analysis.beside import ALONE, Alone
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
@@ -134,7 +136,7 @@ def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
 
 
 def candidates(
-    runs: Runs, seed: int = 0, delta: float = DELTA, names: tuple[str, ...] = LADDER
+    runs: Runs, seed: int = 0, delta: float = DELTA, names: tuple[str, ...] = LADDER, beside: Alone = ALONE
 ) -> tuple[Candidate, ...]:
     """Every law of the ladder, tried by cross-validation where the table can carry it and it fits
     the kind of table.
@@ -142,19 +144,21 @@ def candidates(
     A table with one density gets the dense laws only, one without repetition the one-epoch laws
     only.
     """
-    tried = []
     if len(runs) > LARGE:  # which law is decided on a sample; the caller fits it to all rows
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
-    for name in names:
-        law = LAWS[name]
-        missing, other = lacking(law, runs), unsuited(law, runs)
-        if missing or other:
-            tried.append(Candidate(law, missing, other))
-            continue
-        fitted = fit(law, runs, delta=delta, starts=STARTS, seed=seed)
-        tried.append(Candidate(law, fit=fitted, out_of_fold=out_of_fold(fitted)))
+    tried = beside.each(partial(_try, runs, seed, delta), names)
     kept = ~outliers([c.fit for c in tried if c.fit is not None])
     return tuple(_scored(candidate, kept) for candidate in tried)
+
+
+def _try(runs: Runs, seed: int, delta: float, name: str) -> Candidate:
+    """Not scored yet."""
+    law = LAWS[name]
+    missing, other = lacking(law, runs), unsuited(law, runs)
+    if missing or other:
+        return Candidate(law, missing, other)
+    fitted = fit(law, runs, delta=delta, starts=STARTS, seed=seed)
+    return Candidate(law, fit=fitted, out_of_fold=out_of_fold(fitted))
 
 
 def _scored(candidate: Candidate, kept: Array) -> Candidate:

@@ -120,11 +120,11 @@ def choose(problem: Problem, candidates: Array, keep: int, delta: float = 0.1) -
     order = np.argsort(np.where(np.isfinite(cost), cost, np.inf), kind="stable")
     width = np.array([parameter.start[1] - parameter.start[0] for parameter in problem.parameters])
     nonlinear = [i for i, parameter in enumerate(problem.parameters) if parameter.name not in LINEAR] or [0]
-    scaled = (candidates / width)[:, nonlinear]
+    scaled = (candidates / width)[order][:, nonlinear]
     chosen: list[int] = []
-    for index in order:
-        if all(np.abs(scaled[index] - scaled[other]).max() > 0.1 for other in chosen):
-            chosen.append(int(index))
-        if len(chosen) == keep:
-            break
+    apart = np.ones(len(order), dtype=bool)  # from all that were chosen
+    while apart.any() and len(chosen) < keep:
+        best = int(np.argmax(apart))
+        chosen.append(int(order[best]))
+        apart &= np.abs(scaled - scaled[best]).max(axis=1) > 0.1
     return candidates[chosen]

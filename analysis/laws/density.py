@@ -30,7 +30,7 @@ class DensityFactor(Protocol):
     @property
     def formula(self) -> str: ...
     def log_factor(self, theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-        """(starts, n) ln F and, by parameter name, d ln F / d parameter of the same shape."""
+        """ln F and, by parameter name, d ln F / d parameter, which broadcast to (starts, n)."""
         ...
 
 
@@ -63,7 +63,7 @@ class PublishedFactor:
     formula: str = "d^eps + P (1-d)^mu"
 
     def log_factor(self, theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-        sparsity = 1.0 - points.density
+        sparsity = points.sparsity
         log_sparsity = np.log(np.where(sparsity > 0, sparsity, 1.0))
         kept = np.exp(theta["eps"] * points.log_density)
         removed = np.where(sparsity > 0, np.exp(theta["mu"] * log_sparsity), 0.0)
@@ -88,9 +88,8 @@ class ExponentialFactor:
     formula: str = "exp(k (1-d))"
 
     def log_factor(self, theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-        sparsity = 1.0 - points.density
-        value = theta["k"] * sparsity
-        return value, {"k": np.broadcast_to(sparsity, value.shape)}
+        sparsity = points.sparsity
+        return theta["k"] * sparsity, {"k": sparsity}
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,6 @@ class QuadraticFactor:
     formula: str = "exp(k (1-d) + m (1-d)^2)"
 
     def log_factor(self, theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-        sparsity = 1.0 - points.density
+        sparsity = points.sparsity
         value = sparsity * (theta["k"] + theta["m"] * sparsity)
-        return value, {"k": np.broadcast_to(sparsity, value.shape), "m": np.broadcast_to(sparsity**2, value.shape)}
+        return value, {"k": sparsity, "m": sparsity**2}

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from analysis.data.points import Array, Points
 from analysis.laws.density import DensityFactor, NoFactor
 from analysis.laws.parameter import Parameter, Theta
-from analysis.laws.saturation import Saturation, saturate
+from analysis.laws.saturation import Saturation, by_scale, saturate
 
 LN_E = Parameter("ln_E", -12.0, 4.0, (-1.0, 1.2), "ln nats/token", "irreducible loss")
 LN_A = Parameter("ln_A", -10.0, 60.0, (0.0, 15.0), "ln nats", "size of the parameter term")
@@ -138,7 +138,7 @@ class Law:
         alpha = split["alpha"]
         beta = alpha if self.tied else split["beta"]
         log_factor, _ = self.factor.log_factor(split, points)
-        size, data = self._effective(split, beta, log_factor, points)
+        size, data = self._effective(split, beta, log_factor, points, gradient=False)
         terms = {
             "ln_A": np.exp(split["ln_A"] + log_factor - alpha * size.log_value),
             "ln_B": np.exp(split["ln_B"] - beta * data.log_value),
@@ -161,7 +161,7 @@ class Law:
         split = self._split(theta)
         log_factor, _ = self.factor.log_factor(split, points)
         beta = split["alpha" if self.tied else "beta"]
-        data = self._effective(split, beta, log_factor, points)[1]
+        data = self._effective(split, beta, log_factor, points, gradient=False)[1]
         tokens: Array = np.exp(np.broadcast_to(data.log_value, (len(theta), points.shape[-1])))
         return tokens
 
@@ -182,8 +182,8 @@ class Law:
         # D_opt(C) = U solved for C and put into N_opt(C); for alpha = beta this is U (A F /
         # B)^(1/alpha).
         alpha = split["alpha"]
-        ratio = np.log(alpha / beta) + split["ln_A"] + log_factor - split["ln_B"]
-        feedable: Array = (ratio + beta * np.minimum(points.log_unique, points.log_tokens)) / alpha
+        level = split["ln_A"] if beta is alpha else np.log(alpha / beta) + split["ln_A"]
+        feedable: Array = (level + log_factor - split["ln_B"] + beta * points.log_used) / alpha
         return feedable
 
     def _evaluate(self, theta: Array, points: Points, gradient: bool) -> tuple[Array, Array]:
@@ -191,7 +191,7 @@ class Law:
         alpha = split["alpha"]
         beta = alpha if self.tied else split["beta"]
         log_factor, factor_gradient = self.factor.log_factor(split, points)
-        size, data = self._effective(split, beta, log_factor, points)
+        size, data = self._effective(split, beta, log_factor, points, gradient)
         capacity = np.exp(split["ln_A"] + log_factor - alpha * size.log_value)
         tokens = np.exp(split["ln_B"] - beta * data.log_value)
         floor = np.exp(split["ln_E"])
@@ -208,9 +208,8 @@ class Law:
         share_n, share_d = slope * capacity / total, slope * tokens / total
         moved = share_n * size.to_feedable  # how much of the parameter term moves with N_opt
         rows: dict[str, Array] = {"ln_E": floor / total, "ln_A": share_n - moved, "ln_B": share_d + moved}
-        log_unique = np.minimum(points.log_unique, points.log_tokens)
         alpha_row = -share_n * size.log_value - moved * (1.0 / alpha - size.log_feedable)
-        beta_row = -share_d * data.log_value - moved * (log_unique - 1.0 / beta)
+        beta_row = -share_d * data.log_value - moved * (points.log_used - 1.0 / beta)
         rows |= {"alpha": alpha_row + beta_row} if self.tied else {"alpha": alpha_row, "beta": beta_row}
         rows |= {name: moved_by / total for name, moved_by in own.items()}
         rows |= {name: rows["ln_A"] * change for name, change in factor_gradient.items()}
@@ -245,24 +244,29 @@ class Law:
             return 0.0, {}
         return _crowding(split, points) if self.penalty == "crowded" else _penalty(split, points)
 
-    def _effective(self, split: Theta, beta: Array, log_factor: Array, points: Points) -> tuple[_Effective, _Effective]:
-        """N_eff and D_eff with what the gradient needs."""
+    def _effective(
+        self, split: Theta, beta: Array, log_factor: Array, points: Points, gradient: bool
+    ) -> tuple[_Effective, _Effective]:
+        """N_eff and D_eff, with what the gradient needs where it is wanted."""
         if self.saturation is None:
             return _Effective(points.log_active), _Effective(points.log_tokens)
-        log_unique = np.minimum(points.log_unique, points.log_tokens)
-        repetition = np.expm1(points.log_tokens - log_unique)
         log_scale, slopes = self.saturation.log_scale("D", split, points)
-        value, _, to_scale = saturate(repetition, log_scale)
-        data = _Effective(log_unique + np.log1p(value), to_scale / (1.0 + value), slopes)
+        value, ratio = saturate(points.repetition, log_scale)
+        to_scale = by_scale(points.repetition, value, np.exp(-ratio)) if gradient else 0.0
+        data = _Effective(points.log_used + np.log1p(value), to_scale, slopes)
         if not self.saturation.excess:
             return _Effective(points.log_active), data
         feedable = self._log_feedable(split, beta, log_factor, points)
         base = np.minimum(points.log_active, feedable)
         excess = np.expm1(np.minimum(points.log_active - base, 300.0))
         log_scale, slopes = self.saturation.log_scale("N", split, points)
-        value, faded, to_scale = saturate(excess, log_scale)
+        value, ratio = saturate(excess, log_scale)
+        log_size = base + np.log1p(value)
+        if not gradient:
+            return _Effective(log_size), data
+        faded = np.exp(-ratio)
         to_feedable = np.where(excess > 0, 1.0 - faded * (1.0 + excess) / (1.0 + value), 0.0)
-        return _Effective(base + np.log1p(value), to_scale / (1.0 + value), slopes, to_feedable, feedable), data
+        return _Effective(log_size, by_scale(excess, value, faded), slopes, to_feedable, feedable), data
 
 
 @dataclass(frozen=True)
@@ -282,18 +286,11 @@ def _crowding(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
     """K N^gamma / U^zeta and the derivatives of its logarithm."""
     exponent = split["ln_K"] + split["gamma"] * points.log_active - split["zeta"] * points.log_unique
     size = np.exp(np.minimum(exponent, 50.0))
-    slopes = {"ln_K": np.ones(1), "gamma": points.log_active, "zeta": -points.log_unique}
-    return size, {name: np.broadcast_to(slope, size.shape) for name, slope in slopes.items()}
+    return size, {"ln_K": np.ones(1), "gamma": points.log_active, "zeta": -points.log_unique}
 
 
 def _penalty(split: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
     """K R_D^q (N/U)^r and the derivatives of its logarithm; q is 1 where it is not a parameter."""
-    repetition = np.maximum(points.epochs - 1.0, 0.0)
-    log_repetition = np.log(np.where(repetition > 0, repetition, 1.0))
-    log_ratio = points.log_active - points.log_unique
-    size = np.exp(np.minimum(split["ln_K"] + split.get("q", 1.0) * log_repetition + split["r"] * log_ratio, 50.0))
-    return np.where(repetition > 0, size, 0.0), {
-        "ln_K": np.ones_like(size),
-        "q": np.broadcast_to(log_repetition, size.shape),
-        "r": np.broadcast_to(log_ratio, size.shape),
-    }
+    again, log_again, log_ratio = points.again, points.log_again, points.log_active - points.log_unique
+    size = np.exp(np.minimum(split["ln_K"] + split.get("q", 1.0) * log_again + split["r"] * log_ratio, 50.0))
+    return np.where(again, size, 0.0), {"ln_K": np.ones(1), "q": log_again, "r": log_ratio}

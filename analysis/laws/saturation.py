@@ -62,16 +62,15 @@ class Saturation:
         return {"constant": 0, "exponential": 1, "curved": 2, "quadratic": 2}[self.shape]
 
     def log_scale(self, side: Literal["D", "N"], theta: Theta, points: Points) -> tuple[Array, dict[str, Array]]:
-        """(starts, n) ln R* of one side and its derivatives by parameter name."""
-        ones = np.ones_like(theta[f"ln_R_{side}"] + points.log_unique)
-        value = theta[f"ln_R_{side}"] * ones
-        gradient = {f"ln_R_{side}": ones}
-        sparsity = 1.0 - points.density
+        """ln R* of one side and its derivatives by name; they broadcast to (starts, n)."""
+        value = theta[f"ln_R_{side}"]
+        gradient = {f"ln_R_{side}": np.ones(1)}
+        sparsity = points.sparsity
         names = SHAPES[self.shape][side == "N"].split()
         if self.shape in ("exponential", "curved"):
             for power, name in enumerate(names, start=1):
                 value = value + theta[name] * sparsity**power
-                gradient[name] = ones * sparsity**power
+                gradient[name] = sparsity**power
         elif self.shape == "quadratic":
             linear, square = names
             polynomial = 1.0 + sparsity * (theta[linear] + theta[square] * sparsity)
@@ -82,16 +81,17 @@ class Saturation:
         if self.unique:
             relative = points.log_unique - np.log(REFERENCE_TOKENS)
             value = value + theta[f"v_{side}"] * relative
-            gradient[f"v_{side}"] = ones * relative
+            gradient[f"v_{side}"] = relative
         return value, gradient
 
 
-def saturate(excess: Array, log_scale: Array) -> tuple[Array, Array, Array]:
-    """S = R* (1 - exp(-R / R*)) with exp(-R / R*) and dS / d ln R*; any R >= 0, exact for R* ->
-    infinity.
-    """
+def saturate(excess: Array, log_scale: Array) -> tuple[Array, Array]:
+    """S = R* (1 - exp(-R / R*)) and R / R*; any R >= 0, exact for R* -> infinity."""
     scale = np.exp(log_scale)
     ratio = excess / scale
-    faded = np.exp(-ratio)
-    value = -scale * np.expm1(-ratio)
-    return value, faded, value - excess * faded
+    return -scale * np.expm1(-ratio), ratio
+
+
+def by_scale(excess: Array, value: Array, faded: Array) -> Array:
+    """d ln (1 + S) / d ln R*, given R, S and exp(-R / R*)."""
+    return np.asarray((value - excess * faded) / (1.0 + value))

@@ -23,6 +23,7 @@ from analysis.answer.settings import answer, data_box, own_cost
 from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.answer.warnings import of_distance, of_fit, of_laws
 from analysis.answer.warp import WIDE
+from analysis.beside import second
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
 from analysis.fit import fit
@@ -170,17 +171,19 @@ def _design_lines(chosen: Design, law: str, budget: float) -> list[str]:
 
 def report_table(options: Namespace) -> str:
     """`report`: the summary, the page and the pictures."""
-    report = write_runs_report(
-        runs_of(options),
-        options.output,
-        title=options.title,
-        law=None if options.law == "auto" else named(options.law),
-        budgets=options.budgets,
-        delta=options.delta,
-        seed=options.seed,
-        bootstraps=options.bootstraps,
-        vector=options.svg,
-    )
+    with second() as beside:
+        report = write_runs_report(
+            runs_of(options),
+            options.output,
+            title=options.title,
+            law=None if options.law == "auto" else named(options.law),
+            budgets=options.budgets,
+            delta=options.delta,
+            seed=options.seed,
+            bootstraps=options.bootstraps,
+            vector=options.svg,
+            beside=beside,
+        )
     if options.json and report.study is not None:
         return out(options, numbers(report.study, options.title), [])
     return report.summary + "\n\nwritten: " + ", ".join(str(path) for path in report.paths)

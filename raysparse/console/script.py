@@ -215,11 +215,12 @@ def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
     """
     folder = run_folder(args)
     if again or not folder.report.exists(ANSWER):
+        from analysis.beside import second
         from analysis.show.report import write_report
         from raysparse.results import Results
 
-        with _drawn_for(folder.report) as place:
-            written = write_report(Results(folder).table(), place, title=title)
+        with _drawn_for(folder.report) as place, second() as beside:
+            written = write_report(Results(folder).table(), place, title=title, beside=beside)
         text = "\n".join([written.summary, *_left_out(folder)])
         folder.report.write(ANSWER, text.encode())
     print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.at('report.html')}")

@@ -11,7 +11,7 @@ from analysis.answer.fresh import Fresh
 from analysis.answer.study import Study
 from analysis.data.points import Array
 from analysis.show.plots import style
-from analysis.show.plots.style import figure, log_axis, picture
+from analysis.show.plots.style import figure, log_axis, picture, power
 
 
 @picture
@@ -34,7 +34,7 @@ def compute_optimal(study: Study) -> Figure:
         axis.fill_between(found.budgets, low, high, color=style.PALETTE[0], alpha=0.2, linewidth=0, label="95 %")
         axis.plot(found.budgets, curve[0], color=style.PALETTE[0], label=f"law ({found.law})")
         axis.axvspan(float(spent.max()), found.budgets[-1], color="#EFEFEF", zorder=0)
-        axis.set_xscale("log")
+        log_axis(axis, "x", label=power)
         axis.set_xlabel(f"budget, {study.cost.words}")
         log_axis(axis, "y")
         axis.set_ylabel(label)

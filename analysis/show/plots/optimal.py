@@ -18,7 +18,7 @@ from analysis.data.points import Array
 from analysis.fit.intervals import Draws
 from analysis.fit.select import MULTI, levels
 from analysis.show.plots import style
-from analysis.show.plots.style import epoch_ticks, figure, log_axis, picture
+from analysis.show.plots.style import epoch_ticks, figure, log_axis, picture, power
 
 ALONG = 9  # values of U along the curve
 DRAWS = 30  # draws behind its band: six curves of many optima each
@@ -43,7 +43,7 @@ def optimal_sparsity(study: Study) -> Figure:
             transform = _sparsity if panel == "sparsity" else _same
             _band(axis, curve.budgets, values, study.draws, index, curve.label, transform)
         axis.axvspan(reach, max(last, reach) * 1.02, color="#EFEFEF", zorder=0)
-        axis.set_xscale("log")
+        log_axis(axis, "x", label=power)
         axis.set_xlabel(f"budget, {study.cost.words}")
         at = {"size": "active", "sparsity": "density", "epochs": "epochs"}[panel]
         seen = [(mark.cost, getattr(mark, at), mark.answer) for mark in study.marks]

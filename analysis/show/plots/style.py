@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from analysis.data.files import write_bytes
@@ -31,6 +31,7 @@ MARKERS = "osD^vPXd"
 GREY = "#555555"
 SHADES = "cividis_r"  # made for colour-blind readers; dark is high loss
 DPI = 120
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROOM = 0.25  # of the range of the lines, above and below them
 P = ParamSpec("P")
 RC: Any = {
@@ -53,6 +54,7 @@ RC: Any = {
     "svg.hashsalt": "raysparse",
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it lies anyway: matplotlib need not look for it
 }
 
 
@@ -88,6 +90,9 @@ def figure(
     """A figure of (rows, columns) axes, `size` inches."""
     made = Figure(figsize=size or (6.2 * columns, 4.8 * rows), dpi=DPI, layout="constrained")
     axes = made.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel():  # ticks and labels lie farther out, and asking spines for their extent takes as long
+        for spine in axis.spines.values():
+            spine.set_in_layout(False)
     if title:
         made.suptitle(title, fontsize=18, fontweight="bold", x=0.01, ha="left")
     return made, axes
@@ -111,14 +116,26 @@ def epoch_ticks(most: float) -> list[float]:
     return [float(2**power) for power in range(int(np.ceil(np.log2(max(most, 2.0)) - 1e-9)) + 1)]
 
 
-def log_axis(axis: Axes, which: str, ticks: NDArray[np.float64] | list[float] | None = None) -> None:
-    """A logarithmic axis labelled in plain numbers (1k, 1M); `ticks` puts them where the data
-    are.
+def power(value: float) -> str:
+    """10¹², 5·10¹²: matplotlib's own label, whose typesetting takes as long as a small picture."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{'' if digit == '1' else f'{digit}·'}10{str(int(exponent)).translate(RAISED)}"
+
+
+def log_axis(
+    axis: Axes,
+    which: str,
+    ticks: NDArray[np.float64] | list[float] | None = None,
+    label: Callable[[float], str] = count,
+) -> None:
+    """A logarithmic axis labelled in plain numbers (1k, 1M) or by `label`; `ticks` puts them where
+    the data are.
     """
     getattr(axis, f"set_{which}scale")("log")
     target = getattr(axis, f"{which}axis")
-    target.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    target.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    target.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
+    target.set_minor_formatter(NullFormatter())
+    target.set_tick_params(which="minor", label1On=False)
     low, high = getattr(axis, f"get_{which}lim")()
     if ticks is None and high < 100 * low:
         target.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

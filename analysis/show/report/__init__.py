@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from analysis.answer.settings import answer, own_cost
 from analysis.answer.settle import settling
 from analysis.answer.study import STUDY_DELTA, Study, analyse
 from analysis.answer.surrogate import LEAST_ROWS, Surrogate
+from analysis.beside import ALONE, Alone
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
 from analysis.show.best import lines
@@ -50,18 +52,22 @@ def write_report(
     budgets: Sequence[float] | None = None,
     seed: int = 0,
     bootstraps: int = 200,
+    beside: Alone = ALONE,
 ) -> Report:
     """Analyse a results table and write report.html, report.json and the pictures into `folder`.
 
     results: see `table.read_table`. budgets: active FLOPs (6 N D) to recommend for; None is the
-    largest run's. Raises ValueError if the table is unreadable. A table too small for any law, or
-    without a usable row, still gets a report, which says what is missing.
+    largest run's. beside: who shares the work (`beside.second`).
+    Raises ValueError if the table is unreadable. A table too small for any law, or without a
+    usable row, still gets a report, which says what is missing.
     """
     try:
         runs = read_table(results)
     except NoUsableRowError as error:
         return _empty(str(error), Path(folder), title)
-    return write_runs_report(runs, folder, title=title, budgets=budgets, seed=seed, bootstraps=bootstraps)
+    return write_runs_report(
+        runs, folder, title=title, budgets=budgets, seed=seed, bootstraps=bootstraps, beside=beside
+    )
 
 
 def write_runs_report(
@@ -75,23 +81,37 @@ def write_runs_report(
     seed: int = 0,
     bootstraps: int = 200,
     vector: bool = False,
+    beside: Alone = ALONE,
 ) -> Report:
     """`write_report` of rows that were read beforehand. law: the only one to use, else the table
     decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
     """
-    model = guided(runs, seed=seed) if law is None and runs.settings and len(runs) >= LEAST_ROWS else None
-    best = () if model is None else _answers(model, budgets, seed)
+    beside.begin(_import_pictures)
+    with_settings = law is None and runs.settings and len(runs) >= LEAST_ROWS
+    model = guided(runs, seed=seed, beside=beside) if with_settings else None
+    answers = beside.begin(_answers, model, budgets, seed)
     tuned = runs if model is None else tuned_points(model)
-    study = analyse(tuned, law=law, budgets=budgets, cost=own_cost(runs), delta=delta, seed=seed, bootstraps=bootstraps)
+    cost = own_cost(runs)
+    study = analyse(
+        tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside
+    )
+    best = answers()
     first: list[str] = []
     if model is not None:
-        first = [line for one in best for line in lines(one, settling(model, one, own_cost(runs), seed))]
+        first = [line for one in best for line in lines(one, settling(model, one, cost, seed))]
         study = replace(study, marks=marks_of(best))
-    return write_study(study, Path(folder), title, best, first, vector)
+    return write_study(study, Path(folder), title, best, first, vector, beside)
 
 
-def _answers(model: Surrogate, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
+def _import_pictures() -> None:
+    """For a second process, while this one begins."""
+    import analysis.show.plots.pictures  # noqa: F401
+
+
+def _answers(model: Surrogate | None, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
     """The answer with settings over the most unique tokens, for each budget."""
+    if model is None:
+        return ()
     runs = model.runs
     unique = float(runs.points.unique.max())
     dearest = float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())
@@ -117,21 +137,29 @@ def write_study(
     best: Sequence[BestRun] = (),
     first: Sequence[str] = (),
     vector: bool = False,
+    beside: Alone = ALONE,
 ) -> Report:
     """Write the files of an analysis made beforehand. best: answers with settings, and first: the
     lines that say them, which come first.
     """
     from analysis.show.plots.pictures import PICTURES
-    from analysis.show.plots.style import save
     from analysis.show.report.page import page
     from analysis.show.report.summary import numbers, summary
 
     text = summary(study, title, first)
     shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
-    pictures = [path for name, picture in shown.items() for path in save(picture.draw(study), folder, name, vector)]
+    written = beside.each(partial(_write_picture, study, folder, vector), shown)
+    pictures = [path for paths in written for path in paths]
     numbers_path = write_json(
         folder / "report.json", numbers(study, title) | {"answers": [asdict(one) for one in best]}
     )
     embedded = {path.stem: (path.read_bytes(), shown[path.stem].caption) for path in pictures if path.suffix == ".png"}
     html = write_bytes(folder / "report.html", page(study, title, text, embedded).encode())
     return Report(text, (html, numbers_path, *pictures), study)
+
+
+def _write_picture(study: Study, folder: Path, vector: bool, name: str) -> list[Path]:
+    from analysis.show.plots.pictures import PICTURES
+    from analysis.show.plots.style import save
+
+    return save(PICTURES[name].draw(study), folder, name, vector)
