@@ -105,9 +105,10 @@ class Ensemble:
         if not (spent > known).any():
             return np.zeros(1)
         flat = _flat(points)
-        more = sum(weight * fit.law.log_loss(fit.theta[None], flat)[0] for fit, weight in self.beyond)
-        more = more - self.laws(np.zeros(1, dtype=int), flat)[0]
-        return np.asarray(np.clip((spent - known) / OVER, 0.0, 1.0) * more.reshape(spent.shape))
+        told = [weight * fit.law.log_loss(fit.theta[None], flat)[0] for fit, weight in self.beyond]
+        more = np.sum(told, axis=0) - self.laws(np.zeros(1, dtype=int), flat)[0]
+        share = np.clip((spent - known) / OVER, 0.0, 1.0)
+        return np.asarray(share * more.reshape(spent.shape))
 
     def laws(self, rows: Array, points: Points) -> Array:
         """(b, m) the weighed laws alone."""
