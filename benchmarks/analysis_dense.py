@@ -106,7 +106,7 @@ def now(fitted: Runs, held: Runs) -> dict[str, Any]:
         return {"law": None}
     laws = ensemble(tried, draws=20)
     whole = laws.log_loss(laws.numbers[:1], held.points)[0]
-    alone = laws.laws(np.zeros(1, dtype=int), held.points)[0]
+    alone = whole - laws.rest(np.zeros(1, dtype=int), laws.frame.coordinates(held.points))[0]
     single = chosen.law.log_loss(chosen.fit.theta[None], held.points)[0]
     return {
         "law": chosen.law.name,

@@ -8,7 +8,10 @@ each bootstrap draw weighs anew and then believes in one law, drawn by these wei
 draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
 from draw to draw. Laws and rest of a draw see the same resampled rows. What a loss does between two
 levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that every law calls an
-outlier weigh nothing. Limits: inside the data's box; beyond it the rest is only wide, not right.
+outlier weigh nothing. What is dearer than every row is extrapolated: by all of these laws, weighed
+by 1 / squared out-of-fold error, because the mixture that wins between rows does not win there, and
+with the rest of the nearest edge (docs/experiments.md). Limits: draws move with the estimate there
+but do not weigh anew, and the dearest row stands for the data's edge.
 """
 
 from __future__ import annotations
@@ -37,15 +40,16 @@ MOST = 5  # laws that are kept, by their mean weight over the draws
 LEAST = 0.03  # ... and the mean weight that a law is kept from
 EXACT = 1e3  # weight of the row that says that the weights sum to 1
 ROWS = 800  # rows above which no rest is modelled: every draw takes n^3 steps
+OVER = float(np.log(2.0))  # above the dearest row's N D, from where on only what extrapolates counts
 QUIET = 0.5  # of the laws' residual spread is thought to be noise before the rest has spoken
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """Laws, weights and rest. fits: the k laws; theta: for each, (b + 1, p) vectors, the fit's own
-    first; weights: (b + 1, k). paths: the rest's process, None where the table is too large; pulls:
-    (features + n, b + 1) its weights. gaps: between the plan's levels. bad: (n,) the outliers.
-    converged: share of the draws.
+    first; weights: (b + 1, k). beyond: laws and their weights for what is dearer than every row.
+    paths: the rest's process, None where the table is too large; pulls: (features + n, b + 1) its
+    weights. gaps: between the plan's levels. bad: (n,) the outliers. converged: share of the draws.
 
     A row of `log_loss`'s `theta` is the number of a draw, 0 for the estimate.
     """
@@ -54,6 +58,7 @@ class Ensemble:
     fits: tuple[Fit, ...]
     theta: tuple[Array, ...]
     weights: Array
+    beyond: tuple[tuple[Fit, float], ...]
     frame: Frame
     paths: Paths | None
     pulls: Array
@@ -85,15 +90,27 @@ class Ensemble:
         """(b, m) ln L of the draws numbered in `theta` (b, 1)."""
         rows = theta[:, 0].astype(int)
         columns = self._columns(points)
-        told = self.laws(rows, points) + self.rest(rows, columns)
+        told = self.laws(rows, points) + self.rest(rows, columns) + self._farther(points)
         return np.asarray(sum((gap.at(rows, columns) for gap in self.gaps), start=told))
 
     def _columns(self, points: Points) -> Array:
         """(m, p) coordinates of points that all draws share, or (b, m, p) of their own."""
-        flat = Points(*(getattr(points, name).ravel() for name in ("active", "density", "unique", "tokens")))
-        columns = self.frame.coordinates(flat)
+        columns = self.frame.coordinates(_flat(points))
         shared = points.active.size == points.shape[-1]
         return columns if shared else columns.reshape(*points.shape, -1)
+
+    def _farther(self, points: Points) -> Array:
+        """(m,) or (b, m) what the laws of `beyond` say more than the estimate's, where points are
+        dearer than every row.
+        """
+        spent, known = _spent(points), float(_spent(self.runs.points).max())
+        if not (spent > known).any():
+            return np.zeros(1)
+        flat = _flat(points)
+        told = [weight * fit.law.log_loss(fit.theta[None], flat)[0] for fit, weight in self.beyond]
+        more = np.sum(told, axis=0) - self.laws(np.zeros(1, dtype=int), flat)[0]
+        share = np.clip((spent - known) / OVER, 0.0, 1.0)
+        return np.asarray(share * more.reshape(spent.shape))
 
     def laws(self, rows: Array, points: Points) -> Array:
         """(b, m) the weighed laws alone."""
@@ -108,10 +125,13 @@ class Ensemble:
         return total
 
     def rest(self, rows: Array, columns: Array) -> Array:
-        """(b, m) what the process adds at (m, p) coordinates, or at (b, m, p) of their own."""
+        """(b, m) what the process adds at (m, p) coordinates, or at (b, m, p) of their own; outside
+        the box of the rows, what it adds at the nearest edge.
+        """
         if self.paths is None:
             return np.zeros((1, 1))
         bundle = self.paths.bundles[0]
+        columns = np.clip(columns, -1.0, 1.0)
         basis = bundle.basis(columns.reshape(-1, columns.shape[-1]))
         centre = bundle.process.centre
         if columns.ndim == 2:
@@ -128,15 +148,16 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0, beside
     able = [candidate for candidate in tried if candidate.fit is not None]
     if not able:
         raise ValueError("no law was fitted to this table; an ensemble needs at least one")
+    bad = outliers([candidate.fit for candidate in able if candidate.fit is not None])
     best = min(candidate.rmse for candidate in able)
     able = [candidate for candidate in able if candidate.rmse <= WORST * best + 1e-12]
     fits = [candidate.fit for candidate in able if candidate.fit is not None]
     runs = fits[0].runs
-    bad = outliers(fits)
     drawn = resample(runs.group, draws, np.random.default_rng(seed), "pairs")
     counts = np.concatenate([np.ones((1, len(runs))), drawn]) * ~bad
     unseen = np.stack([c.out_of_fold for c in able if c.out_of_fold is not None], axis=1)
     weights = np.stack([stack(unseen, runs.log_loss, row) for row in counts])
+    beyond = tuple(zip(fits, even(unseen, runs.log_loss, counts[0]).tolist(), strict=True))
     kept = np.argsort(-weights[1:].mean(axis=0) - weights[0], kind="stable")[:MOST]
     kept = kept[np.maximum(weights[1:].mean(axis=0), weights[0])[kept] >= LEAST]
     fits, weights = [fits[i] for i in kept], np.stack([stack(unseen[:, kept], runs.log_loss, row) for row in counts])
@@ -147,6 +168,7 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0, beside
         fits=tuple(fits),
         theta=theta,
         weights=weights,
+        beyond=beyond,
         frame=Frame.of(runs.points, {}),
         paths=None,
         pulls=np.empty((0, 0)),
@@ -188,6 +210,23 @@ def stack(unseen: Array, target: Array, counts: Array) -> Array:
     rows = np.vstack([scale * (unseen - target[:, None]) / spread, np.full((1, unseen.shape[1]), EXACT)])
     found = nnls(rows, np.append(np.zeros(len(target)), EXACT))[0]
     return np.asarray(found / found.sum())
+
+
+def even(unseen: Array, target: Array, counts: Array) -> Array:
+    """(k,) weights in proportion to 1 / squared error of the (n, k) predictions, rows counted
+    `counts` times.
+    """
+    squared = np.maximum(counts @ (unseen - target[:, None]) ** 2, 1e-24)
+    return np.asarray(1 / squared / (1 / squared).sum())
+
+
+def _spent(points: Points) -> Array:
+    """ln of N D."""
+    return points.log_active + points.log_tokens
+
+
+def _flat(points: Points) -> Points:
+    return Points(*(getattr(points, name).ravel() for name in ("active", "density", "unique", "tokens")))
 
 
 def _with_rest(laws: Ensemble, counts: Array, seed: int) -> Ensemble:

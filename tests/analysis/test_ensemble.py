@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from analysis.answer.costs import ACTIVE
-from analysis.answer.ensemble import ensemble, stack
+from analysis.answer.ensemble import OVER, ensemble, even, stack
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import recommend
 from analysis.answer.savings import Affordable
@@ -50,6 +50,36 @@ def test_a_row_that_does_not_count_does_not_move_the_weights():
     unseen = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 5.0], [9.0, 0.0]])
     counts = np.array([1.0, 1.0, 1.0, 0.0])
     assert stack(unseen, unseen[:, 0] + [0, 0, 0, -9], counts) == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_even_weights_follow_the_errors_and_let_none_win():
+    unseen = np.array([[1.0, 2.0], [-1.0, -2.0], [9.0, 0.0]])
+    assert even(unseen, np.zeros(3), np.array([1.0, 1.0, 0.0])) == pytest.approx([0.8, 0.2])
+
+
+def test_what_is_dearer_than_every_row_is_told_by_the_laws_that_extrapolate(laws):
+    """Here by one law, so that it can be seen: nothing changes at the rows, half of it at half of
+    the way.
+    """
+    other = laws.fits[-1]
+    moved, first = replace(laws, beyond=((other, 1.0),)), np.zeros(1, dtype=int)
+    points = laws.runs.points
+    np.testing.assert_array_equal(moved.log_loss(laws.numbers, points), laws.log_loss(laws.numbers, points))
+    dearest = points.take([int(np.argmax(points.log_active + points.log_tokens))])
+    for way, share in ((2.0, 1.0), (0.5, 0.5)):
+        there = replace(dearest, tokens=dearest.tokens * np.exp(way * OVER))
+        mixture, alone = moved.laws(first, there)[0], other.law.log_loss(other.theta[None], there)[0]
+        rest = moved.rest(first, moved.frame.coordinates(there))[0]
+        assert moved.log_loss(laws.numbers[:1], there)[0] - rest == pytest.approx((1 - share) * mixture + share * alone)
+
+
+def test_beyond_the_box_the_rest_is_that_of_the_nearest_edge(laws):
+    columns = laws.frame.coordinates(laws.runs.points)
+    outer = columns[np.abs(columns).max(axis=1) >= 1 - 1e-9]
+    rows = laws.numbers[:, 0].astype(int)
+    assert laws.rest(rows, np.where(np.abs(outer) >= 1 - 1e-9, 3 * outer, outer)) == pytest.approx(
+        laws.rest(rows, outer)
+    )
 
 
 def test_an_ensemble_misses_the_truth_by_less_than_the_noise_of_a_run(laws):
