@@ -163,11 +163,13 @@ def test_a_written_table_is_read_back_without_a_mapping(tmp_path):
 
 
 def test_power_says_beforehand_what_a_plan_would_tell():
-    """Also the calibration in miniature: the whole study is benchmarks/analysis_calibration.py."""
-    question = {"budget": BUDGET, "unique": UNIQUE, "box": BOX, "tables": 4, "bootstraps": 30, "delta": 1e-2}
+    """Also the calibration in miniature, with room for what eight tables differ by chance and by
+    the machine's rounding: the whole study is benchmarks/analysis_calibration.py.
+    """
+    question = {"budget": BUDGET, "unique": UNIQUE, "box": BOX, "tables": 8, "bootstraps": 30, "delta": 1e-2}
     found, again = (power(LAW, TRUTH, PLAN, replicates=each, **question) for each in (1, 4))
-    assert found.loss_coverage > 0.85
-    assert found.density_coverage >= 0.75
+    assert found.loss_coverage > 0.8
+    assert found.density_coverage >= 0.6
     assert again.density_width < 0.8 * found.density_width
     assert again.cost == pytest.approx(4 * found.cost)
     assert 0 <= again.regret < 0.01
