@@ -4,6 +4,9 @@ Legend: `mask` is the bitmask of a matrix's active blocks, `bases` what kernels 
 (here places come from the mask alone). Compact tensors hold the active blocks in ascending order.
 Dense memory is (blocks, size) for single weights and runs, and (rows, columns) with a `tile`, the
 side of square blocks. States move inside their own memory, with no copy of a whole one.
+
+A backward pass takes a matrix's gradient and at once expands it again: the places that were found
+for the first are kept for the second, and no longer.
 """
 
 from __future__ import annotations
@@ -15,6 +18,23 @@ from raysparse.kernels.torch import bits
 from raysparse.kernels.torch.bits import portions
 
 
+class _Found:
+    """The places of a mask's active blocks, kept for one use as long as the mask stays as it is."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, int, Tensor] | None = None
+
+    def keep(self, mask: Tensor, index: Tensor) -> None:
+        self._kept = mask, mask._version, index
+
+    def take(self, mask: Tensor) -> Tensor | None:
+        kept, self._kept = self._kept, None
+        return kept[2] if kept is not None and kept[0] is mask and kept[1] == mask._version else None
+
+
+_found = _Found()
+
+
 def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int = 0) -> None:
     """Fill dense `out` with the active values, in its dtype, and zeros."""
     out.zero_()
@@ -22,9 +42,11 @@ def expand(values: Tensor, mask: Tensor, bases: Tensor, out: Tensor, tile: int =
         _tiles_of(out, tile)[_places(mask, out, values.numel(), tile)] = values.view(-1, tile, tile).to(out.dtype)
         return
     blocks, size = out.shape
-    index = positions(mask, blocks, values.numel() // size)
+    index = _found.take(mask)
+    if index is None:
+        index = positions(mask, blocks, values.numel() // size)
     if size == 1:
-        out.view(-1).scatter_(0, index, values.to(out.dtype))
+        out.view(-1)[index] = values.to(out.dtype)  # on all cores, where scatter_ has one
     else:
         out.index_copy_(0, index, values.view(-1, size).to(out.dtype))
 
@@ -36,9 +58,11 @@ def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor,
         return
     blocks, size = dense.shape
     index = positions(mask, blocks, grad.numel() // size)
-    # Rows of one number are copied one by one, which takes six times as long.
-    source = dense.view(-1) if size == 1 else dense
-    grad.view(-1, *source.shape[1:]).add_(source.index_select(0, index))
+    _found.keep(mask, index)
+    if size == 1:
+        grad.add_(dense.take(index))  # on all cores; rows of one number would be copied one by one
+    else:
+        grad.view(-1, size).add_(dense.index_select(0, index))
 
 
 def _tiles_of(dense: Tensor, tile: int) -> Tensor:
