@@ -84,7 +84,7 @@ def books(folder: Folder) -> IO[str] | None:
     """
     if not folder.is_local:
         return None
-    file = open(folder.local_path / BOOKS_LOCK, "a")  # noqa: SIM115
+    file = open(folder.writable().local_path / BOOKS_LOCK, "a")  # noqa: SIM115
     end = time.monotonic() + PATIENCE
     while True:
         try:
