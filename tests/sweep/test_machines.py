@@ -136,7 +136,7 @@ def test_a_notice_is_answered_with_a_checkpoint_and_the_trial_goes_on_with_the_w
     expected = runs.undisturbed(calm_plan(corpus), tmp_path / "alone")
     for trial_id, alone in expected.items():
         assert together[trial_id][0] == "completed"
-        # Of one processor's sums in another order; a weight that is nearly pruned may go the other way.
+        # Sums in another order; a weight that is nearly pruned may then go the other way.
         assert together[trial_id][2] == pytest.approx(alone[2], rel=1e-3), "only the order of sums differs"
 
 
