@@ -6,7 +6,8 @@ Dense memory is (blocks, size) for single weights and runs, and (rows, columns) 
 side of square blocks. States move inside their own memory, with no copy of a whole one.
 
 A backward pass takes a matrix's gradient and at once expands it again: the places that were found
-for the first are kept for the second, and no longer.
+for the first are kept until the next `expand`, which takes or drops them (8 bytes an active block
+of one matrix; without one, as with resident weights, they stay).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from raysparse.kernels.torch.bits import portions
 
 
 class _Found:
-    """The places of a mask's active blocks, kept for one use as long as the mask stays as it is."""
+    """The places of a mask's active blocks, kept for one use while the mask stays as it is."""
 
     def __init__(self) -> None:
         self._kept: tuple[Tensor, int, Tensor] | None = None
