@@ -17,7 +17,7 @@ def lines(best: BestRun, settling: Settling | None = None) -> list[str]:
     told = [
         f"for {count(best.unique)} unique tokens and at most {best.budget:.3g} {best.unit}, train:",
         *_choice(best.best, best.unit),
-        _verdict(best),
+        verdict(best),
         *_settling(settling),
     ]
     for name, choice in (("dense", best.dense), ("sparse", best.sparse)):
@@ -38,7 +38,8 @@ def _choice(choice: Choice, unit: str) -> list[str]:
     return told
 
 
-def _verdict(best: BestRun) -> str:
+def verdict(best: BestRun) -> str:
+    """What the table says of dense beside sparse, a line."""
     if best.difference is None:
         return "sparsity: not compared, because only one of dense and sparse is in the table and the budget"
     gain = f"dense minus sparse {_loss(best.difference)} nats, each at its own best size, epochs and settings"

@@ -2,8 +2,9 @@
 and going on from a model that is trained.
 
 The recommended run and the best of the other kind (dense beside sparse, sparse beside dense) are
-trained with a seed that the sweep has not used, in a run folder of their own, `<name>-model`: rows
-that were chosen for their prediction do not enter the fit that predicted them.
+trained with a seed that the sweep has not used, in a run folder of their own, `<name>-model`, so
+that they test the fit that chose them. What is then to be said of sparsity comes from a second
+answer, whose table has their rows too.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ def train_recommended(
 
     Returns an exit status. Raises ValueError when the folder has no results to recommend from.
     """
+    import pyarrow as pa
+
+    from analysis.show.best import verdict
     from raysparse.results import Results
     from raysparse.run_folder import CHECKPOINT, TRIALS
     from raysparse.sweep.plan import load
     from raysparse.sweep.planners.recommended import answer_of, trial_of
 
-    plan, results = load(folder), Results(folder)
-    rows = results.rows()
+    plan, table = load(folder), Results(folder).table()
+    rows = table.to_pylist()
     if not rows:
         raise ValueError(f"{folder.uri} has no finished trial yet, so it recommends nothing; run its sweep first")
-    best = answer_of(results.table(), budget=budget, unique_tokens=unique_tokens)
+    best = answer_of(table, budget=budget, unique_tokens=unique_tokens)
     fresh = 1 + max(spec.seed for spec in plan.specs) if seed is None else seed
     other = best.sparse if choice_name(best.best) == "dense" else best.dense
     choices = [best.best, *([other] if both and other is not None else [])]
@@ -55,12 +59,14 @@ def train_recommended(
     if not script.settings_from(args).address and placement.device == "cpu" and placement.workers == 1:
         args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
     summary = script.run_plan(chosen, args)
-    measured = {row["trial_id"]: row["validation_loss"] for row in Results(summary.folder).rows()}
+    trained = Results(summary.folder).table()
+    measured = {row["trial_id"]: row["validation_loss"] for row in trained.to_pylist()}
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
-    for line in between(specs, measured, best):
-        print(line)
+    if compared_kinds := between(specs, measured, best):
+        again = answer_of(pa.concat_tables([table, trained]), budget=best.budget, unique_tokens=best.unique)
+        print(f"{compared_kinds}\nwith both in the table, {verdict(again)}")
     print(f"models: {summary.folder.at(TRIALS, '<id>', CHECKPOINT)}")
     return 1 if summary.unfinished else 0
 
@@ -152,13 +158,13 @@ def compared(choice: Choice, spec: TrialSpec, measured: float | None, best: Best
     return [*lines, f"{said}, measured {measured:.3f} ({where} the interval)"]
 
 
-def between(specs: Mapping[str, TrialSpec], measured: Mapping[str, float | None], best: BestRun) -> list[str]:
-    """What two trainings say of sparsity, beside what was predicted; nothing unless both ended."""
+def between(specs: Mapping[str, TrialSpec], measured: Mapping[str, float | None], best: BestRun) -> str:
+    """What two trainings say of sparsity, beside what was predicted; "" unless both ended."""
     losses = {kind: measured.get(spec.trial_id) for kind, spec in specs.items()}
     dense, sparse, said = losses.get("dense"), losses.get("sparse"), best.difference
     if dense is None or sparse is None or said is None:
-        return []
-    return [
+        return ""
+    return (
         f"dense minus sparse: predicted {said.value:.3f} [{said.low:.3f}, {said.high:.3f}] for the mean over seeds, "
         f"measured {dense - sparse:.3f} nats (one training of each)"
-    ]
+    )

@@ -36,7 +36,7 @@ class TrainState:
     def __init__(self, spec: TrialSpec, placement: Placement):
         self.spec, self.placement = spec, placement
         self.device = torch.device(placement.device)
-        self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
+        self.weights = SparseWeights(spec, device=self.device, resident=bool(placement.resident))
         self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
         if placement.compile:
             tell_the_compiler()
@@ -50,7 +50,7 @@ class TrainState:
             "tables": Group(tables),
             "norms": Group(norms, decays=False),
         }
-        self.optimizer = Smet(spec, list(self.groups.values()))
+        self.optimizer = Smet(spec, list(self.groups.values()), compiled=placement.compile)
         self.topology = Topology(spec)
         self.reducer = GradientReducer(self.weights, [tables.grad, norms.grad])
         self.step = 0

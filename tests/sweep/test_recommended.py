@@ -129,6 +129,7 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("recommended: ") == 1
     assert "dense minus sparse: predicted " in said
+    assert "\nwith both in the table, sparsity: " in said
     assert ("best dense: " in said) != ("best sparse: " in said), "the other kind, and not the recommended one again"
     assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out
