@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain_llama, record
-from raysparse import memory
 from raysparse.kernels import bitmask, ops
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.placement import Placement
@@ -37,7 +36,7 @@ MODELS = {
 }
 SPARSE: dict[str, dict[str, Any]] = {
     "element": {"layout": "element"},
-    "element, one dense matrix at a time": {"layout": "element"},
+    "element, resident": {"layout": "element"},
     "tile 64": {"layout": "tile", "block": 64},
     "tile 128": {"layout": "tile", "block": 128},
 }
@@ -56,10 +55,8 @@ def trial(precision: Precision, hidden: int = 512, **sparsity: Any) -> TrialSpec
     )
 
 
-def stepper(spec: TrialSpec, *, resident: bool | None = None, compiled: bool = False) -> Any:
-    """A step of a trial as it is placed on a CPU, or with its dense weights kept or not."""
-    placement = memory.fitted(spec, Placement(resident=resident, compile=compiled), 0)
-    state, batches = TrainState(spec, placement), RandomBatches(spec)
+def stepper(spec: TrialSpec, *, resident: bool = False, compiled: bool = False) -> Any:
+    state, batches = TrainState(spec, Placement(resident=resident, compile=compiled)), RandomBatches(spec)
     return lambda: train_step(state, batches)  # type: ignore[arg-type]
 
 
@@ -115,9 +112,7 @@ def whole_steps(precision: Precision, hidden: int, rounds: int) -> list[dict[str
     for name, layout in SPARSE.items():
         for density in DENSITIES if name == "element" else OTHERS[hidden]:
             spec = trial(precision, hidden, method="smet", density=density, **layout)
-            found = record.alternate(
-                dense, stepper(spec, resident=False if "at a time" in name else None), rounds=rounds
-            )
+            found = record.alternate(dense, stepper(spec, resident="resident" in name), rounds=rounds)
             rows.append(whole_step_row(precision, hidden, name, density, found))
     spec = trial(precision, hidden, method="smet", density=0.25)
     found = record.alternate(dense, plain_stepper(spec), rounds=rounds)

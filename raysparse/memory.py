@@ -23,7 +23,6 @@ LOGIT_CHUNK_ELEMENTS = 1 << 22  # on a CPU
 GPU_LOGIT_CHUNK_ELEMENTS = 1 << 26  # .7 GB with their gradient, of a card's tens
 USABLE = 0.9  # of a device: the rest is for temporaries, for its driver and for what an allocator loses
 ENOUGH_TOKENS = 8192  # in a forward pass: products gain little from more
-RESIDENT_AT_MOST = 0.25  # what kept dense weights may add on a CPU to all the rest, unless asked for
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,8 @@ def fits(spec: TrialSpec, placement: Placement, device_bytes: int) -> bool:
 
 
 def fitted(spec: TrialSpec, placement: Placement, device_bytes: int) -> Placement:
-    """The placement with its micro-batch, recomputation and resident weights chosen, for a device
-    of so many bytes; where they are not known (0), the whole share in one pass.
+    """The placement with its micro-batch and recomputation chosen, for a device of so many bytes;
+    where they are not known (0), the whole share in one pass.
 
     The least recomputation at which enough tokens for fast products fit, and as many passes of the
     same size as that takes. Where nothing fits, the smallest: the device will say so.
@@ -153,8 +152,6 @@ def fitted(spec: TrialSpec, placement: Placement, device_bytes: int) -> Placemen
     ways: list[Recompute] = [placement.recompute]
     if placement.recompute == "auto":
         ways = ["none"] if placement.compile or not device_bytes else ["none", "mlp", "layer"]
-    if placement.resident is None:
-        placement = placement.replace(resident=_is_little(spec, placement))
     if not device_bytes:
         return placement.replace(recompute=ways[0])
     whole = worker_share(spec, placement)
@@ -170,12 +167,6 @@ def fitted(spec: TrialSpec, placement: Placement, device_bytes: int) -> Placemen
         if largest == whole or largest * spec.model.context >= ENOUGH_TOKENS:
             break
     return chosen
-
-
-def _is_little(spec: TrialSpec, placement: Placement) -> bool:
-    """Whether resident weights are on a CPU; a GPU's memory is better filled with sequences."""
-    kept = predicted(spec, placement.replace(resident=True))
-    return placement.device == "cpu" and kept.resident <= RESIDENT_AT_MOST * (kept.total - kept.resident)
 
 
 def _largest(spec: TrialSpec, placement: Placement, whole: int, device_bytes: int) -> int:

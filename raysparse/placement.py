@@ -20,8 +20,6 @@ class Placement(Record):
     micro_batch: sequences in a forward pass of a worker (the last pass may have fewer); 0: as many
     as a GPU holds, on a CPU the whole share. recompute: what a backward pass makes again, nothing,
     the MLPs' inner tensors, or all but the input of a layer; auto: the least that a GPU needs.
-    resident: keep every dense weight that a product needs, not one at a time, which is memory for
-    time; None: on a CPU, where it is little beside the rest (`memory.RESIDENT_AT_MOST`).
     """
 
     workers: int = 1
@@ -30,7 +28,7 @@ class Placement(Record):
     threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
     checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
     compile: bool = False  # torch.compile of what lies between the sparse products; pays off on a GPU
-    resident: bool | None = None
+    resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
     recompute: Recompute = "auto"
     device_share: float = 1.0  # of a GPU's memory, for this worker
     keep: Keep = "weights"  # of a trial that has ended, in its checkpoint

@@ -140,10 +140,8 @@ def add_engine_arguments(
     )
     group.add_argument("--balanced", action="store_true", help="tiles: as many active in every row of tiles")
     group.add_argument(
-        "--resident", action=argparse.BooleanOptionalAction,
-        help="keep the dense weights that products need, not one at a time (on a CPU, where they are little memory "
-        "beside the rest)",
-    )  # fmt: skip
+        "--resident", action="store_true", help="keep the dense weights that products need, not one at a time"
+    )
     group.add_argument(
         "--recompute", choices=get_args(Recompute), default="auto",
         help="what a backward pass makes again instead of keeping it (auto: on a GPU, the least that fits)",

@@ -3,8 +3,8 @@ them.
 
 Memory is what the counts say: there is no dense copy of a sparse matrix anywhere, only one scratch
 matrix that all of them share, filled right before the product that needs it (and reused for that
-product's weight gradient); tiles that pay off need not even that. Where there is memory to spare
-the dense weights are kept instead (`resident`): they are then made once a step.
+product's weight gradient); tiles that pay off need not even that. Who has memory to spare can keep
+the dense weights instead (`resident`): they are then made once a step.
 
 Left out: how a step changes values (`optimizer`), how blocks change places (`topology`).
 """

@@ -36,7 +36,7 @@ class TrainState:
     def __init__(self, spec: TrialSpec, placement: Placement):
         self.spec, self.placement = spec, placement
         self.device = torch.device(placement.device)
-        self.weights = SparseWeights(spec, device=self.device, resident=bool(placement.resident))
+        self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
         self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
         if placement.compile:
             tell_the_compiler()
