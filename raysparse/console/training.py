@@ -64,9 +64,9 @@ def train_recommended(
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
-    if compared_kinds := between(specs, measured, best):
+    if said := between(specs, measured, best):
         again = answer_of(pa.concat_tables([table, trained]), budget=best.budget, unique_tokens=best.unique)
-        print(f"{compared_kinds}\nwith both in the table, {verdict(again)}")
+        print(f"{said}\nwith both in the table, {verdict(again)}")
     print(f"models: {summary.folder.at(TRIALS, '<id>', CHECKPOINT)}")
     return 1 if summary.unfinished else 0
 
