@@ -150,7 +150,8 @@ def choose_trials(
     sds, spent = [_spread(joint, many)], 0.0
     for _ in range(trials):
         own = joint.diagonal()
-        gain = joint[many:, :many] ** 2 / (own[:many] + noise**2) - floor * own[many:, None]
+        heard = own[:many] + noise**2  # 0 for what is known already
+        gain = joint[many:, :many] ** 2 / np.where(heard > 0, heard, np.inf) - floor * own[many:, None]
         gain = np.maximum(gain, 0.0).sum(axis=0) / price
         gain[np.bincount(np.array(chosen, dtype=int), minlength=many) >= replicates] = 0.0
         gain[spent + price > most] = 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.answer.compare import compare, judge, splits
 from analysis.answer.costs import ACTIVE
-from analysis.answer.design import candidates_in, design
+from analysis.answer.design import candidates_in, choose_trials, design
 from analysis.answer.optimum import Box
 from analysis.answer.simulate import grid, power, simulate, write_runs
 from analysis.data.points import Points
@@ -125,6 +125,19 @@ def test_a_design_that_cannot_help_returns_nothing(draws):
         design(draws, PLAN, 0, budget=BUDGET, unique=UNIQUE, box=BOX)
     with pytest.raises(ValueError, match="raise the budget or widen the box"):
         design(draws, PLAN, 1, budget=1.0, unique=UNIQUE, box=BOX)
+
+
+def test_what_is_known_already_is_not_bought():
+    """Draws that agree everywhere, and runs without noise: nothing to learn, and nothing divided by
+    it.
+    """
+    known, unsure = np.zeros((50, 2)), np.random.default_rng(0).standard_normal((50, 1))
+    rows, sds = choose_trials(known, known[:, :1], 0.0, np.ones(2), trials=3)
+    assert not len(rows)
+    assert sds.tolist() == [0.0]
+    rows, sds = choose_trials(np.hstack([known, unsure]), 2.0 * unsure, 0.0, np.ones(3), trials=3)
+    assert rows.tolist() == [2]
+    assert sds[-1] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_candidates_fill_a_box_up_to_a_price():
