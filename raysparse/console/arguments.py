@@ -156,7 +156,11 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--micro-batch", type=int, default=0, metavar="SEQUENCES",
         help="in a forward pass (as many as fit on a GPU; on a CPU a worker's whole share)",
     )  # fmt: skip
-    group.add_argument("--compile", action="store_true", help="torch.compile what lies between the products")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile what lies between the products, and on a CPU the optimizer",
+    )
     group.add_argument(
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"
     )

@@ -2,7 +2,9 @@
 `tests/chaos/test_lost_ray.py`.
 """
 
+import re
 import signal
+import urllib.request
 
 import pytest
 
@@ -16,6 +18,10 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
     plan = small_plan(corpus, epochs=(1, 10), workers=2)
     driver = runs.start(plan, tmp_path, dashboard=True)
     runs.wait_until(lambda: len(runs.journal(tmp_path)) >= 1, driver, tmp_path)
+    page = re.search(r"gauges: (http\S+)", (tmp_path / "log.txt").read_text())
+    assert page is not None
+    with urllib.request.urlopen(page[1], timeout=10) as answer:
+        assert "running" in answer.read().decode()
     driver.send_signal(signal.SIGINT)
     status, interrupted = driver.wait(runs.PATIENCE), (tmp_path / "log.txt").read_text()
     assert status == 130, interrupted
@@ -39,6 +45,7 @@ def test_two_workers_train_a_trial_together_quietly_through_a_ctrl_c(corpus, tmp
 QUIET = (
     "Ray on this machine:",
     "dashboard:",
+    "gauges:",
     "curves: tensorboard",
     "running,",
     "trials are finished",

@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ray.exceptions import RayError, RayTaskError
 from raysparse.placement import Placement
 from raysparse.sweep import leftovers
 from raysparse.sweep.ray import environment, private
+from raysparse.sweep.ray.panels import PAGE, Panels
 from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.units import si
 
@@ -40,10 +41,13 @@ SLOT_BYTES = 600 << 20  # of the driver's machine, for the processes of Ray that
 
 @dataclass(frozen=True)
 class Place:
-    """What a cluster offers: trials at once, and lines that tell where to look."""
+    """What a cluster offers: trials at once, lines that tell where to look, and the page of gauges
+    of a dashboard that was started here.
+    """
 
     slots: int
     links: tuple[str, ...]
+    panels: Panels | None = None
 
 
 @contextlib.contextmanager
@@ -55,11 +59,13 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    panels = Panels() if settings.dashboard and not settings.address and Panels.wanted() else None
     try:
-        with leftovers.marked(owner):
+        with leftovers.marked(owner), _also(panels.environment if panels else {}):
             _start(settings, placement)
         slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
-        yield Place(slots, (*why, *_links()))
+        gauges = (f"gauges: {panels.address}{PAGE} (and in the dashboard, under Metrics)",) if panels else ()
+        yield Place(slots, (*why, *_links(), *gauges), panels)
     except Exception as error:
         if cause := _death(error):
             if not settings.address:
@@ -70,6 +76,19 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
         ray.shutdown()
         if not settings.address:
             leftovers.end_all(owner)
+        if panels:
+            panels.close()
+
+
+@contextlib.contextmanager
+def _also(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started inside the `with` have these variables too."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 def check() -> None:

@@ -27,6 +27,7 @@ from raysparse.sweep.books import Job
 from raysparse.sweep.ray import check, cluster
 from raysparse.sweep.ray.broker_actor import start_broker
 from raysparse.sweep.ray.gauges import Gauges
+from raysparse.sweep.ray.panels import Panels
 from raysparse.sweep.ray.slot import Background, Slot
 from raysparse.sweep.ray.tune import run_tune
 from raysparse.sweep.settings import RayLostError, Settings
@@ -68,6 +69,10 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
     for line in (told, *place.links, f"curves: {job.folder.curves_command}"):
         view.say(line)
     fleet, gauges = Fleet(broker, job, settings, count, threads), Gauges(job.folder.name, job.plan.budget.unit)
+    drawn: list[View | Gauges | Panels] = [view, gauges]
+    if place.panels:
+        place.panels.sweep, place.panels.unit = job.folder.name, job.plan.budget.unit
+        drawn.append(place.panels)
     tuner = Background("tune", lambda: run_tune(broker, job, count, settings))
     threads.append(tuner)
     with view:
@@ -75,8 +80,8 @@ def _run(job: Job, settings: Settings, view: View, place: cluster.Place, threads
         while not tuner.ended or is_at_work:  # a trial outlives the Tune trial that submitted it
             now: Snapshot = answer(broker.snapshot.remote())
             is_at_work = now.at_work > 0
-            view.show(now)
-            gauges.show(now)
+            for one in drawn:
+                one.show(now)
             for line in fleet.tend(now):
                 view.say(line)
             if fleet.is_broken:

@@ -1,0 +1,190 @@
+"""A page of a sweep's gauges, which Ray's dashboard shows under "Metrics" on a machine without
+Grafana.
+
+Ray embeds there what RAY_GRAFANA_HOST serves, once that address and RAY_PROMETHEUS_HOST have
+answered a question each. This small server gives both answers to the Ray that a sweep starts for
+itself, and draws the record that its view and its gauges show. It listens on the loopback interface
+only and stands aside for whoever has named a Grafana. Left out: Ray's own charts, which need the
+real ones, and anything before this session.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from raysparse.sweep.snapshot import Running, Snapshot
+from raysparse.units import amount
+
+HOSTS = ("RAY_GRAFANA_HOST", "RAY_PROMETHEUS_HOST")
+PAGE = "/d/sweep"
+ANSWERS = {"/api/health": {"database": "ok"}, "/api/v1/query": {"status": "success", "data": {"result": []}}}
+NOT_HERE = "Charts of Ray itself need Prometheus and Grafana; the page Metrics has the sweep's."
+REFRESH = 2  # seconds between looks of a browser
+MOST_CURVES, MOST_POINTS = 8, 300
+WIDTH, HEIGHT, LEFT, BELOW = 560, 220, 56, 24  # of a chart, and its margins, pixels
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+STYLE = """body{font:14px sans-serif;margin:16px;color:#222;background:#fff}h1{font-size:18px;margin:0 0 4px}
+h2{font-size:14px;margin:12px 0 4px}table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right}
+td:first-child,th:first-child{text-align:left}.charts{display:flex;flex-wrap:wrap;gap:16px}text{font-size:11px;fill:#444}"""
+
+Curve = list[tuple[float, float]]  # (seconds since the session began, value)
+
+
+class Panels:
+    """The server, from the moment it is made until `close`. It knows nothing before `show`."""
+
+    def __init__(self, sweep: str = "", unit: str = ""):
+        self.sweep, self.unit = sweep, unit
+        self._now: Snapshot | None = None
+        self._began, self._lock = time.monotonic(), threading.Lock()
+        self._curves: dict[str, dict[str, Curve]] = {"loss": {}, "tokens_per_second": {}}
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        threading.Thread(target=self._server.serve_forever, name="panels", daemon=True).start()
+
+    @staticmethod
+    def wanted() -> bool:
+        """Nobody has named a Grafana or a Prometheus for Ray's dashboard."""
+        return not any(name in os.environ for name in HOSTS)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Ray must be started with."""
+        return dict.fromkeys(HOSTS, self.address)
+
+    def show(self, now: Snapshot) -> None:
+        """Draw this from now on; curves grow by what it says of the running trials."""
+        seconds = time.monotonic() - self._began
+        with self._lock:
+            self._now = now
+            for one in now.running:
+                for field, curves in self._curves.items():
+                    _grow(curves, f"{one.name} [{one.trial_id[:6]}]", seconds, getattr(one, field))
+
+    def page(self) -> str:
+        """The whole page, HTML."""
+        with self._lock:
+            parts = [f"<h1>{html.escape(self.sweep or 'raysparse')}</h1>", *_body(self._now, self.unit)]
+            charts = [
+                chart("training loss, nats per token", self._curves["loss"]),
+                chart("tokens per second", self._curves["tokens_per_second"]),
+            ]
+        head = f'<meta charset="utf-8"><meta http-equiv="refresh" content="{REFRESH}"><style>{STYLE}</style>'
+        return (
+            f'<!doctype html><html><head>{head}</head><body>{"".join(parts)}<div class="charts">{"".join(charts)}</div>'
+        )
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away in the middle is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def _handler(panels: Panels) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0].rstrip("/")
+            if path in ANSWERS:
+                self._send(200, "application/json", json.dumps(ANSWERS[path]))
+            elif path.startswith("/d/"):
+                self._send(200, "text/html; charset=utf-8", panels.page())
+            elif path.startswith("/d-solo/"):
+                self._send(200, "text/plain; charset=utf-8", NOT_HERE)
+            else:
+                self._send(404, "text/plain; charset=utf-8", f"the gauges are at {PAGE}")
+
+        def _send(self, status: int, kind: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Nothing: the terminal is the sweep's."""
+
+    return Handler
+
+
+def _grow(curves: dict[str, Curve], name: str, seconds: float, value: float | None) -> None:
+    """Add a point; the oldest curves go, and a curve that is full keeps every second point."""
+    if value is None:
+        return
+    curve = curves.setdefault(name, [])
+    curve.append((seconds, value))
+    if len(curve) > MOST_POINTS:
+        del curve[-2::-2]
+    for oldest in list(curves)[:-MOST_CURVES]:
+        del curves[oldest]
+
+
+def _body(now: Snapshot | None, unit: str) -> list[str]:
+    if now is None:
+        return ["<p>waiting for the first trial</p>"]
+    counts = ", ".join(f"{count} {html.escape(status)}" for status, count in now.counts.items() if count)
+    left = "" if now.left is None else f", {amount(now.left)} left"
+    return [f"<p>{counts}; {amount(now.spent)} {html.escape(unit)} spent{left}</p>", _table(now.running)]
+
+
+def _table(running: Sequence[Running]) -> str:
+    head = "<tr><th>running<th>steps<th>loss<th>validation loss<th>tokens/s<th>density</tr>"
+    rows = "".join(
+        f"<tr><td>{html.escape(one.name)}<td>{one.step} of {one.steps}<td>{_said(one.loss, '.3f')}"
+        f"<td>{_said(one.validation_loss, '.3f')}<td>{_said(one.tokens_per_second, ',.0f')}<td>{one.density:.3g}</tr>"
+        for one in running
+    )
+    return f"<table>{head}{rows}</table>"
+
+
+def _said(value: float | None, how: str) -> str:
+    return "" if value is None else format(value, how)
+
+
+def chart(title: str, curves: Mapping[str, Curve]) -> str:
+    """Curves over the seconds of the session, as SVG with a legend."""
+    points = [point for curve in curves.values() for point in curve]
+    if not points:
+        return ""
+    times, values = zip(*points, strict=True)
+    low, high, end = min(values), max(values), max(*times, 1.0)
+    span = high - low or abs(high) or 1.0
+
+    def place(seconds: float, value: float) -> str:
+        across = LEFT + (WIDTH - LEFT) * seconds / end
+        return f"{across:.1f},{(HEIGHT - BELOW) * (1.0 - (value - low) / span) + 4:.1f}"
+
+    lines = "".join(
+        f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{" ".join(place(*p) for p in curve)}"/>'
+        for colour, curve in zip(COLOURS, curves.values(), strict=False)
+    )
+    legend = "".join(
+        f'<div><span style="color:{colour}">&#9632;</span> {html.escape(name)}</div>'
+        for colour, name in zip(COLOURS, curves, strict=False)
+    )
+    labels = (
+        f'<text x="0" y="14">{high:.4g}</text><text x="0" y="{HEIGHT - BELOW}">{low:.4g}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{end:.0f} s</text>'
+    )
+    drawing = f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">{lines}{labels}</svg>'
+    return f"<div><h2>{html.escape(title)}</h2>{drawing}{legend}</div>"
