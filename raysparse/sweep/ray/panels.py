@@ -160,6 +160,10 @@ def _said(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def chart(title: str, curves: Mapping[str, Curve]) -> str:
     """Curves over the seconds of the session, as SVG with a legend."""
     points = [point for curve in curves.values() for point in curve]
@@ -182,7 +186,7 @@ def chart(title: str, curves: Mapping[str, Curve]) -> str:
         for colour, name in zip(COLOURS, curves, strict=False)
     )
     labels = (
-        f'<text x="0" y="14">{high:.4g}</text><text x="0" y="{HEIGHT - BELOW}">{low:.4g}</text>'
+        f'<text x="0" y="14">{_short(high)}</text><text x="0" y="{HEIGHT - BELOW}">{_short(low)}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{end:.0f} s</text>'
     )
