@@ -27,7 +27,8 @@ def snapshot(*trials: Running) -> Snapshot:
 
 @pytest.fixture
 def served():
-    made = Panels("grid", "active FLOPs")
+    made = Panels()
+    made.sweep, made.unit = "grid", "active FLOPs"
     yield made
     made.close()
 

@@ -31,18 +31,26 @@ REFRESH = 2  # seconds between looks of a browser
 MOST_CURVES, MOST_POINTS = 8, 300
 WIDTH, HEIGHT, LEFT, BELOW = 560, 220, 56, 24  # of a chart, and its margins, pixels
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-STYLE = """body{font:14px sans-serif;margin:16px;color:#222;background:#fff}h1{font-size:18px;margin:0 0 4px}
-h2{font-size:14px;margin:12px 0 4px}table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right}
-td:first-child,th:first-child{text-align:left}.charts{display:flex;flex-wrap:wrap;gap:16px}text{font-size:11px;fill:#444}"""
+STYLE = """
+body {font: 14px sans-serif; margin: 16px; color: #222; background: #fff}
+h1 {font-size: 18px; margin: 0 0 4px}
+h2 {font-size: 14px; margin: 12px 0 4px}
+td, th {padding: 2px 12px 2px 0; text-align: right}
+td:first-child, th:first-child {text-align: left}
+.charts {display: flex; flex-wrap: wrap; gap: 16px}
+text {font-size: 11px; fill: #444}
+"""
 
 Curve = list[tuple[float, float]]  # (seconds since the session began, value)
 
 
 class Panels:
-    """The server, from the moment it is made until `close`. It knows nothing before `show`."""
+    """The server, from the moment it is made, before Ray, until `close`. `sweep` and the `unit` of
+    its budget are set by who runs it; it knows nothing before `show`.
+    """
 
-    def __init__(self, sweep: str = "", unit: str = ""):
-        self.sweep, self.unit = sweep, unit
+    def __init__(self) -> None:
+        self.sweep, self.unit = "", ""
         self._now: Snapshot | None = None
         self._began, self._lock = time.monotonic(), threading.Lock()
         self._curves: dict[str, dict[str, Curve]] = {"loss": {}, "tokens_per_second": {}}
