@@ -16,6 +16,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token # the token lies in the home folder, which the nodes share
 # Metrics are off, as in cluster.yaml, which says why.
 export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
+export RAY_GRAFANA_HOST=http://127.0.0.1:8266 RAY_PROMETHEUS_HOST=http://127.0.0.1:8266 # the sweep's gauges
 test -s ~/.ray/auth_token || ray get-auth-token --generate > /dev/null
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 

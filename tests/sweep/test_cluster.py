@@ -3,6 +3,7 @@ they say, and let nobody in without a token.
 """
 
 import copy
+import re
 import subprocess
 import tomllib
 
@@ -12,7 +13,7 @@ import yaml
 from ray.autoscaler._private.util import fillout_defaults, validate_config
 
 from raysparse.placement import Placement
-from raysparse.sweep.ray import cluster, group
+from raysparse.sweep.ray import cluster, group, panels
 from raysparse.sweep.settings import RayLostError, Settings
 from tests.conftest import REPOSITORY
 
@@ -57,6 +58,15 @@ def test_nobody_gets_in_without_a_token(name):
     assert "--dashboard-host=127.0.0.1" in started[0]
     assert all("RAY_enable_metrics_collection=0" in line for line in started), "Ray's metrics ask nobody for a token"
     assert all(f"{name}_METRIC_PORT=-1" in started[0] for name in ("AUTOSCALER", "DASHBOARD"))
+
+
+@pytest.mark.parametrize("name", [*RAY_UP, "clusters/slurm.sh", "clusters/kuberay.yaml"])
+def test_the_head_is_told_where_a_sweep_serves_its_gauges(name):
+    named = re.findall(
+        r"(RAY_(?:GRAFANA|PROMETHEUS)_HOST)\W+(?:value: \")?(http://[\w.:]+)", (REPOSITORY / name).read_text()
+    )
+    assert {key for key, _ in named} == {panels.GRAFANA, panels.PROMETHEUS}
+    assert {value for _, value in named} == {f"http://127.0.0.1:{panels.PORT}"}
 
 
 def test_every_node_on_aws_names_its_network_its_role_and_its_image():

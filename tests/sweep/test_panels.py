@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from raysparse.sweep.ray import panels
-from raysparse.sweep.ray.panels import PAGE, Panels, chart
+from raysparse.sweep.ray.panels import PAGE, PORT, Panels, chart
 from raysparse.sweep.snapshot import Running, Snapshot
 
 
@@ -44,10 +44,27 @@ def test_it_answers_what_the_dashboard_asks_of_a_grafana_and_a_prometheus(served
     assert "need Prometheus and Grafana" in read(f"{served.address}/d-solo/rayDefaultDashboard/?panelId=26")
     with pytest.raises(urllib.error.HTTPError, match="404"):
         read(f"{served.address}/metrics")
-    assert Panels.wanted()
     assert set(served.environment.values()) == {served.address}
+    assert served.told == f"gauges: {served.address}{PAGE} (and in the dashboard, under Metrics)"
     monkeypatch.setenv("RAY_GRAFANA_HOST", "http://grafana:3000")
-    assert not Panels.wanted(), "a Grafana that somebody named is not replaced"
+    assert Panels.of_a_new_ray() is Panels.of_a_cluster() is None, "a Grafana that somebody named is not replaced"
+
+
+def test_on_a_cluster_the_first_sweep_has_the_page_of_the_dashboard(monkeypatch):
+    assert Panels.of_a_cluster() is None, "its Ray was told of none"
+    monkeypatch.setenv("RAY_GRAFANA_HOST", f"http://127.0.0.1:{PORT}")
+    first, second = Panels.of_a_cluster(), Panels.of_a_cluster()
+    try:
+        assert "waiting" in read(f"http://127.0.0.1:{PORT}{PAGE}")
+        assert first.told.endswith("(and in the dashboard, under Metrics)")
+        assert second.told.endswith("(the dashboard has those of another sweep)")
+        assert "waiting" in read(second.address + PAGE)
+    finally:
+        first.close()
+        second.close()
+    again = Panels.of_a_cluster()
+    assert again.address == first.address, "the port is free again"
+    again.close()
 
 
 def test_it_draws_what_runs(served):

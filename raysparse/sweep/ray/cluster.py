@@ -18,6 +18,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -25,7 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from raysparse.placement import Placement
 from raysparse.sweep import leftovers
 from raysparse.sweep.ray import environment, private
-from raysparse.sweep.ray.panels import PAGE, Panels
+from raysparse.sweep.ray.panels import Panels
 from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.units import si
 
@@ -35,6 +36,7 @@ SETTINGS_FRAME = 4
 SOCKET_PATH = 107  # bytes
 SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store") + 2
 OBJECT_STORE_BYTES = 256 << 20  # leases and reports are small
+HEAD = "node:__internal_head__"  # a resource that Ray gives its head
 LATE = "timed out during startup"  # what Ray says of its raylet on a machine that is too busy
 SLOT_BYTES = 600 << 20  # of the driver's machine, for the processes of Ray that serve a slot (docs/experiments.md)
 
@@ -42,7 +44,7 @@ SLOT_BYTES = 600 << 20  # of the driver's machine, for the processes of Ray that
 @dataclass(frozen=True)
 class Place:
     """What a cluster offers: trials at once, lines that tell where to look, and the page of gauges
-    of a dashboard that was started here.
+    for its dashboard.
     """
 
     slots: int
@@ -59,13 +61,14 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
     """
     for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    panels = Panels() if settings.dashboard and not settings.address and Panels.wanted() else None
+    panels = Panels.of_a_new_ray() if settings.dashboard and not settings.address else None
     try:
         with leftovers.marked(owner), _also(panels.environment if panels else {}):
             _start(settings, placement)
+        if settings.dashboard and settings.address and _on_its_head():
+            panels = Panels.of_a_cluster()
         slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
-        gauges = (f"gauges: {panels.address}{PAGE} (and in the dashboard, under Metrics)",) if panels else ()
-        yield Place(slots, (*why, *_links(), *gauges), panels)
+        yield Place(slots, (*why, *_links(), *([panels.told] if panels else ())), panels)
     except Exception as error:
         if cause := _death(error):
             if not settings.address:
@@ -140,6 +143,13 @@ def _start(settings: Settings, placement: Placement) -> None:
             log_to_driver=False,
         )
         private.without_last_words()
+
+
+def _on_its_head() -> bool:
+    """Whether this machine is the head of the cluster that was joined."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(node["NodeID"] == here and HEAD in node["Resources"] for node in nodes)
 
 
 def _runtime_env() -> dict[str, dict[str, str]] | None:

@@ -1,15 +1,16 @@
-"""A page of a sweep's gauges, which Ray's dashboard shows under "Metrics" on a machine without
-Grafana.
+"""A page of a sweep's gauges, which Ray's dashboard shows under "Metrics" where no Grafana is.
 
 Ray embeds there what RAY_GRAFANA_HOST serves, once that address and RAY_PROMETHEUS_HOST have
-answered a question each. This small server gives both answers to the Ray that a sweep starts for
-itself, and draws the record that its view and its gauges show. It listens on the loopback interface
-only and stands aside for whoever has named a Grafana. Left out: Ray's own charts, which need the
-real ones, and anything before this session.
+answered a question each. This small server gives both answers and draws the record that a sweep's
+view and gauges show. The Ray that a sweep starts for itself is given a free port; on a cluster
+Ray's head was told of one before any sweep, so the script that runs there takes that one. It
+listens on the loopback interface only and stands aside for whoever has named a Grafana. Left out:
+Ray's own charts, which need the real ones, and anything before this session.
 """
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import os
@@ -23,10 +24,13 @@ from typing import Any
 from raysparse.sweep.snapshot import Running, Snapshot
 from raysparse.units import amount
 
-HOSTS = ("RAY_GRAFANA_HOST", "RAY_PROMETHEUS_HOST")
+GRAFANA, PROMETHEUS = "RAY_GRAFANA_HOST", "RAY_PROMETHEUS_HOST"
+PORT = 8266  # of a cluster's head; its files name it to Ray
 PAGE = "/d/sweep"
 ANSWERS = {"/api/health": {"database": "ok"}, "/api/v1/query": {"status": "success", "data": {"result": []}}}
 NOT_HERE = "Charts of Ray itself need Prometheus and Grafana; the page Metrics has the sweep's."
+EMBEDDED = "and in the dashboard, under Metrics"
+TAKEN = "the dashboard has those of another sweep"
 REFRESH = 2  # seconds between looks of a browser
 MOST_CURVES, MOST_POINTS = 8, 300
 WIDTH, HEIGHT, LEFT, BELOW = 560, 220, 56, 24  # of a chart, and its margins, pixels
@@ -49,18 +53,34 @@ class Panels:
     its budget are set by who runs it; it knows nothing before `show`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.sweep, self.unit = "", ""
         self._now: Snapshot | None = None
         self._began, self._lock = time.monotonic(), threading.Lock()
         self._curves: dict[str, dict[str, Curve]] = {"loss": {}, "tokens_per_second": {}}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         threading.Thread(target=self._server.serve_forever, name="panels", daemon=True).start()
 
-    @staticmethod
-    def wanted() -> bool:
-        """Nobody has named a Grafana or a Prometheus for Ray's dashboard."""
-        return not any(name in os.environ for name in HOSTS)
+    @classmethod
+    def of_a_new_ray(cls) -> Panels | None:
+        """For a Ray that is to start with `environment`; None where somebody has named a Grafana or
+        a Prometheus for it.
+        """
+        return None if {GRAFANA, PROMETHEUS} & os.environ.keys() else cls()
+
+    @classmethod
+    def of_a_cluster(cls) -> Panels | None:
+        """Where the head's Ray looks for it, if this is the head; at a port of its own while
+        another sweep has that one; None where Ray was told to look elsewhere.
+        """
+        if os.environ.get(GRAFANA) != f"http://127.0.0.1:{PORT}":
+            return None
+        try:
+            return cls(PORT)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return cls()
 
     @property
     def address(self) -> str:
@@ -69,7 +89,13 @@ class Panels:
     @property
     def environment(self) -> dict[str, str]:
         """What Ray must be started with."""
-        return dict.fromkeys(HOSTS, self.address)
+        return dict.fromkeys((GRAFANA, PROMETHEUS), self.address)
+
+    @property
+    def told(self) -> str:
+        """Where to look, for people."""
+        embedded = os.environ.get(GRAFANA, self.address) == self.address
+        return f"gauges: {self.address}{PAGE} ({EMBEDDED if embedded else TAKEN})"
 
     def show(self, now: Snapshot) -> None:
         """Draw this from now on; curves grow by what it says of the running trials."""
