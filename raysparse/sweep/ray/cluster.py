@@ -53,8 +53,9 @@ class Place:
 
 
 @contextlib.contextmanager
-def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Place]:
-    """A connection to a cluster; one that was started here, for `owner`, ends with it.
+def joined(settings: Settings, placement: Placement, owner: str, is_sweep: bool = True) -> Iterator[Place]:
+    """A connection to a cluster; one that was started here, for `owner`, ends with it. A sweep has
+    gauges to show.
 
     Raises ValueError when there is no cluster at the address, or when it has no room for one trial,
     and RayLostError when what is done with it fails because the cluster, or the broker, is gone.
@@ -65,7 +66,7 @@ def joined(settings: Settings, placement: Placement, owner: str) -> Iterator[Pla
     try:
         with leftovers.marked(owner), _also(panels.environment if panels else {}):
             _start(settings, placement)
-        if settings.dashboard and settings.address and _on_its_head():
+        if is_sweep and settings.address and _on_its_head():
             panels = Panels.of_a_cluster()
         slots, why = bounded(_slots(settings, placement), settings.slots, free_memory())
         yield Place(slots, (*why, *_links(), *([panels.told] if panels else ())), panels)

@@ -204,11 +204,12 @@ def chart(title: str, curves: Mapping[str, Curve]) -> str:
     if not points:
         return ""
     times, values = zip(*points, strict=True)
-    low, high, end = min(values), max(values), max(*times, 1.0)
+    low, high, begin = min(values), max(values), min(times)
+    end = max(*times, begin + 1.0)
     span = high - low or abs(high) or 1.0
 
     def place(seconds: float, value: float) -> str:
-        across = LEFT + (WIDTH - LEFT) * seconds / end
+        across = LEFT + (WIDTH - LEFT) * (seconds - begin) / (end - begin)
         return f"{across:.1f},{(HEIGHT - BELOW) * (1.0 - (value - low) / span) + 4:.1f}"
 
     lines = "".join(
@@ -221,7 +222,7 @@ def chart(title: str, curves: Mapping[str, Curve]) -> str:
     )
     labels = (
         f'<text x="0" y="14">{_short(high)}</text><text x="0" y="{HEIGHT - BELOW}">{_short(low)}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 4}">{begin:.0f}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{end:.0f} s</text>'
     )
     drawing = f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">{lines}{labels}</svg>'
