@@ -123,7 +123,7 @@ def differences(found: dict[int, dict[str, float]], alone: dict[int, dict[str, f
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=float, default=32, help="12 steps each; 32 take some minutes twice")
+    parser.add_argument("--epochs", type=float, default=80, help="12 steps each, enough that the third machine is used")
     parser.add_argument("--folder", type=Path, help="keep everything there (default: a temporary folder)")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="workers-change-"))
