@@ -23,7 +23,6 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.util import TrainingFramework
 
 TIMEOUT = 1800.0  # seconds for one exchange between ranks; an evaluation of a large model is slow
 SIOCGIFADDR = 0x8915  # Linux's question for the address of an interface
@@ -31,16 +30,14 @@ SIOCGIFADDR = 0x8915  # Linux's question for the address of an interface
 
 @dataclass
 class TorchGroup(BackendConfig):
-    """torch.distributed among the workers of a slot: NCCL between GPUs, gloo between CPUs."""
+    """torch.distributed among the workers of a slot: NCCL between GPUs, gloo between CPUs. It names
+    no `framework` to Ray, whose state tracking would send torch's version to the head as an object
+    of torch, and two processes there would load torch to read it.
+    """
 
     broker: ActorHandle[Any]
     slot: str
     backend: str  # nccl, gloo
-
-    @property
-    def framework(self) -> TrainingFramework:
-        """For the dashboard."""
-        return TrainingFramework.TORCH
 
     @property
     def backend_cls(self) -> type[Backend]:
