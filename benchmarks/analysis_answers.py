@@ -62,8 +62,16 @@ def one(name: str, seed: int, settings: bool) -> list[dict[str, Any]]:
         for share in SHARES:
             best = best_possible(truth, Box.of(runs), share * dearest, float(unique))
             told = judge(share * dearest, float(unique), *best)
-            rows.append({"truth": name, "seed": seed, "share": share, "unique": float(unique)} | told)
+            where = {"truth": name, "seed": seed, "share": share, "unique": float(unique)}
+            rows.append(where | {"density_inside": not _on_an_edge(best[1], Box.of(runs))} | told)
     return rows
+
+
+def _on_an_edge(density: float, box: Box) -> bool:
+    """An interval that holds an edge is right wherever the best density is that edge itself, so
+    those answers say little of its width.
+    """
+    return bool(np.isclose(density, box.density).any())
 
 
 def _by_laws(truth: Truth, runs: Runs) -> Any:
@@ -146,7 +154,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "worse_than_best_row": float(np.mean(regret > again + 1e-9)),
             "regret_mean_by_truth": {name: float(_of(some, name, "regret").mean()) for name in names},
         }
-        for what in ("claimed", "decay_near"):
+        for what in ("claimed", "decay_near", "density_inside"):
             if any(what in row for row in some):
                 entry[what] = float(_column(some, what).mean())
         for what in COVERED:
@@ -155,6 +163,9 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             by_truth = {name: float(_of(some, name, what).mean()) for name in names}
             entry[f"coverage_{what}"] = float(_column(some, what).mean())
             entry[f"coverage_{what}_by_truth"] = by_truth
+        inside = [row for row in some if row.get("density_inside")]
+        if inside:
+            entry["coverage_density_inside"] = float(_column(inside, "density").mean())
         told.append(entry)
     return told
 
