@@ -102,7 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=12, help="of each trial: the sweep must outlast the losses")
+    parser.add_argument("--epochs", type=int, default=36, help="of each trial: the sweep must outlast the losses")
     args = parser.parse_args()
     if missing():
         sys.exit(missing())
