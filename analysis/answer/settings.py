@@ -32,7 +32,8 @@ CANDIDATES = 1024  # places of the space that are looked at before the search na
 BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
-STRETCH = 1.5  # of the draws of a loss where laws guide: they take what settings cost as known
+STRETCH = 1.5  # of the draws of a loss where laws guide: they take what settings cost as known, which two runs share
+CAUTION = 0.5  # sds: of places with like means the better known one is taken; without laws a mean dips between rows
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
 
 
@@ -121,11 +122,16 @@ class _Search:
         cube = np.clip(0.5 + 1.04 * (spread(space.dimensions, CANDIDATES, seed) - 0.5), 0, 1)
         columns, fits = space.columns(cube)
         self.cube, self.columns = cube[fits], columns[fits]
-        self.place = self._best_mean()
+        self.place = self._best_place()
         self.places = self._best_draws()
 
-    def _mean(self, columns: Array) -> Array:
-        """(k,) the loss at the mean of the warped one."""
+    def _judged(self, columns: Array) -> Array:
+        """(k,) what the best place has least of: the loss at the mean of the warped one, or, where
+        no laws guide, the expected loss and `CAUTION`.
+        """
+        if not self.model.guided:
+            expected, sd = self.model.moments(columns)
+            return expected + CAUTION * sd
         mean = np.mean([process.mean(columns) for process in self.model.processes], axis=0)
         return self.model.warp.outward(mean, self.model.base(columns))
 
@@ -133,11 +139,11 @@ class _Search:
         """(b, t) the expected loss of every draw at its own (b, t, p) places."""
         return self.model.warp.outward(self.paths.each(columns), self.model.base(columns))
 
-    def _best_mean(self) -> Array:
-        """(1, 3 + m) the place of least mean."""
-        order = np.argsort(self._mean(self.columns), kind="stable")[:BASINS]
-        at = self._zoom(self.cube[order], lambda columns: self._mean(columns.reshape(-1, columns.shape[2])))
-        return at[[int(np.argmin(self._mean(self.space.columns(at)[0])))]]
+    def _best_place(self) -> Array:
+        """(1, 3 + m) the best place."""
+        order = np.argsort(self._judged(self.columns), kind="stable")[:BASINS]
+        at = self._zoom(self.cube[order], lambda columns: self._judged(columns.reshape(-1, columns.shape[2])))
+        return at[[int(np.argmin(self._judged(self.space.columns(at)[0])))]]
 
     def _best_draws(self) -> Array:
         """(b, 3 + m) the place of each draw's least value."""
@@ -189,11 +195,15 @@ class _Search:
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
-        expected = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
-        mean = self.model.moments(self.column)[0]
+        mean, expected = self.expected()
         if self.model.guided:
             expected = mean + STRETCH * (expected - mean)
         return mean, expected, expected + self._noise()
+
+    def expected(self) -> tuple[Array, Array]:
+        """Expected loss of the chosen run (1,), and its draws (b,) as the model has them."""
+        draws = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
+        return self.model.moments(self.column)[0], draws
 
     def _noise(self) -> Array:
         """(b,) a run's noise for each draw, nats, by its own process."""
@@ -220,7 +230,7 @@ def _interval(value: Array, draws: Array) -> Interval:
 
 def _difference(searches: Mapping[str, _Search]) -> Interval:
     """Expected loss of the chosen dense run minus that of the chosen sparse run, draw by draw."""
-    dense, sparse = searches["dense"].losses(), searches["sparse"].losses()
+    dense, sparse = searches["dense"].expected(), searches["sparse"].expected()
     return _interval(dense[0] - sparse[0], dense[1] - sparse[1])
 
 
