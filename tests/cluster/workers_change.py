@@ -37,14 +37,14 @@ ROUNDING = 2e-3  # nats, of a loss after hundreds of steps; another order of sum
 
 
 def plan_of(corpus: str, epochs: float) -> Plan:
-    """One trial of 3 steps an epoch on up to three workers, at a rate and of a length at which
-    rounding does not grow on the way.
+    """One trial of 6 steps an epoch on up to three workers, at a rate so low that rounding does not
+    grow on the way.
     """
     recipe = Recipe(
         vocab_size=257, context=256, data=DataSpec(corpus=corpus, validation_tokens=VALIDATION),
-        optimizer=OptimizerSpec(batch_sequences=48),
+        optimizer=OptimizerSpec(batch_sequences=24),
     )  # fmt: skip
-    spec = recipe.spec("laptop-m", 0.25, 36_865, epochs).with_field("optimizer.lr", 5e-4)
+    spec = recipe.spec("laptop-m", 0.25, 36_865, epochs).with_field("optimizer.lr", 1e-4)
     return Plan(specs=(spec,), placement=Placement(workers=3, checkpoint_seconds=1.0))
 
 
@@ -123,7 +123,7 @@ def differences(found: dict[int, dict[str, float]], alone: dict[int, dict[str, f
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=float, default=128, help="3 steps each, enough that the third machine is used")
+    parser.add_argument("--epochs", type=float, default=128, help="6 steps each, enough that the third machine is used")
     parser.add_argument("--folder", type=Path, help="keep everything there (default: a temporary folder)")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="workers-change-"))
