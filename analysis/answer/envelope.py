@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
-from analysis.answer.warp import WIDE
+from analysis.answer.surrogate import DRAWS, Surrogate, wide_surrogate
 from analysis.data.points import Array
 from analysis.data.settings import groups_of
 from analysis.data.table import Runs
@@ -71,7 +70,7 @@ def _near_the_best(runs: Runs, at: Runs, place: Array, seed: int) -> Surrogate:
     least = np.full(len(at), np.inf)
     np.minimum.at(least, place, runs.loss)
     capped = replace(runs, loss=np.minimum(runs.loss, least[place] + CAP * runs.loss.min()))
-    model = surrogate(capped, share=WIDE, seed=seed, draws=0)
+    model = wide_surrogate(capped, seed=seed, draws=0)
     for number in range(1, ROUNDS):
         best = model.best_settings(at.points)[1][place]
         expected = model.predict(runs.points, runs.settings)[0]
@@ -79,7 +78,7 @@ def _near_the_best(runs: Runs, at: Runs, place: Array, seed: int) -> Surrogate:
         noise = max(model.noise, QUIET * float(runs.loss.min()))
         unsure = cost**2 / (BEND * runs.loss.min())
         draws = DRAWS if number == ROUNDS - 1 else 0
-        model = surrogate(capped, share=WIDE, seed=seed, unsure=unsure, noise=noise, draws=draws)
+        model = wide_surrogate(capped, seed=seed, unsure=unsure, noise=noise, draws=draws)
     return model
 
 

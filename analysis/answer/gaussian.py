@@ -119,14 +119,15 @@ def fit_process(
     louder: Array,
     draws: int = 0,
     trends: Sequence[Trend] = (NONE,),
+    noise_sd: float = SPREAD,
 ) -> tuple[Process, ...]:
     """Processes through (n, p) inputs and (n,) values: first the likeliest, then `draws` others
     with hyperparameters drawn from their posterior (Laplace). Same rows, same answer.
 
-    noise: what the noise is thought to be beforehand (the prior's median), in units of the values;
-    louder: (n,) each row's noise in units of that. bowl: (p,) which columns' squares are expected
-    to add to the value. trends: one for all processes, or one for each; the hyperparameters are
-    those of the first.
+    noise: what the noise is thought to be beforehand (the prior's median), in units of the values,
+    with noise_sd of its logarithm; louder: (n,) each row's noise in units of that. bowl: (p,) which
+    columns' squares are expected to add to the value. trends: one for all processes, or one for
+    each; the hyperparameters are those of the first.
     Above `MOST` rows the hyperparameters come from an even subset.
     """
     from scipy.optimize import minimize
@@ -134,7 +135,7 @@ def fit_process(
     told = values - trends[0].of(inputs)
     centre = float(np.median(told))
     some = np.unique(np.linspace(0, len(values) - 1, min(MOST, len(values))).astype(int))
-    objective = _Objective(inputs[some], told[some] - centre, noise, bowl, louder[some], trends[0].columns)
+    objective = _Objective(inputs[some], told[some] - centre, noise, noise_sd, bowl, louder[some], trends[0].columns)
     found = min(
         (
             minimize(objective, start, jac=True, method="L-BFGS-B", bounds=objective.bounds, options={"maxiter": 80})
@@ -181,14 +182,16 @@ def _process(
 class _Objective:
     """Minus the log posterior of the logarithms of (scales, lengths, noise), with its gradient."""
 
-    def __init__(self, inputs: Array, values: Array, noise: float, bowl: Array, louder: Array, carried: int = 0):
+    def __init__(
+        self, inputs: Array, values: Array, noise: float, noise_sd: float, bowl: Array, louder: Array, carried: int
+    ):
         self.inputs, self.values, self.raised = inputs, values, inputs**2 @ bowl
         self.louder, self.carried = louder, carried
         spread = max(float(np.std(values)), noise)
         scales = np.log([2 * spread, spread, 0.5 * spread, 0.5 * spread])
         lengths = np.full(inputs.shape[1], np.log(LENGTH[0]))
         self.middle = np.concatenate([scales, lengths, [np.log(noise), np.log(DEPTH * spread)]])
-        self.width = np.concatenate([np.full(4, SPREAD), np.full(len(lengths), LENGTH[1]), [SPREAD, SPREAD]])
+        self.width = np.concatenate([np.full(4, SPREAD), np.full(len(lengths), LENGTH[1]), [noise_sd, SPREAD]])
         self.bounds = [(m - 4 * w, m + 4 * w) for m, w in zip(self.middle, self.width, strict=True)]
         self.gaps = (inputs[:, None, :] - inputs[None, :, :]) ** 2
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 from analysis.answer.axes import Frame
 from analysis.answer.ensemble import ensemble
 from analysis.answer.envelope import tuned_points
-from analysis.answer.surrogate import DRAWS, Surrogate, surrogate
-from analysis.answer.warp import WIDE
+from analysis.answer.surrogate import DRAWS, Surrogate, surrogate, wide_surrogate
 from analysis.beside import ALONE, Alone
 from analysis.data.table import Runs
 from analysis.fit.select import LADDER, candidates
@@ -33,7 +32,7 @@ def guided(runs: Runs, *, seed: int = 0, beside: Alone = ALONE) -> Surrogate:
     """
     if len(runs) < EACH * (LAW + _numbers(runs)):
         return surrogate(runs, seed=seed)
-    model = surrogate(runs, share=WIDE, seed=seed)
+    model = wide_surrogate(runs, seed=seed)
     names: tuple[str, ...] = LADDER
     for _ in range(ROUNDS):
         tried = candidates(tuned_points(model), seed, DELTA, names, beside)
@@ -41,7 +40,7 @@ def guided(runs: Runs, *, seed: int = 0, beside: Alone = ALONE) -> Surrogate:
             return surrogate(runs, seed=seed)
         laws = ensemble(tried, DRAWS, seed, beside)
         names = tuple(fit.law.name for fit in laws.fits)
-        model = surrogate(runs, laws=laws, share=WIDE, seed=seed)
+        model = wide_surrogate(runs, laws=laws, seed=seed)
     return model
 
 

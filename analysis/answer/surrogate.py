@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike
 
 from analysis.answer.axes import Frame
 from analysis.answer.ensemble import Ensemble
-from analysis.answer.gaussian import NONE, Process, Trend, fit_process, spread
-from analysis.answer.warp import WIDTH, Warp
+from analysis.answer.gaussian import NONE, SPREAD, Process, Trend, fit_process, spread
+from analysis.answer.warp import WIDE, WIDTH, Warp
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
 LEAST_ROWS = 5
 NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
+NOISE_SD = 0.5  # of its logarithm: two dozen rows, which a smooth surface can follow, do not tell it
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
@@ -140,6 +141,7 @@ def surrogate(
     seed: int = 0,
     unsure: Array | None = None,
     noise: float | None = None,
+    noise_sd: float = NOISE_SD,
     draws: int = DRAWS,
 ) -> Surrogate:
     """Fit the model to `runs` and their settings; same rows and seed, same model.
@@ -147,7 +149,8 @@ def surrogate(
     laws: of well-set runs; the model is then theirs plus what settings cost and what they miss, and
     each of its processes believes in another draw of them. share: see `Warp.of`. unsure: (n,) nats
     by which a smooth model is thought to miss each row beside the noise; default: by how far above
-    the base it is (`Warp.loudness`). noise: what is thought of it beforehand, nats.
+    the base it is (`Warp.loudness`). noise: what is thought of it beforehand, nats; noise_sd: of
+    its logarithm.
     Raises ValueError for fewer than five rows.
     """
     if len(runs) < LEAST_ROWS:
@@ -165,8 +168,25 @@ def surrogate(
     louder = warp.loudness(values, noise) if unsure is None else warp.steepness(values) * np.hypot(1.0, unsure / noise)
     bowl = np.repeat([0.0, 1.0], [len(frame.kept), len(frame.axes)])
     trends = (NONE,) if laws is None else tuple(_trend(Expected(laws, frame, k), warp) for k in range(1 + draws))
-    processes = fit_process(columns, values, noise, bowl, louder, draws, trends)
+    processes = fit_process(columns, values, noise, bowl, louder, draws, trends, noise_sd)
     return Surrogate(runs, frame, warp, processes, seed)
+
+
+def wide_surrogate(
+    runs: Runs,
+    *,
+    laws: Ensemble | None = None,
+    seed: int = 0,
+    unsure: Array | None = None,
+    noise: float | None = None,
+    draws: int = DRAWS,
+) -> Surrogate:
+    """`surrogate` for an envelope, or beside laws: it follows runs far above the best ones too, and
+    with so many rows leaves the noise to them.
+    """
+    return surrogate(
+        runs, laws=laws, share=WIDE, seed=seed, unsure=unsure, noise=noise, noise_sd=SPREAD, draws=draws
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from analysis.answer.envelope import tuned_points
 from analysis.answer.optimum import Box
 from analysis.answer.recommend import Recommendation, recommend
 from analysis.answer.settings import answer, data_box, own_cost
-from analysis.answer.surrogate import LEAST_ROWS, surrogate
+from analysis.answer.surrogate import LEAST_ROWS, wide_surrogate
 from analysis.answer.warnings import of_distance, of_fit, of_laws
-from analysis.answer.warp import WIDE
 from analysis.beside import second
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
@@ -93,9 +92,7 @@ def optimum_table(options: Namespace) -> str:
         found = replace(found, warnings=(*found.warnings, *away))
         return out(options, asdict(found), [*best_lines(found), *table_notes(runs)])
     points = (
-        tuned_points(surrogate(runs, share=WIDE, seed=options.seed))
-        if runs.settings and len(runs) >= LEAST_ROWS
-        else runs
+        tuned_points(wide_surrogate(runs, seed=options.seed)) if runs.settings and len(runs) >= LEAST_ROWS else runs
     )
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))

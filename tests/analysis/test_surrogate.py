@@ -54,7 +54,7 @@ def test_no_setting_in_range_is_better_than_the_best_ones(model):
     point = Points.at(8e4, 0.5, truths.UNIQUE, truths.UNIQUE * 10.0)
     _, least, _ = model.best_settings(point)
     scan, _ = model.predict(point.take(np.zeros(400, int)), {"weight_decay": np.geomspace(0.11, 9.9, 400)})
-    assert least[0] <= scan.min() + 1e-5
+    assert least[0] <= scan.min() + 1e-4  # the search asks the likeliest process alone
 
 
 def test_the_same_rows_give_the_same_model(model):
@@ -158,8 +158,10 @@ def test_the_gradient_of_the_fit_is_that_of_its_value():
         generator.uniform(-1, 1, (12, 3)),
         generator.normal(size=12),
         0.1,
+        0.5,
         np.array([0.0, 1.0, 0.5]),
         np.linspace(0.5, 1, 12),
+        0,
     )
     at = objective.middle + 0.3 * generator.normal(size=len(objective.middle))
     numeric = approx_fprime(at, lambda x: objective(x)[0], 1e-6)
