@@ -56,7 +56,7 @@ def _nodes(storage: str, address: str) -> Iterator[tuple[str, list[Finding]]]:
 
     place = Folder(storage)
     try:
-        with cluster.joined(Settings(address=address), Placement(), place.uri, is_sweep=False):
+        with cluster.joined(Settings(address=address, slots=1), Placement(), place.uri, is_sweep=False):
             yield from check.nodes(Folder(place.local_path) if place.is_local else place)
     except ValueError as error:
         yield "cluster", [("Ray", address, str(error))]

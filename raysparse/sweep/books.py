@@ -159,8 +159,9 @@ class Books:
         """Write the row of a trial that ended."""
         if not outcome.steps and entry.step:  # it ended by an exception, which knows nothing of the work before it
             outcome = dataclasses.replace(outcome, steps=entry.step, tokens=entry.step * entry.spec.tokens_per_step)
-        row = self.rows[entry.spec.trial_id] = make_row(entry.spec, entry.placement, outcome)
+        row = make_row(entry.spec, entry.placement, outcome)
         self.results.record(row)
+        self.rows[entry.spec.trial_id] = row
         entry.state, entry.status, entry.reason = State.ENDED, outcome.status, outcome.reason
         entry.loss = outcome.validation_loss if outcome.status == "completed" else None
 

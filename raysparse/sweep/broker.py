@@ -16,12 +16,13 @@ for a larger budget. Left out: starting processes (`fleet`), and telling people 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from raysparse import faults
 from raysparse.results import Outcome
@@ -36,6 +37,7 @@ from raysparse.sweep.slots import Slots
 DISK_FULL = os.strerror(errno.ENOSPC)
 MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
 DIED = f"its worker died {MAX_DEATHS} times without a Python error (killed, perhaps by the system for memory)"
+MAX_UNWRITTEN = 10  # ends of attempts that could not be written down, before nothing else is tried
 SAVE_EVERY = {True: 1.0, False: 15.0}  # seconds between writings of the ledger, on a local disk and on an object store
 
 
@@ -65,6 +67,7 @@ class Broker:
         self._clock, self._lease_seconds = clock, lease_seconds
         self._called_at = self._saved_at = clock()
         self._queue: deque[str] = deque()
+        self._unwritten = 0  # ends of attempts that could not be written down
         self._too_dear: set[str] = set()  # of the queue: what the budget does not have now
         self._rungs = Rungs(job.plan.stopping) if job.plan.stopping is not None else None
         if self._rungs is not None:
@@ -107,14 +110,10 @@ class Broker:
         """No slot is left: trials that had begun are preempted, the others stay without a row; the
         next run tries both again.
         """
-        for trial_id in self._queue:
-            entry = self.entries[trial_id]
-            if entry.work.steps:
-                self.books.record(entry, Outcome(status="preempted", reason=reason))
-            else:
-                entry.state, entry.reason = State.ABANDONED, reason
-        self._queue.clear()
-        self.closed = True
+        for trial_id in [trial_id for trial_id in self._queue if self.entries[trial_id].work.steps]:
+            self.books.record(self.entries[trial_id], Outcome(status="preempted", reason=reason))
+            self._queue.remove(trial_id)
+        self._abandon(reason)
 
     def reports(self, trial_id: str, seen: int) -> tuple[list[Report], bool]:
         """The reports of a trial after the first `seen`, and whether it has ended."""
@@ -227,12 +226,13 @@ class Broker:
         if outcome.status == "preempted":  # other ranks are gone, for a reason that this one does not know
             return self.lost(entry.slot, "failed", outcome.reason)
         entry.step = max(entry.step, outcome.steps)
-        self._settle(entry)
-        smaller = half_micro_batch(entry.spec, entry.placement, outcome.micro_batch)
-        if outcome.status == "out_of_memory" and smaller:
-            entry.placement = smaller
-            return self._queue.appendleft(claim.trial_id)
-        self.books.record(entry, outcome)
+        with self._written(entry):
+            self._settle(entry)
+            smaller = half_micro_batch(entry.spec, entry.placement, outcome.micro_batch)
+            if outcome.status == "out_of_memory" and smaller:
+                entry.placement = smaller
+                return self._queue.appendleft(claim.trial_id)
+            self.books.record(entry, outcome)
         if outcome.status == "failed" and DISK_FULL in outcome.reason:  # as it would for every other trial
             self.halted = f"not tried: {outcome.reason}"
             self.give_up(self.halted)
@@ -248,12 +248,13 @@ class Broker:
         if status == "out_of_memory":
             reason = reason or "its worker was killed for its memory"
             return self.finish(Claim(trial_id, entry.epoch), Outcome(status="out_of_memory", reason=reason))
-        self._settle(entry)
-        if status != "preempted":
-            entry.deaths += 1
-            self.slots.blamed[slot] = trial_id
-        if entry.deaths >= MAX_DEATHS:
-            return self.books.record(entry, Outcome(status="failed", reason=reason or DIED))
+        with self._written(entry):
+            self._settle(entry)
+            if status != "preempted":
+                entry.deaths += 1
+                self.slots.blamed[slot] = trial_id
+            if entry.deaths >= MAX_DEATHS:
+                return self.books.record(entry, Outcome(status="failed", reason=reason or DIED))
         if entry.deaths == MAX_DEATHS - 1:  # the system kills for memory without a word: the last try takes less of it
             entry.placement = half_micro_batch(entry.spec, entry.placement) or entry.placement
         self._queue.appendleft(trial_id)
@@ -288,6 +289,31 @@ class Broker:
         holder is dead.
         """
         return self._clock() > self.entries[trial_id].expires_at
+
+    @contextlib.contextmanager
+    def _written(self, entry: Entry) -> Iterator[None]:
+        """Inside the `with` the end of an attempt is written down. A trial of which that failed is
+        queued again, to continue from its last checkpoint; where it goes on failing no other is
+        tried.
+        """
+        try:
+            yield
+        except OSError as error:
+            entry.state = State.WAITING
+            self._queue.appendleft(entry.spec.trial_id)
+            self._unwritten += 1
+            if self._unwritten >= MAX_UNWRITTEN:
+                self.halted = f"not tried: the sweep's own files cannot be written ({error})"
+                self._abandon(self.halted)
+            raise
+
+    def _abandon(self, reason: str) -> None:
+        """Leave what is queued without rows; the next run tries it again."""
+        for trial_id in self._queue:
+            entry = self.entries[trial_id]
+            entry.state, entry.reason = State.ABANDONED, reason
+        self._queue.clear()
+        self.closed = True
 
     def _settle(self, entry: Entry) -> None:
         self.books.settle(entry)

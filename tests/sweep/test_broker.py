@@ -12,7 +12,7 @@ from raysparse.files import Folder
 from raysparse.results import Evaluation, Outcome, Results
 from raysparse.run_folder import RunFolder
 from raysparse.sweep.books import Job, State, half_micro_batch
-from raysparse.sweep.broker import MAX_DEATHS, Broker
+from raysparse.sweep.broker import MAX_DEATHS, MAX_UNWRITTEN, Broker
 from raysparse.sweep.budget import Budget, load_work
 from raysparse.sweep.lease import Lease, NoLease
 from raysparse.sweep.snapshot import snapshot
@@ -226,6 +226,41 @@ def test_no_order_of_events_overshoots_the_budget_or_loses_a_trial(tmp_path_fact
         assert states.count(State.ENDED) == len(rows(broker))
         now = snapshot(broker)
         assert sum(now.statuses.values()) + len(now.running) + now.waiting + now.unaffordable == len(states)
+
+
+@pytest.mark.parametrize("what", ["save", "record"])
+def test_a_trial_whose_end_could_not_be_written_down_is_served_again(tmp_path, monkeypatch, what):
+    broker = broker_for(tmp_path)
+    lease = broker.take("a")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(broker.results if what == "record" else broker.books, what, full)
+        with pytest.raises(OSError, match="No space"):
+            broker.finish(lease.claim, completed(lease.spec))
+    again = broker.take("a", group="another")
+    assert again.spec == lease.spec
+    broker.finish(again.claim, completed(again.spec))
+    assert rows(broker)[lease.spec.trial_id]["status"] == "completed"
+
+
+def test_files_that_cannot_be_written_again_and_again_end_the_sweep_without_rows(tmp_path, monkeypatch):
+    broker = broker_for(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(broker.books, "save", full)
+    for _ in range(MAX_UNWRITTEN):
+        lease = broker.take("a")
+        with pytest.raises(OSError, match="No space"):
+            broker.finish(lease.claim, completed(lease.spec))
+    assert broker.take("a") is NoLease.CLOSED
+    assert not rows(broker)
+    assert {entry.state for entry in broker.entries.values()} == {State.ABANDONED}
+    assert "No space left on device" in broker.halted
 
 
 def test_giving_up_calls_what_had_begun_preempted_and_leaves_the_rest_for_later(tmp_path):

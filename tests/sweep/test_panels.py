@@ -95,6 +95,15 @@ def test_curves_are_bounded_and_keep_their_ends(served, monkeypatch):
     assert list(served._curves["loss"]) == [f"trial {n} [a]" for n in range(4, 12)]
 
 
+def test_curves_of_running_trials_stay_however_many_there_are(served):
+    trials = [running(1, f"trial {n}") for n in range(12)]
+    for _ in range(5):
+        served.show(snapshot(*trials))
+    assert [len(curve) for curve in served._curves["loss"].values()] == [5] * 8
+    served.show(snapshot(*trials[6:]))
+    assert list(served._curves["loss"])[-4:] == [f"trial {n} [a]" for n in range(8, 12)], "as others end"
+
+
 @pytest.mark.parametrize("curve", [[(0.0, 1.0)], [(0.0, 0.0)], [(0.0, 2.0), (5.0, 2.0)]])
 def test_a_flat_curve_or_a_single_point_is_drawn(curve):
     assert "nan" not in chart("loss", {"one": curve})

@@ -23,6 +23,7 @@ from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.search import Search
 from raysparse.sweep.planners.space import Space
 from raysparse.sweep.ray import tune
+from raysparse.sweep.settings import Settings
 from tests.chaos.plans import many
 from tests.sweep import runs
 
@@ -127,6 +128,22 @@ def studied(storage) -> set[str]:
     [summary] = optuna.get_all_study_summaries(storage)
     found = optuna.load_study(study_name=summary.study_name, storage=storage)
     return {trial.user_attrs["trial_id"] for trial in found.trials}
+
+
+@pytest.mark.parametrize(("scheduler", "stopped"), [("", []), ("asha", ["a"])])
+def test_only_a_scheduler_of_tune_ends_a_trial(monkeypatch, scheduler, stopped):
+    """Where Tune itself ends, by an error of a planner, its trials go on in their workers."""
+    told = []
+    stop, reports = (lambda trial_id, _: told.append(trial_id)), (lambda *_: None)
+    broker = SimpleNamespace(stop=SimpleNamespace(remote=stop), reports=SimpleNamespace(remote=reports))
+
+    def ended(_):
+        raise SystemExit(0)  # what Tune does to the thread of a trial that it stops
+
+    monkeypatch.setattr(tune.ray, "get", ended)
+    with pytest.raises(SystemExit):
+        tune.drive({"trial": {"id": "a"}}, broker=broker, settings=Settings(scheduler=scheduler))
+    assert told == stopped
 
 
 def test_a_scheduler_of_tune_stops_trials_and_their_rows_say_so(corpus, tmp_path):

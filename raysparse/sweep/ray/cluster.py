@@ -222,8 +222,8 @@ def _slots(settings: Settings, placement: Placement) -> int:
         raise ValueError(
             f"a trial needs {workers} workers of {placement.threads} CPUs and {settings.gpus:g} GPUs, "
             f"the cluster has "
-            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, or join a "
-            f"larger cluster"
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; lower --workers or --gpus, join a "
+            f"larger cluster, or name --slots where an autoscaler starts machines"
         )
     return min(settings.slots or fits, fits)
 

@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -102,9 +102,10 @@ class Panels:
         seconds = time.monotonic() - self._began
         with self._lock:
             self._now = now
-            for one in now.running:
-                for field, curves in self._curves.items():
-                    _grow(curves, f"{one.name} [{one.trial_id[:6]}]", seconds, getattr(one, field))
+            running = {f"{one.name} [{one.trial_id[:6]}]": one for one in now.running}
+            for field, curves in self._curves.items():
+                for name, one in running.items():
+                    _grow(curves, name, seconds, getattr(one, field), running)
 
     def page(self) -> str:
         """The whole page, HTML."""
@@ -160,16 +161,21 @@ def _handler(panels: Panels) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _grow(curves: dict[str, Curve], name: str, seconds: float, value: float | None) -> None:
-    """Add a point; the oldest curves go, and a curve that is full keeps every second point."""
+def _grow(curves: dict[str, Curve], name: str, seconds: float, value: float | None, running: Container[str]) -> None:
+    """Add a point. For a new curve the oldest of those that do not grow any more goes; where all do
+    it is not begun. A curve that is full keeps every second point.
+    """
     if value is None:
         return
+    if name not in curves and len(curves) >= MOST_CURVES:
+        over = next((old for old in curves if old not in running), None)
+        if over is None:
+            return
+        del curves[over]
     curve = curves.setdefault(name, [])
     curve.append((seconds, value))
     if len(curve) > MOST_POINTS:
         del curve[-2::-2]
-    for oldest in list(curves)[:-MOST_CURVES]:
-        del curves[oldest]
 
 
 def _body(now: Snapshot | None, unit: str) -> list[str]:

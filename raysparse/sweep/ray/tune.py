@@ -117,7 +117,7 @@ def shown(report: dict[str, Any]) -> dict[str, Any]:
 
 def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Settings) -> None:
     """The function that Tune runs for a suggestion: it relays the reports until the trial ends, or
-    until a scheduler ends it.
+    until a scheduler ends it. Without one it is Tune itself that ends, and the trial goes on.
     """
     trial_id = config["trial"]["id"]
     seen, ended, pause = 0, False, POLL[0]
@@ -132,9 +132,10 @@ def drive(config: dict[str, Any], *, broker: ActorHandle[Any], settings: Setting
                 time.sleep(pause)
                 pause = min(2 * pause, POLL[1])
     except RayActorError:  # without a broker there is nobody to relay for: the driver sees it, and says so once
-        return
+        ended = True
     finally:
-        broker.stop.remote(trial_id, f"stopped by Ray Tune's scheduler {settings.scheduler!r}")
+        if settings.scheduler and not ended:
+            broker.stop.remote(trial_id, f"stopped by Ray Tune's scheduler {settings.scheduler!r}")
 
 
 def beside_the_driver() -> tune.PlacementGroupFactory:
