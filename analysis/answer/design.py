@@ -37,6 +37,10 @@ class TooFewDrawsError(ValueError):
     """Too few draws of the fit have an optimum within the budget to know anything of it."""
 
 
+class TooDearError(ValueError):
+    """No candidate of a box is as cheap as it has to be."""
+
+
 @dataclass(frozen=True)
 class Design:
     """The chosen trials in order. rows: (k,) indices into the candidates. points: their
@@ -213,7 +217,7 @@ def candidates_in(
     """About `count` candidate trials spread over a box (log-uniform in N, density, epochs) and the
     given U.
 
-    most: the largest cost of one trial. Raises ValueError if nothing in the box is that cheap.
+    most: the largest cost of one trial. Raises TooDearError if nothing in the box is that cheap.
     """
     unit = sequence(count, 4, seed)
     size, density, epochs = (
@@ -225,7 +229,7 @@ def candidates_in(
     if most is not None:
         cheap = cost.of(points) <= most
         if not cheap.any():
-            raise ValueError(
+            raise TooDearError(
                 f"no candidate in the box costs at most {most:.3g} {cost.unit}; the cheapest costs "
                 f"{cost.of(points).min():.3g}"
             )

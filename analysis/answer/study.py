@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.answer.compare import Comparison, begin
 from analysis.answer.costs import ACTIVE, Cost
-from analysis.answer.design import Design, TooFewDrawsError, candidates_in, design
+from analysis.answer.design import Design, TooDearError, TooFewDrawsError, candidates_in, design
 from analysis.answer.ensemble import Ensemble, ensemble
 from analysis.answer.fresh import Fresh, fresh
 from analysis.answer.marks import Mark, marks_of
@@ -253,8 +253,8 @@ def _settle(
     if last.shown or not np.isfinite(last.saving.value):  # shown, or nothing to compare
         return None
     uniques = [last.unique] if last.unique is not None else np.unique(fitted.runs.points.unique).tolist()
-    options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
     try:
+        options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
         return design(draws, options, TRIALS, budget=last.budget, unique=last.unique, box=box, cost=cost, aim="saving")
-    except TooFewDrawsError:  # of a dense and a sparse optimum within the budget: nothing to narrow
+    except (TooDearError, TooFewDrawsError):  # no trial, or no dense and sparse optimum, within the budget
         return None

@@ -86,6 +86,19 @@ def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():
     assert {"best measured", "run to train"} <= set(labels)
 
 
+def test_where_no_trial_is_as_cheap_as_the_budget_the_report_has_none_to_settle_it():
+    """One short pilot over more tokens than all others: its own cost is the budget there."""
+    law = named("sparse_small")
+    flat = {"ln_A": 6.2, "ln_B": 7.9, "ln_E": 0.53, "alpha": 0.36, "k": 0.0, "ln_R_D": 2.0, "ln_R_N": 2.0}
+    size, density, epochs = (g.ravel() for g in np.meshgrid([1e6, 3e6, 1e7], [1.0, 0.5, 0.25], [1.0, 3.0, 9.0]))
+    unique = np.append(np.full(27, 1e8), 4e8)
+    points = Points.at(np.append(size, 1e6), np.append(density, 1.0), unique, unique * np.append(epochs, 1.0))
+    study = analyse(simulate(law, law.vector(flat), points, noise=0.01), law=law, bootstraps=10)
+    assert not study.recommendations[-1].shown
+    assert study.settle is None
+    assert "train N =" in summary(study, "t")
+
+
 def fresh_table(noise=0.003, exponent=(0.36, 0.41)):
     """Runs along nine levels of compute, each token fresh, as in isoFLOP studies."""
     law = named("chinchilla")
