@@ -280,6 +280,19 @@ def test_equal_coordinates_with_other_settings_are_variants_never_duplicates():
     assert len(set(runs.group)) == 4
 
 
+@pytest.mark.parametrize("name", ["config/lr", "config.peak_lr", "Weight Decay"])
+def test_a_setting_of_an_export_is_one_under_its_own_name(name):
+    runs = read_table(foreign(**{name: [0.1, 0.2, 0.3, 0.4]}))
+    assert list(runs.settings) == [name]
+    assert len(set(runs.group)) == 4
+
+
+def test_a_setting_that_stands_twice_is_one():
+    runs = read_table(foreign(**{"lr": [0.1, 0.2, 0.3, 0.4], "config/lr": [0.1, 0.2, 0.3, 0.4]}))
+    assert list(runs.settings) == ["lr"]
+    assert "'config/lr' repeats 'lr', which is the setting" in runs.notes
+
+
 def test_rows_equal_in_every_column_are_duplicates():
     runs = read_table(foreign(peak_lr=[0.1, 0.2, 0.3, 0.1]))
     assert [(row.row, row.reason) for row in runs.excluded] == [("row 3", "duplicate of row 0")]
