@@ -14,13 +14,15 @@ import pytest
 
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.fresh import fresh, log_optimum
+from analysis.answer.optimum import Box
 from analysis.answer.simulate import simulate
-from analysis.answer.study import analyse
+from analysis.answer.study import Study, analyse
 from analysis.data.files import dumps
 from analysis.data.points import Points
-from analysis.data.table import read_table
+from analysis.data.table import Runs, read_table
 from analysis.fit.select import candidates
 from analysis.laws import named
+from analysis.show.plots.losses import planes
 from analysis.show.plots.pictures import PICTURES
 from analysis.show.report import write_report
 from analysis.show.report.summary import numbers, summary
@@ -84,6 +86,15 @@ def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():
     assert [mark.answer for mark in study.marks].count(True) == 2, "one for each U"
     labels = PICTURES["optimal_sparsity"].draw(study).axes[0].get_legend_handles_labels()[1]
     assert {"best measured", "run to train"} <= set(labels)
+
+
+def test_contours_are_drawn_of_runs_that_fill_a_plane_and_whose_losses_differ():
+    """Not of runs of one compute at one U, which lie on a line, nor of equal losses."""
+    size, epochs = (grid.ravel() for grid in np.meshgrid([1e6, 2e6, 4e6], [1.0, 2.0, 4.0]))
+    loss = 3.0 - 0.01 * np.arange(9)
+    for passes, measured, planed in ((epochs, loss, [1.0]), (4e6 / size, loss, []), (epochs, 3.0, [])):
+        runs = Runs.from_arrays(size, 1.0, 1e7, 1e7 * passes, measured)
+        assert planes(Study(runs, ACTIVE, Box.of(runs), (), None, None, (), (), (), ())) == planed
 
 
 def test_where_no_trial_is_as_cheap_as_the_budget_the_report_has_none_to_settle_it():
