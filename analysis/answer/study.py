@@ -114,17 +114,20 @@ def analyse(
     seed: int = 0,
     bootstraps: int = 200,
     beside: Alone = ALONE,
+    measured: Runs | None = None,
 ) -> Study:
     """Fit, uncertainty, optimum.
 
     law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost
     of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta:
-    Huber threshold of every fit. beside: who shares the work.
+    Huber threshold of every fit. beside: who shares the work. measured: the table's own rows, where
+    `runs` are its points at their best settings; rows that are called measured are these.
 
     Raises ValueError for a budget that is not positive, or a law given by name that the table
     cannot carry.
     """
     _check(budgets or (), cost)
+    measured = runs if measured is None else measured
     box = box or Box.of(runs)
     spent = cost.of(runs.points)
     wanted = tuple(float(b) for b in budgets) if budgets else ()
@@ -132,14 +135,14 @@ def analyse(
     chosen = pick(tried)
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
-        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(measured, tried))
     hold_outs = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS), beside) if chosen else None
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
     asked = [(b, unique) for unique in uniques for b in wanted or (float(spent[_over(runs, unique)].max()),)]
-    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws) for one in asked)
+    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws, measured) for one in asked)
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else fitted.rmse

@@ -99,7 +99,7 @@ def optimum_table(options: Namespace) -> str:
     )
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
-    item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws)
+    item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws, measured=runs)
     require_numbers(
         "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
     )

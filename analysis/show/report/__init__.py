@@ -93,8 +93,9 @@ def write_runs_report(
     tuned = runs if model is None else tuned_points(model)
     cost = own_cost(runs)
     study = analyse(
-        tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside
-    )
+        tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside,
+        measured=runs,
+    )  # fmt: skip
     best = answers()
     first: list[str] = []
     if model is not None:
