@@ -33,7 +33,6 @@ from analysis.fit.select import candidates, nearest_law, pick
 from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
-from analysis.show.report.summary import numbers
 from analysis.verbs.common import law_of, out, require_numbers, runs_of, table_notes
 from raysparse.units import count, interval_text
 
@@ -184,6 +183,5 @@ def report_table(options: Namespace) -> str:
             vector=options.svg,
             beside=beside,
         )
-    if options.json and report.study is not None:
-        return out(options, numbers(report.study, options.title), [])
-    return report.summary + "\n\nwritten: " + ", ".join(str(path) for path in report.paths)
+    written = "written: " + ", ".join(str(path) for path in report.paths)
+    return out(options, report.numbers, [report.summary, "", written])

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.cli import main
+from analysis.show.report import Report
 from tests.analysis.tables import laptop
 
 
@@ -92,6 +93,12 @@ def test_report_writes_its_files(table, capsys, tmp_path):
     text = said(capsys, "report", table, *law, "--bootstraps", "20", "--output", str(tmp_path))
     assert "chosen by the caller" in text
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_prints_as_json_what_it_wrote(table, capsys, monkeypatch):
+    written = Report("text", (), None, {"title": "t", "answers": [{"budget": 1.0}]})
+    monkeypatch.setattr("analysis.verbs.answers.write_runs_report", lambda *_, **__: written)
+    assert json.loads(said(capsys, "report", table, "--json")) == written.numbers
 
 
 def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):

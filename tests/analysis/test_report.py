@@ -47,7 +47,9 @@ def test_a_laptop_sweep_gets_an_answer_with_caveats_and_every_file(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page.replace("http://www.w3.org", ""), "the page must stand alone"
-    json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    stored = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert stored == json.loads(dumps(report.numbers))
+    assert stored["answers"] == []
 
 
 ODD = {
