@@ -20,6 +20,7 @@ from analysis.answer.envelope import tuned_points
 from analysis.answer.optimum import Box
 from analysis.answer.recommend import Recommendation, recommend
 from analysis.answer.settings import answer, data_box, own_cost
+from analysis.answer.space import within
 from analysis.answer.surrogate import LEAST_ROWS, surrogate
 from analysis.answer.warnings import of_distance, of_fit, of_laws
 from analysis.answer.warp import WIDE
@@ -83,6 +84,7 @@ def optimum_table(options: Namespace) -> str:
     runs, unique = runs_of(options), _unique(options)
     if runs.settings and options.law == "auto" and unique is not None and len(runs) >= LEAST_ROWS:
         box = _box(options, data_box(runs))
+        box = within(box, unique) if options.tokens else box
         found = answer(
             runs, budget=options.budget, unique=unique, cost=_cost(options, runs), box=box, seed=options.seed
         )
@@ -135,7 +137,8 @@ def design_table(options: Namespace) -> str:
     if options.candidates is not None:
         points = _points(options, options.candidates)
     else:
-        points = candidates_in(box, np.unique(runs.points.unique).tolist(), cost=cost, most=options.most)
+        uniques = np.unique(runs.points.unique).tolist()
+        points = candidates_in(box, uniques, cost=cost, most=options.most, tokens=options.tokens)
     chosen = design(
         draws, points, options.trials, budget=options.budget, unique=unique, box=box, cost=cost, limit=options.limit,
         aim=options.aim if region is None else "region", region=region,

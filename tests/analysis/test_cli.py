@@ -50,8 +50,10 @@ def test_optimum_and_design_answer_for_a_budget(table, capsys):
     assert "density" in said(capsys, "optimum", table, *question)
     value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
     assert value["box"]["density"] == [0.2, 1.0]
-    value = json.loads(said(capsys, "design", table, *question, "--trials", "3", "--json"))
+    tokens = ("--tokens", "4e5:1.6e6")
+    value = json.loads(said(capsys, "design", table, *question, *tokens, "--trials", "3", "--json"))
     assert len(value["trials"]) <= 3
+    assert all(4e5 <= trial["tokens"] <= 1.6e6 for trial in value["trials"])
     assert {"active", "density", "unique_tokens", "epochs", "tokens"} <= set(value["trials"][0])
 
 
@@ -99,6 +101,17 @@ def test_a_report_prints_as_json_what_it_wrote(table, capsys, monkeypatch):
     written = Report("text", (), None, {"title": "t", "answers": [{"budget": 1.0}]})
     monkeypatch.setattr("analysis.verbs.answers.write_runs_report", lambda *_, **__: written)
     assert json.loads(said(capsys, "report", table, "--json")) == written.numbers
+
+
+def test_pairs_may_be_given_one_by_one_but_a_name_only_once(table, capsys):
+    one_by_one = ("--where", "density=1.0", "--where", "model=laptop-1", "--columns", "unique=unique_tokens")
+    value = json.loads(
+        said(capsys, "fit", table, *one_by_one, "--law", "data_constrained", "--bootstraps", "2", "--json")
+    )
+    assert value["rows"] == 8
+    with pytest.raises(SystemExit):
+        main(["fit", table, "--where", "density=1.0", "--where", "density=0.5"])
+    assert "--where gives density twice, '1.0' and '0.5'; give it once" in capsys.readouterr().err
 
 
 def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):

@@ -70,6 +70,18 @@ def test_no_place_of_a_space_costs_more_than_the_budget_or_leaves_the_box(above,
         assert box.epochs[0] * 0.999 <= points.epochs[0] <= box.epochs[1] * 1.001
 
 
+def test_a_space_keeps_to_the_tokens_of_its_box_and_those_of_the_data_are_no_limit():
+    runs, box, columns = box_and_frame()
+    cube = np.random.default_rng(0).uniform(size=(50, 4))
+    limited = dataclasses.replace(box, tokens=(6 * UNIQUE, 12 * UNIQUE))
+    points, _, _ = Space.of(runs, limited, ACTIVE, 1e30, UNIQUE, columns).at(cube)
+    assert 6 * 0.999 <= points.epochs.min() < points.epochs.max() <= 12 * 1.001
+    beyond, _, _ = Space.of(runs, box, ACTIVE, 1e30, 4 * UNIQUE, columns).at(cube)
+    assert beyond.tokens.max() > box.tokens[1]
+    with pytest.raises(ValueError, match=r"tokens are 1e\+03 to 2e\+03 epochs over 5e\+04 unique tokens, and the box"):
+        Space.of(runs, dataclasses.replace(box, tokens=(5e7, 1e8)), ACTIVE, 1e30, UNIQUE, columns)
+
+
 @pytest.fixture(scope="module")
 def decays(tmp_path_factory):
     """A table with a setting, as a file, and its losses by id."""
@@ -96,6 +108,15 @@ def test_a_report_of_points_at_their_best_settings_lists_what_was_measured(decay
     rows = study.recommendations[-1].rows
     assert rows
     assert all(row.loss == pytest.approx(decays[1][row.row]) for row in rows)
+
+
+def test_tokens_that_are_asked_for_limit_the_answer_with_settings(decays, capsys):
+    question = ["optimum", decays[0], "--budget", "1e12", "--unique", "5e4", "--json"]
+    assert main([*question, "--tokens", "3e5:4e5"]) == 0
+    epochs = json.loads(capsys.readouterr().out)["best"]["epochs"]
+    assert 6 * 0.999 <= epochs["low"] <= epochs["high"] <= 8 * 1.001
+    assert main([*question, "--tokens", "1e9:1e10"]) == 2
+    assert "widen tokens or epochs" in capsys.readouterr().err
 
 
 def test_the_answer_is_within_the_budget_and_its_intervals_hold_it():
