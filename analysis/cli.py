@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--staged", action="store_true", help="the published four stages, beside the joint fit")
     fit.add_argument("--deltas", action="store_true", help="the answer under other Huber thresholds")
     fit.add_argument("--profile", action="store_true", help="add profile intervals")
-    fit.add_argument("--fix", type=_pairs, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed")
+    fit.add_argument(
+        "--fix", type=_pairs, action=_Merged, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed"
+    )
 
     compare = _verb(verb, "compare", verbs.compare_table, "hold out by compute, epochs, sparsity and size")
     compare.add_argument("--laws", type=_names, default=None, metavar="NAME,...", help="default: the whole ladder")
@@ -118,7 +120,9 @@ def _verb(
         parser.add_argument(f"--{name}", type=kind, action=_Merged, default={}, metavar=form, help=what)
     parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
     parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
-    parser.add_argument("--settings", type=_names, default=(), metavar="COLUMN,...", help="columns that are settings")
+    parser.add_argument(
+        "--settings", type=_names, action="extend", default=[], metavar="COLUMN,...", help="columns that are settings"
+    )
     parser.add_argument("--delta", type=float, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

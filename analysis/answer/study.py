@@ -120,14 +120,12 @@ def analyse(
 
     law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost
     of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta:
-    Huber threshold of every fit. beside: who shares the work. measured: the table's own rows, where
-    `runs` are its points at their best settings; rows that are called measured are these.
+    Huber threshold of every fit. beside: who shares the work. measured: the table's rows, where
+    `runs` are its points at their best settings.
 
-    Raises ValueError for a budget that is not positive, or a law given by name that the table
-    cannot carry.
+    Raises ValueError for a budget that is not positive, or a law by name that rows cannot carry.
     """
     _check(budgets or (), cost)
-    measured = runs if measured is None else measured
     box = box or Box.of(runs)
     spent = cost.of(runs.points)
     wanted = tuple(float(b) for b in budgets) if budgets else ()
@@ -135,7 +133,7 @@ def analyse(
     chosen = pick(tried)
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
-        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(measured, tried))
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(measured or runs, tried))
     hold_outs = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS), beside) if chosen else None
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -104,11 +105,13 @@ def test_a_report_prints_as_json_what_it_wrote(table, capsys, monkeypatch):
 
 
 def test_pairs_may_be_given_one_by_one_but_a_name_only_once(table, capsys):
-    one_by_one = ("--where", "density=1.0", "--where", "model=laptop-1", "--columns", "unique=unique_tokens")
+    one_by_one = ("--where", "density=1.0", "--where", "model=laptop-1", "--fix", "alpha=0.3", "--fix", "ln_E=0.1")
     value = json.loads(
         said(capsys, "fit", table, *one_by_one, "--law", "data_constrained", "--bootstraps", "2", "--json")
     )
     assert value["rows"] == 8
+    assert value["parameters"]["alpha"] == pytest.approx(0.3)
+    assert value["parameters"]["E"] == pytest.approx(np.exp(0.1))
     with pytest.raises(SystemExit):
         main(["fit", table, "--where", "density=1.0", "--where", "density=0.5"])
     assert "--where gives density twice, '1.0' and '0.5'; give it once" in capsys.readouterr().err
