@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--staged", action="store_true", help="the published four stages, beside the joint fit")
     fit.add_argument("--deltas", action="store_true", help="the answer under other Huber thresholds")
     fit.add_argument("--profile", action="store_true", help="add profile intervals")
-    fit.add_argument("--fix", type=_pairs, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed")
+    fit.add_argument(
+        "--fix", type=_pairs, action=_Merged, default={}, metavar="NAME=VALUE,...", help="hold stored parameters fixed"
+    )
 
     compare = _verb(verb, "compare", verbs.compare_table, "hold out by compute, epochs, sparsity and size")
     compare.add_argument("--laws", type=_names, default=None, metavar="NAME,...", help="default: the whole ladder")
@@ -109,12 +112,17 @@ def _verb(
     parser = verb.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
     parser.add_argument("table", help=f"one row per run: {FORMS}")
-    parser.add_argument("--columns", type=_mapping, default={}, metavar="ROLE=COLUMN,...", help="for other tables")
-    parser.add_argument("--units", type=_units, default={}, metavar="ROLE=UNIT,...", help="active=M,tokens=B,loss=bits")
-    parser.add_argument("--where", type=_where, default={}, metavar="COLUMN=VALUE", help="only the rows with it")
+    for name, kind, form, what in (
+        ("columns", _mapping, "ROLE=COLUMN,...", "for other tables"),
+        ("units", _units, "ROLE=UNIT,...", "active=M,tokens=B,loss=bits"),
+        ("where", _where, "COLUMN=VALUE", "only the rows with it; may be repeated"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, action=_Merged, default={}, metavar=form, help=what)
     parser.add_argument("--count", default="active_non_embedding", choices=list(COUNTS), help="which count is N")
     parser.add_argument("--method", default=None, help="sparse method to keep beside the dense rows")
-    parser.add_argument("--settings", type=_names, default=(), metavar="COLUMN,...", help="columns that are settings")
+    parser.add_argument(
+        "--settings", type=_names, action="extend", default=[], metavar="COLUMN,...", help="columns that are settings"
+    )
     parser.add_argument("--delta", type=float, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -132,6 +140,19 @@ def _question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
     for name in ("active", "density", "epochs", "tokens"):
         parser.add_argument(f"--{name}", type=_range, default=None, metavar="LOW:HIGH", help=f"bounds of {name}")
+
+
+class _Merged(argparse.Action):
+    """An argument of pairs that may be given several times, each name once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        known = getattr(namespace, self.dest)
+        twice = [name for name in values if name in known]
+        if twice:
+            parser.error(f"{option} gives {twice[0]} twice, {known[twice[0]]!r} and {values[twice[0]]!r}; give it once")
+        setattr(namespace, self.dest, {**known, **values})
 
 
 def _wrap(error: ValueError) -> argparse.ArgumentTypeError:

@@ -104,20 +104,21 @@ def begin(
     seed: int = 0,
     beside: Alone = ALONE,
 ) -> Callable[[], Comparison]:
-    """Try laws (default: the whole ladder) on every split of `runs`.
+    """Try laws (default: those of the ladder that suit the table) on every split of `runs`.
 
-    A law that a split's remaining rows cannot carry is listed with what they lack, and is not an
-    error.
+    A law that does not suit the table, or that a split's remaining rows cannot carry, is listed
+    with why, and is not an error.
     """
     contenders = [law if isinstance(law, Law) else LAWS[law] for law in laws or LADDER]
-    contenders = [law for law in contenders if not unsuited(law, runs)]
+    if not laws:
+        contenders = [law for law in contenders if not unsuited(law, runs)]
     tried = [(law, split, held) for split, held in splits(runs).items() for law in contenders]
     trials = beside.begin_each(partial(_try, runs, delta, draws, seed), *zip(*tried, strict=True))
     return lambda: _choose(trials())
 
 
 def _try(runs: Runs, delta: float, draws: int, seed: int, law: Law, split: str, held: Array) -> Trial:
-    missing = lacking(law, runs.take(~held))
+    missing = unsuited(law, runs) or lacking(law, runs.take(~held))
     if missing:
         return Trial(law.name, split, int(held.sum()), lacking=missing)
     return judge(law, runs.take(~held), runs.take(held), split=split, delta=delta, draws=draws, seed=seed)
@@ -165,7 +166,7 @@ def _choose(trials: list[Trial]) -> Comparison:
             relative.setdefault(law, []).append(np.log(error / middle))
     scores = {law: float(np.exp(np.mean(logs))) for law, logs in relative.items() if 2 * len(logs) >= len(errors)}
     if not scores:
-        return Comparison(tuple(trials), {}, None, "no law can be fitted to the rows that a hold-out leaves")
+        return Comparison(tuple(trials), {}, None, "no law could be tried on any hold-out")
     order = sorted(scores, key=lambda law: (scores[law], len(LAWS[law].names) if law in LAWS else 0))
     best = order[0]
     why = (

@@ -37,6 +37,10 @@ class TooFewDrawsError(ValueError):
     """Too few draws of the fit have an optimum within the budget to know anything of it."""
 
 
+class TooDearError(ValueError):
+    """No candidate of a box is as cheap as it has to be."""
+
+
 @dataclass(frozen=True)
 class Design:
     """The chosen trials in order. rows: (k,) indices into the candidates. points: their
@@ -208,12 +212,20 @@ def _sparser(box: Box, runs: Runs) -> Box:
 
 
 def candidates_in(
-    box: Box, uniques: Sequence[float], count: int = 400, cost: Cost = ACTIVE, most: float | None = None, seed: int = 0
+    box: Box,
+    uniques: Sequence[float],
+    count: int = 400,
+    cost: Cost = ACTIVE,
+    most: float | None = None,
+    seed: int = 0,
+    tokens: tuple[float, float] | None = None,
 ) -> Points:
     """About `count` candidate trials spread over a box (log-uniform in N, density, epochs) and the
     given U.
 
-    most: the largest cost of one trial. Raises ValueError if nothing in the box is that cheap.
+    most: the largest cost of one trial. tokens: how many it may train, where U times epochs should
+    not say it alone. Raises ValueError if nothing in the box trains as many, TooDearError if
+    nothing is that cheap.
     """
     unit = sequence(count, 4, seed)
     size, density, epochs = (
@@ -222,10 +234,18 @@ def candidates_in(
     )
     unique = np.asarray(uniques, dtype=float)[(unit[:, 3] * len(uniques)).astype(int)]
     points = Points(size, density, unique, unique * epochs)
+    if tokens is not None:
+        inside = (points.tokens >= tokens[0]) & (points.tokens <= tokens[1])
+        if not inside.any():
+            raise ValueError(
+                f"no candidate in the box trains {tokens[0]:.3g} to {tokens[1]:.3g} tokens; they train "
+                f"{points.tokens.min():.3g} to {points.tokens.max():.3g}: widen the tokens or the epochs"
+            )
+        points = points.take(inside)
     if most is not None:
         cheap = cost.of(points) <= most
         if not cheap.any():
-            raise ValueError(
+            raise TooDearError(
                 f"no candidate in the box costs at most {most:.3g} {cost.unit}; the cheapest costs "
                 f"{cost.of(points).min():.3g}"
             )

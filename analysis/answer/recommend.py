@@ -130,8 +130,11 @@ def recommend(
     box: Box,
     cost: Cost = ACTIVE,
     laws: Ensemble | None = None,
+    measured: Runs | None = None,
 ) -> Recommendation:
-    """The answer by one law, or by an ensemble if given; `fitted` is the law that is explained."""
+    """The answer by one law, or by an ensemble if given; `fitted` is the law that is explained.
+    measured: the runs that are listed, where the law was fitted to points that nobody measured.
+    """
     predictor: Predictor = laws or fitted.law
     theta = laws.numbers if laws else np.concatenate([fitted.theta[None], draws.theta])
     drawn: Drawn = laws or draws
@@ -145,7 +148,7 @@ def recommend(
     levels = few(runs.points.density)
     levels = levels[(levels >= box.density[0]) & (levels <= box.density[1])]
     by_density = tuple((float(d), _at_density(predictor, theta[:1], box, d, budget, unique, cost)) for d in levels)
-    rows = _rows(runs, budget, unique, cost)
+    rows = _rows(runs if measured is None else measured, budget, unique, cost)
     item = Recommendation(
         budget=budget,
         unique=unique,

@@ -92,9 +92,9 @@ def _searches(
 
 
 def data_box(runs: Runs) -> Box:
-    """The range of the data in size, density, epochs and tokens."""
+    """The range of the data in size, density and epochs, from which tokens follow."""
     p = runs.points
-    return Box(*((float(values.min()), float(values.max())) for values in (p.active, p.density, p.epochs, p.tokens)))
+    return Box(*((float(values.min()), float(values.max())) for values in (p.active, p.density, p.epochs)))
 
 
 def own_cost(runs: Runs) -> Cost:

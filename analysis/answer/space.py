@@ -10,7 +10,7 @@ and only a law says what it reaches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from analysis.data.table import Runs
 
 @dataclass(frozen=True)
 class Space:
-    """box: ranges of N, density and epochs. whole: range of N / density. log_budget: ln of the
-    cap. unique: U. settings: (m,) lowest and highest columns.
+    """box: ranges of N, density and epochs, which train no more or less than its tokens. whole:
+    range of N / density. log_budget: ln of the cap. unique: U. settings: (m,) lowest and highest
+    columns.
     """
 
     box: Box
@@ -41,8 +42,9 @@ class Space:
         """guided: laws carry the model, so that any size of the box may stand at any density.
 
         Raises ValueError if no run inside the box is within the budget, saying what the
-        cheapest costs.
+        cheapest costs, or if its epochs over U train no such tokens.
         """
+        box = within(box, unique)
         whole = np.array([1e-300, np.inf]) if guided else runs.points.active / runs.points.density
         space = cls(box, (float(whole.min()), float(whole.max())), cost, float(np.log(budget)), unique, frame)
         cheapest = space.cheapest()
@@ -95,3 +97,18 @@ class Space:
         points, settings, fits = self.at(cube)
         settings = np.where([axis.switch for axis in self.frame.axes], np.sign(settings), settings)
         return np.hstack([self.frame.coordinates(points), settings]), fits
+
+
+def within(box: Box, unique: float) -> Box:
+    """The box with only those epochs over U that train the tokens of the box.
+
+    Raises ValueError if there are none.
+    """
+    low, high = (tokens / unique for tokens in box.tokens)
+    epochs = (max(box.epochs[0], low), min(box.epochs[1], high))
+    if not epochs[0] <= epochs[1]:
+        raise ValueError(
+            f"{box.tokens[0]:.3g} to {box.tokens[1]:.3g} tokens are {low:.3g} to {high:.3g} epochs over {unique:.3g} "
+            f"unique tokens, and the box has {box.epochs[0]:.3g} to {box.epochs[1]:.3g}; widen tokens or epochs"
+        )
+    return replace(box, epochs=epochs)

@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.answer.compare import Comparison, begin
 from analysis.answer.costs import ACTIVE, Cost
-from analysis.answer.design import Design, TooFewDrawsError, candidates_in, design
+from analysis.answer.design import Design, TooDearError, TooFewDrawsError, candidates_in, design
 from analysis.answer.ensemble import Ensemble, ensemble
 from analysis.answer.fresh import Fresh, fresh
 from analysis.answer.marks import Mark, marks_of
@@ -114,15 +114,16 @@ def analyse(
     seed: int = 0,
     bootstraps: int = 200,
     beside: Alone = ALONE,
+    measured: Runs | None = None,
 ) -> Study:
     """Fit, uncertainty, optimum.
 
     law: None lets the table decide. budgets: in the cost's unit; none takes, for each U, the cost
     of the largest run over that U. box: where the optimum may lie; None is `Box.of(runs)`. delta:
-    Huber threshold of every fit. beside: who shares the work.
+    Huber threshold of every fit. beside: who shares the work. measured: the table's rows, where
+    `runs` are its points at their best settings.
 
-    Raises ValueError for a budget that is not positive, or a law given by name that the table
-    cannot carry.
+    Raises ValueError for a budget that is not positive, or a law by name that rows cannot carry.
     """
     _check(budgets or (), cost)
     box = box or Box.of(runs)
@@ -132,14 +133,14 @@ def analyse(
     chosen = pick(tried)
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
-        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(runs, tried))
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(measured or runs, tried))
     hold_outs = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS), beside) if chosen else None
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
     asked = [(b, unique) for unique in uniques for b in wanted or (float(spent[_over(runs, unique)].max()),)]
-    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws) for one in asked)
+    recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws, measured) for one in asked)
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else fitted.rmse
@@ -253,8 +254,8 @@ def _settle(
     if last.shown or not np.isfinite(last.saving.value):  # shown, or nothing to compare
         return None
     uniques = [last.unique] if last.unique is not None else np.unique(fitted.runs.points.unique).tolist()
-    options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
     try:
+        options = candidates_in(box, uniques, CANDIDATES, cost, most=last.budget)
         return design(draws, options, TRIALS, budget=last.budget, unique=last.unique, box=box, cost=cost, aim="saving")
-    except TooFewDrawsError:  # of a dense and a sparse optimum within the budget: nothing to narrow
+    except (TooDearError, TooFewDrawsError):  # no trial, or no dense and sparse optimum, within the budget
         return None

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+DECIMAL = {"comma": "decimal"}  # metadata of a table whose single commas are decimal
+
+
 def floats(table: pa.Table, column: str) -> Array:
     """A column as float64, NaN for what is no number. Raises ValueError for one without numbers."""
     return cells_of(table, column).values
@@ -32,7 +35,8 @@ def cells_of(table: pa.Table, column: str) -> Cells:
 
     kind = table.schema.field(column).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        found = parse(table[column].to_pylist())
+        comma = (table.schema.metadata or {}).get(b"comma", b"").decode()
+        found = parse(table[column].to_pylist(), comma == DECIMAL["comma"])
         if found.wrong and not np.isfinite(found.values).any():
             first = next(iter(found.wrong.values()))
             raise ValueError(f"column {column!r} is not numeric (it holds {first!r}); map another one")

@@ -185,6 +185,14 @@ def recognised(role: str, existing: Sequence[str]) -> str:
     return next((known[name.lower()] for name in DEFAULTS[role] if len(name) > 1 and name.lower() in known), "")
 
 
+def alike(names: Iterable[str], existing: Sequence[str]) -> list[str]:
+    """The columns that are one of `names`, as they stand or in other letters and marks, in the
+    order of `names`.
+    """
+    found = [column for name in names for column in (name, *existing) if name in (column, plain(column))]
+    return [column for column in dict.fromkeys(found) if column in existing]
+
+
 def resolve(existing: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """role -> column for every role that the table can fill.
 

@@ -41,7 +41,9 @@ class Columns:
     size: str = ""
 
     def numbers(self, role: str) -> Array:
-        """A role's column in plain units; a cell that is no number is NaN, and named in `wrong`."""
+        """A role's column in plain units; a cell that is no number is NaN, and named in `wrong`.
+        The letter of a cell (70M) goes before that of the column's name.
+        """
         column = self.roles[role]
         self.used.add(role)
         found = cells_of(self.table, column)
@@ -50,9 +52,11 @@ class Columns:
         for row, cell in found.wrong.items():
             self.wrong.setdefault(row, f"{role} is {cell!r} in row {row + 1}, no number")
         letter = self.said.get(role) or (size_of(column) if role in units.SIZED else "")
-        if letter not in ("", "1"):
+        bare = np.ones(len(found.values), dtype=bool)
+        bare[list(found.sized)] = False
+        if letter not in ("", "1") and np.isfinite(found.values[bare]).any():
             self.notes.append(f"column {column!r} is read in {letter} ({units.factor(letter):g})")
-        return found.values * units.factor(letter)
+        return np.where(bare, found.values * units.factor(letter), found.values)
 
     def has(self, role: str) -> bool:
         return role in self.roles

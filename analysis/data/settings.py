@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.data.arrow import codes, floats
-from analysis.data.columns import MEASURED, NOT_SETTINGS, SETTING_COLUMNS, SPEC_COLUMNS, nearest
+from analysis.data.columns import MEASURED, NOT_SETTINGS, SETTING_COLUMNS, SPEC_COLUMNS, alike, nearest, plain
 from analysis.data.points import Array, Points
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Experiment:
         fields = {f.name: f.metadata[b"field"].decode() for f in table.schema if b"field" in (f.metadata or {})}
         found = [name for name, path in fields.items() if path not in NOT_SETTINGS]
         if not fields:
-            found = [name for name in SETTING_COLUMNS if name in table.column_names]
+            found = alike(SETTING_COLUMNS, table.column_names)
         types = {f.name: f.type for f in table.schema}
         numeric = [name for name in found if not kinds.is_string(types[name]) and not kinds.is_nested(types[name])]
         texts = tuple(name for name in fields if name in found and name not in numeric)
@@ -66,7 +66,7 @@ class Experiment:
         candidates = tuple(dict.fromkeys([*named, *numeric]))
         if REPLICATE in table.column_names and table[REPLICATE].null_count == 0:
             return cls((REPLICATE,), candidates, True, texts, sparse)
-        kept = [name for name in (*fields, *SPEC_COLUMNS, *SETTING_COLUMNS, *named) if name in table.column_names]
+        kept = [*fields, *alike((*SPEC_COLUMNS, *SETTING_COLUMNS), table.column_names), *named]
         return cls(tuple(name for name in dict.fromkeys(kept) if name != "seed"), candidates, False, texts, sparse)
 
 
@@ -110,7 +110,10 @@ def settings_of(table: pa.Table, same: Experiment, usable: Array, points: Points
                 notes.append(f"{name!r} is no setting here: {missing} of {len(values)} usable rows have no value")
         elif len(np.unique(values)) > 1:
             leader = _leader(values, points)
-            if leader:
+            twin = next((other for other in found if plain(other) == plain(name) and all(found[other] == values)), "")
+            if twin:
+                notes.append(f"{name!r} repeats {twin!r}, which is the setting")
+            elif leader:
                 notes.append(f"{name!r} only changes with {leader}: the rows do not tell them apart")
             else:
                 found[name] = values

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.data.arrow import DECIMAL
 from analysis.data.cells import is_plain, parse
 from analysis.data.columns import nearest
 from raysparse.files import Folder
@@ -115,6 +116,7 @@ def _separated(data: bytes) -> tuple[pa.Table, list[str]]:
     rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(cell.strip() for cell in row)]
     if not names:
         raise ValueError("the table is empty; expected a line of column names and one a run")
+    _refuse_long_rows(rows, len(names))
     columns: dict[str, list[str | None]] = {}
     notes = [] if delimiter in ",\t" else [f"columns are separated by {delimiter!r}"]
     for n, name in enumerate(names):
@@ -126,7 +128,17 @@ def _separated(data: bytes) -> tuple[pa.Table, list[str]]:
             notes.append(
                 f"column {name!r} stands twice with other values, which {name + ' (2)'!r} names; the first is used"
             )
-    return _typed(columns), notes
+    return _typed(columns).replace_schema_metadata(DECIMAL if delimiter == ";" else None), notes
+
+
+def _refuse_long_rows(rows: Sequence[Sequence[str]], most: int) -> None:
+    """A cell beyond the last name would be lost, and the others may stand under wrong names."""
+    for number, row in enumerate(rows, start=1):
+        if any(cell.strip() for cell in row[most:]):
+            raise ValueError(
+                f"row {number} of the table ({row[0].strip()!r}, ...) has {len(row)} cells, but {most} columns have "
+                f"names; quote a cell that holds the delimiter, or name every column"
+            )
 
 
 def _typed(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:

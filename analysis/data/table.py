@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.data.arrow import codes, floats, text
-from analysis.data.columns import DATA, DEFAULTS, MIXTURES, SPARSE_MIXTURES, resolve
+from analysis.data.columns import DATA, DEFAULTS, MIXTURES, SPARSE_MIXTURES, alike, resolve
 from analysis.data.coordinates import Columns
 from analysis.data.coordinates import coordinates as coordinates_of
 from analysis.data.points import Array, Points
@@ -260,9 +260,7 @@ def _mark_earlier_steps(table: pa.Table, ids: NDArray[np.object_], reasons: NDAr
 
 def _refuse_several_data_sets(table: pa.Table, usable: NDArray[np.int64]) -> None:
     """Losses of different texts or tokenizers are never pooled."""
-    for column in DATA:
-        if column not in table.column_names:
-            continue
+    for column in alike(DATA, table.column_names):
         values = sorted({str(value) for value in table[column].take(usable).to_pylist() if value not in (None, "")})
         if len(values) > 1:
             listed = ", ".join(values[:6]) + (", ..." if len(values) > 6 else "")
@@ -297,7 +295,8 @@ def _note_mixtures(
     and may know better.
     """
     sparse = usable[density[usable] < 1]  # how sparsity is done says nothing of a dense run
-    for column in dict.fromkeys([*MIXTURES, *SPARSE_MIXTURES, *same.texts]):
-        rows = sparse if column in SPARSE_MIXTURES or column in same.sparse else usable
-        if column in table.column_names and len(np.unique(codes(table, column)[rows])) > 1:
+    of_sparse = {*alike(SPARSE_MIXTURES, table.column_names), *same.sparse}
+    for column in dict.fromkeys([*alike((*MIXTURES, *SPARSE_MIXTURES), table.column_names), *same.texts]):
+        rows = sparse if column in of_sparse else usable
+        if len(np.unique(codes(table, column)[rows])) > 1:
             notes.append(f"the table mixes values of {column!r}: their losses may not compare")

@@ -32,7 +32,6 @@ from analysis.fit.select import candidates, nearest_law, pick
 from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
-from analysis.show.report.summary import numbers
 from analysis.verbs.common import law_of, out, require_numbers, runs_of, table_notes
 from raysparse.units import count, interval_text
 
@@ -96,7 +95,7 @@ def optimum_table(options: Namespace) -> str:
     )
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
-    item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws)
+    item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws, measured=runs)
     require_numbers(
         "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
     )
@@ -133,7 +132,8 @@ def design_table(options: Namespace) -> str:
     if options.candidates is not None:
         points = _points(options, options.candidates)
     else:
-        points = candidates_in(box, np.unique(runs.points.unique).tolist(), cost=cost, most=options.most)
+        uniques = np.unique(runs.points.unique).tolist()
+        points = candidates_in(box, uniques, cost=cost, most=options.most, tokens=options.tokens)
     chosen = design(
         draws, points, options.trials, budget=options.budget, unique=unique, box=box, cost=cost, limit=options.limit,
         aim=options.aim if region is None else "region", region=region,
@@ -181,6 +181,5 @@ def report_table(options: Namespace) -> str:
             vector=options.svg,
             beside=beside,
         )
-    if options.json and report.study is not None:
-        return out(options, numbers(report.study, options.title), [])
-    return report.summary + "\n\nwritten: " + ", ".join(str(path) for path in report.paths)
+    written = "written: " + ", ".join(str(path) for path in report.paths)
+    return out(options, report.numbers, [report.summary, "", written])

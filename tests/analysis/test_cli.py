@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from analysis.cli import main
+from analysis.show.report import Report
 from tests.analysis.tables import laptop
 
 
@@ -49,8 +51,10 @@ def test_optimum_and_design_answer_for_a_budget(table, capsys):
     assert "density" in said(capsys, "optimum", table, *question)
     value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
     assert value["box"]["density"] == [0.2, 1.0]
-    value = json.loads(said(capsys, "design", table, *question, "--trials", "3", "--json"))
+    tokens = ("--tokens", "4e5:1.6e6")
+    value = json.loads(said(capsys, "design", table, *question, *tokens, "--trials", "3", "--json"))
     assert len(value["trials"]) <= 3
+    assert all(4e5 <= trial["tokens"] <= 1.6e6 for trial in value["trials"])
     assert {"active", "density", "unique_tokens", "epochs", "tokens"} <= set(value["trials"][0])
 
 
@@ -92,6 +96,25 @@ def test_report_writes_its_files(table, capsys, tmp_path):
     text = said(capsys, "report", table, *law, "--bootstraps", "20", "--output", str(tmp_path))
     assert "chosen by the caller" in text
     assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_prints_as_json_what_it_wrote(table, capsys, monkeypatch):
+    written = Report("text", (), None, {"title": "t", "answers": [{"budget": 1.0}]})
+    monkeypatch.setattr("analysis.verbs.answers.write_runs_report", lambda *_, **__: written)
+    assert json.loads(said(capsys, "report", table, "--json")) == written.numbers
+
+
+def test_pairs_may_be_given_one_by_one_but_a_name_only_once(table, capsys):
+    one_by_one = ("--where", "density=1.0", "--where", "model=laptop-1", "--fix", "alpha=0.3", "--fix", "ln_E=0.1")
+    value = json.loads(
+        said(capsys, "fit", table, *one_by_one, "--law", "data_constrained", "--bootstraps", "2", "--json")
+    )
+    assert value["rows"] == 8
+    assert value["parameters"]["alpha"] == pytest.approx(0.3)
+    assert value["parameters"]["E"] == pytest.approx(np.exp(0.1))
+    with pytest.raises(SystemExit):
+        main(["fit", table, "--where", "density=1.0", "--where", "density=0.5"])
+    assert "--where gives density twice, '1.0' and '0.5'; give it once" in capsys.readouterr().err
 
 
 def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):

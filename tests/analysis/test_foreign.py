@@ -157,6 +157,34 @@ def test_decimal_commas_are_told_from_thousands(numbers):
     assert parse(cells).values == pytest.approx([round(number, 4) for number in numbers])
 
 
+@pytest.mark.parametrize(
+    ("cells", "between", "numbers"),
+    [
+        (["0,125", "0,250"], ",", [0.125, 0.25]),
+        (["0,125", "1,000"], ",", [0.125, 1.0]),
+        (["3,125", "2,750"], ",", [3125, 2750]),
+        (["3,125", "2,750"], ";", [3.125, 2.75]),
+        (["12,500 %", ""], ";", [0.125, math.nan]),
+        (["37,500,000", "900,000"], ";", [37_500_000, 900_000]),
+    ],
+)
+def test_a_comma_before_three_digits_is_decimal_after_0_and_between_semicolons(cells, between, numbers):
+    assert parse(cells, between == ";").values == pytest.approx(numbers, nan_ok=True)
+
+
+def test_decimal_commas_of_three_digits_are_read_from_a_file_of_semicolons(tmp_path):
+    rows = [(*row[:2], 0.125, *row[3:5], 3.125 + n) for n, row in enumerate(ROWS)]
+    text = written(rows, delimiter=";", change=lambda _, value: str(value).replace(".", ","))
+    assert same(read_table(put(tmp_path / "a.csv", text)), rows)
+
+
+def test_a_row_with_more_cells_than_names_is_refused_and_named(tmp_path):
+    path = put(tmp_path / "a.csv", "run,N,D,loss\na,1000000,20000000,3,21\n")
+    with pytest.raises(ValueError, match=r"row 1 of the table \('a', ...\) has 5 cells, but 4 columns have names"):
+        read_table(path)
+    assert same(read_table(put(tmp_path / "b.csv", written().replace("\r\n", ",\r\n")))), "a mark at the end is none"
+
+
 class TestStatus:
     """T-state."""
 
@@ -223,6 +251,13 @@ class TestUnits:
         runs = read_table(table)
         assert same(runs)
         assert "column 'active_params_M' is read in M (1e+06)" in runs.notes
+
+    def test_a_cells_own_size_goes_before_that_of_its_columns_name(self):
+        cells = ["30M", "60", "0.12B", "240", "480M"]
+        table = without("active", active_params_M=lambda row: cells[int(row["id"][1:])])
+        assert same(read_table(table))
+        assert same(read_table(without("active", N=lambda row: cells[int(row["id"][1:])]),
+                               {"active": "N"}, units={"active": "M"}))  # fmt: skip
 
     def test_perplexity_and_bits_are_converted_and_refused_when_not_said(self):
         perplexity, bits = (lambda row: math.exp(row["loss"])), (lambda row: row["loss"] / math.log(2))

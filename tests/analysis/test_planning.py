@@ -55,6 +55,15 @@ def test_a_hold_out_that_leaves_too_little_is_said_and_not_an_error():
     assert any("sizes at one density needed" in reason for t in result.trials for reason in t.lacking)
 
 
+def test_a_law_that_is_asked_for_and_does_not_suit_the_table_is_listed_with_the_reason():
+    runs = simulate(LAW, TRUTH, grid([1e8, 3e8, 1e9], [1, 0.5], [1e9], [1, 4, 16]), noise=0.003)
+    result = compare(runs, ["chinchilla"])
+    assert result.chosen is None
+    assert result.why == "no law could be tried on any hold-out"
+    assert {trial.law for trial in result.trials} == {"chinchilla"}
+    assert all("ignores density, which varies in this table" in trial.lacking for trial in result.trials)
+
+
 def test_a_separate_table_can_be_the_judge(isoloss, held_out):
     trial = judge(named("sparse_small"), isoloss, held_out, draws=20)
     assert trial.held_out == 11
@@ -148,6 +157,14 @@ def test_candidates_fill_a_box_up_to_a_price():
     assert points.density.max() > 0.8
     with pytest.raises(ValueError, match="the cheapest costs"):
         candidates_in(BOX, [1e8], 50, most=1.0)
+
+
+def test_candidates_train_as_many_tokens_as_they_may():
+    points = candidates_in(BOX, [1e8, 5e8], 200, tokens=(1e9, 2e9))
+    assert 1e9 <= points.tokens.min() <= points.tokens.max() <= 2e9
+    assert set(points.unique) == {1e8, 5e8}
+    with pytest.raises(ValueError, match=r"trains 1e\+12 to 1e\+13 tokens; they train .*: widen the tokens"):
+        candidates_in(BOX, [1e8], 50, tokens=(1e12, 1e13))
 
 
 def test_simulated_noise_is_what_was_asked_for():

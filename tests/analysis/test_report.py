@@ -14,13 +14,15 @@ import pytest
 
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.fresh import fresh, log_optimum
+from analysis.answer.optimum import Box
 from analysis.answer.simulate import simulate
-from analysis.answer.study import analyse
+from analysis.answer.study import Study, analyse
 from analysis.data.files import dumps
 from analysis.data.points import Points
-from analysis.data.table import read_table
+from analysis.data.table import Runs, read_table
 from analysis.fit.select import candidates
 from analysis.laws import named
+from analysis.show.plots.losses import planes
 from analysis.show.plots.pictures import PICTURES
 from analysis.show.report import write_report
 from analysis.show.report.summary import numbers, summary
@@ -45,7 +47,9 @@ def test_a_laptop_sweep_gets_an_answer_with_caveats_and_every_file(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page.replace("http://www.w3.org", ""), "the page must stand alone"
-    json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    stored = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert stored == json.loads(dumps(report.numbers))
+    assert stored["answers"] == []
 
 
 ODD = {
@@ -84,6 +88,28 @@ def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():
     assert [mark.answer for mark in study.marks].count(True) == 2, "one for each U"
     labels = PICTURES["optimal_sparsity"].draw(study).axes[0].get_legend_handles_labels()[1]
     assert {"best measured", "run to train"} <= set(labels)
+
+
+def test_contours_are_drawn_of_runs_that_fill_a_plane_and_whose_losses_differ():
+    """Not of runs of one compute at one U, which lie on a line, nor of equal losses."""
+    size, epochs = (grid.ravel() for grid in np.meshgrid([1e6, 2e6, 4e6], [1.0, 2.0, 4.0]))
+    loss = 3.0 - 0.01 * np.arange(9)
+    for passes, measured, planed in ((epochs, loss, [1.0]), (4e6 / size, loss, []), (epochs, 3.0, [])):
+        runs = Runs.from_arrays(size, 1.0, 1e7, 1e7 * passes, measured)
+        assert planes(Study(runs, ACTIVE, Box.of(runs), (), None, None, (), (), (), ())) == planed
+
+
+def test_where_no_trial_is_as_cheap_as_the_budget_the_report_has_none_to_settle_it():
+    """One short pilot over more tokens than all others: its own cost is the budget there."""
+    law = named("sparse_small")
+    flat = {"ln_A": 6.2, "ln_B": 7.9, "ln_E": 0.53, "alpha": 0.36, "k": 0.0, "ln_R_D": 2.0, "ln_R_N": 2.0}
+    size, density, epochs = (g.ravel() for g in np.meshgrid([1e6, 3e6, 1e7], [1.0, 0.5, 0.25], [1.0, 3.0, 9.0]))
+    unique = np.append(np.full(27, 1e8), 4e8)
+    points = Points.at(np.append(size, 1e6), np.append(density, 1.0), unique, unique * np.append(epochs, 1.0))
+    study = analyse(simulate(law, law.vector(flat), points, noise=0.01), law=law, bootstraps=10)
+    assert not study.recommendations[-1].shown
+    assert study.settle is None
+    assert "train N =" in summary(study, "t")
 
 
 def fresh_table(noise=0.003, exponent=(0.36, 0.41)):

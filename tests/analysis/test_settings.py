@@ -6,24 +6,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import csv
 
 from analysis.answer.axes import Frame
 from analysis.answer.costs import ACTIVE
-from analysis.answer.envelope import envelope
+from analysis.answer.envelope import envelope, tuned_points
 from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import draw
 from analysis.answer.recommend import Interval
 from analysis.answer.settings import answer, data_box
 from analysis.answer.settle import settling
 from analysis.answer.space import Space
+from analysis.answer.study import analyse
 from analysis.answer.surrogate import surrogate
+from analysis.cli import main
 from analysis.data.table import Runs, read_table
+from analysis.laws import named
 from analysis.show.best import lines
 from benchmarks import settings_truths as truths
 from benchmarks.analysis_settings import judge, summary
@@ -63,6 +68,55 @@ def test_no_place_of_a_space_costs_more_than_the_budget_or_leaves_the_box(above,
         assert ACTIVE.of(points)[0] <= budget * (1 + 1e-9)
         assert box.active[0] * 0.999 <= points.active[0] <= box.active[1] * 1.001
         assert box.epochs[0] * 0.999 <= points.epochs[0] <= box.epochs[1] * 1.001
+
+
+def test_a_space_keeps_to_the_tokens_of_its_box_and_those_of_the_data_are_no_limit():
+    runs, box, columns = box_and_frame()
+    cube = np.random.default_rng(0).uniform(size=(50, 4))
+    limited = dataclasses.replace(box, tokens=(6 * UNIQUE, 12 * UNIQUE))
+    points, _, _ = Space.of(runs, limited, ACTIVE, 1e30, UNIQUE, columns).at(cube)
+    assert 6 * 0.999 <= points.epochs.min() < points.epochs.max() <= 12 * 1.001
+    beyond, _, _ = Space.of(runs, box, ACTIVE, 1e30, 4 * UNIQUE, columns).at(cube)
+    assert beyond.tokens.max() > runs.points.tokens.max()
+    with pytest.raises(ValueError, match=r"tokens are 1e\+03 to 2e\+03 epochs over 5e\+04 unique tokens, and the box"):
+        Space.of(runs, dataclasses.replace(box, tokens=(5e7, 1e8)), ACTIVE, 1e30, UNIQUE, columns)
+
+
+@pytest.fixture(scope="module")
+def decays(tmp_path_factory):
+    """A table with a setting, as a file, and its losses by id."""
+    runs = MOVING.table(24)
+    p, path = runs.points, tmp_path_factory.mktemp("decays") / "decays.csv"
+    columns = {"id": [f"r{n}" for n in range(24)], "active": p.active, "density": p.density, "tokens": p.tokens}
+    columns |= {"unique_tokens": p.unique, "loss": runs.loss, **runs.settings}
+    csv.write_csv(pa.table(columns), path)
+    return str(path), dict(zip(columns["id"], runs.loss, strict=True))
+
+
+def test_rows_that_are_called_measured_have_the_losses_of_the_table(decays, capsys):
+    path, losses = decays
+    assert main(["optimum", path, "--law", "sparse_small", "--budget", "1e12", "--bootstraps", "10", "--unique", "5e4",
+                 "--json"]) == 0  # fmt: skip
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert len(rows) == 3
+    assert {row["row"]: row["loss"] for row in rows} == pytest.approx({row["row"]: losses[row["row"]] for row in rows})
+
+
+def test_a_report_of_points_at_their_best_settings_lists_what_was_measured(decays):
+    runs = read_table(decays[0])
+    study = analyse(tuned_points(surrogate(runs)), law=named("sparse_small"), bootstraps=10, measured=runs)
+    rows = study.recommendations[-1].rows
+    assert rows
+    assert all(row.loss == pytest.approx(decays[1][row.row]) for row in rows)
+
+
+def test_tokens_that_are_asked_for_limit_the_answer_with_settings(decays, capsys):
+    question = ["optimum", decays[0], "--budget", "1e12", "--unique", "5e4", "--json"]
+    assert main([*question, "--tokens", "3e5:4e5"]) == 0
+    epochs = json.loads(capsys.readouterr().out)["best"]["epochs"]
+    assert 6 * 0.999 <= epochs["low"] <= epochs["high"] <= 8 * 1.001
+    assert main([*question, "--tokens", "1e9:1e10"]) == 2
+    assert "widen tokens or epochs" in capsys.readouterr().err
 
 
 def test_the_answer_is_within_the_budget_and_its_intervals_hold_it():
@@ -278,6 +332,19 @@ def test_equal_coordinates_with_other_settings_are_variants_never_duplicates():
     assert not runs.excluded
     assert list(runs.settings["peak_lr"]) == [0.1, 0.2, 0.3, 0.4]
     assert len(set(runs.group)) == 4
+
+
+@pytest.mark.parametrize("name", ["config/lr", "config.peak_lr", "Weight Decay"])
+def test_a_setting_of_an_export_is_one_under_its_own_name(name):
+    runs = read_table(foreign(**{name: [0.1, 0.2, 0.3, 0.4]}))
+    assert list(runs.settings) == [name]
+    assert len(set(runs.group)) == 4
+
+
+def test_a_setting_that_stands_twice_is_one():
+    runs = read_table(foreign(**{"lr": [0.1, 0.2, 0.3, 0.4], "config/lr": [0.1, 0.2, 0.3, 0.4]}))
+    assert list(runs.settings) == ["lr"]
+    assert "'config/lr' repeats 'lr', which is the setting" in runs.notes
 
 
 def test_rows_equal_in_every_column_are_duplicates():

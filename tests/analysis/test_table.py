@@ -150,7 +150,9 @@ def test_assumptions_are_noted(tmp_path):
     )
 
 
-@pytest.mark.parametrize("column", ["corpus", "dataset", "corpus_fingerprint", "tokenizer", "source"])
+@pytest.mark.parametrize(
+    "column", ["corpus", "dataset", "corpus_fingerprint", "tokenizer", "source", "config/dataset", "Dataset"]
+)
 def test_a_table_of_two_data_sets_is_never_pooled(column):
     """T-mix."""
     table = [rows(**{column: "python"}), rows(trial_id="b", **{column: "c4"}), rows(trial_id="c", **{column: None})]
@@ -159,6 +161,13 @@ def test_a_table_of_two_data_sets_is_never_pooled(column):
     assert list(read(*table, where={column: "c4"}).ids) == ["b"]
     with pytest.raises(ValueError, match=r"--where .*=c5: no row has it; did you mean 'c4'"):
         read(*table, where={column: "c5"})
+
+
+def test_values_that_should_not_be_mixed_are_noted_under_any_spelling():
+    for column in ("precision", "config/precision"):
+        runs = read(rows(**{column: "fp32"}), rows(trial_id="b", seed=1, **{column: "bf16"}))
+        assert f"the table mixes values of {column!r}: their losses may not compare" in runs.notes
+        assert len(set(runs.group)) == 2, "another precision is no replicate"
 
 
 def test_unreadable_sources_say_what_to_do(tmp_path):

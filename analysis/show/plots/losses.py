@@ -28,6 +28,8 @@ NEAR = 0.3  # ln units of compute within which a run is shown on an isoFLOP curv
 SAME = 0.05  # ln units within which sizes (and densities) are one
 LINES = 5  # sizes whose law is drawn over tokens
 PANELS = 4  # sizes or densities shown side by side
+THIN = 0.01  # of their spread along a line: runs that are nearer to it fill no plane
+FLAT = 1e-9  # of the loss: differences that are none
 
 
 @picture
@@ -272,12 +274,21 @@ def _commonest(study: Study) -> float:
 
 
 def planes(study: Study) -> list[float]:
-    """Densities whose runs fill a plane of sizes and epochs at the commonest U, densest first."""
+    """Densities whose runs fill a plane of sizes and epochs at the commonest U, densest first; none
+    where all losses are one.
+    """
     points = study.shown.points
     here = points.unique == _commonest(study)
+    if np.ptp(study.shown.loss[here]) < FLAT * study.shown.loss[here].max():
+        return []
     densities = np.unique(points.density)[::-1]
     return [float(d) for d in densities if _fills_plane(points.take(here & (points.density == d)))][:PANELS]
 
 
 def _fills_plane(points: Points) -> bool:
-    return len(points) > 0 and levels(points.active) >= 3 and levels(points.epochs) >= 3
+    """Whether there are sizes and epochs, and not along one line (runs of one compute are)."""
+    if not len(points) or levels(points.active) < 3 or levels(points.epochs) < 3:
+        return False
+    at = np.column_stack([points.log_active, points.log_tokens - points.log_unique])
+    longer, shorter = np.linalg.svd(at - at.mean(axis=0), compute_uv=False)
+    return bool(shorter > THIN * longer)

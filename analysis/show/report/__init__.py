@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.answer.envelope import tuned_points
 from analysis.answer.guided import guided
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """summary: plain text for a terminal. paths: files written, report.html first. study: the
-    numbers, absent if no row of the table was usable.
+    """summary: plain text for a terminal. paths: files written, report.html first. study: what was
+    found, absent if no row of the table was usable. numbers: what report.json holds.
     """
 
     summary: str
     paths: tuple[Path, ...]
     study: Study | None
+    numbers: dict[str, Any]
 
 
 def write_report(
@@ -93,8 +94,9 @@ def write_runs_report(
     tuned = runs if model is None else tuned_points(model)
     cost = own_cost(runs)
     study = analyse(
-        tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside
-    )
+        tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside,
+        measured=runs,
+    )  # fmt: skip
     best = answers()
     first: list[str] = []
     if model is not None:
@@ -123,11 +125,12 @@ def _empty(reason: str, folder: Path, title: str) -> Report:
     from analysis.show.report.page import plain_page
 
     text = "\n".join([title, "=" * len(title), "", "No recommendation:", f"  - {reason}"])
+    found: dict[str, Any] = {"title": title, "rows": 0, "warnings": [reason]}
     paths = (
         write_bytes(folder / "report.html", plain_page(title, text).encode()),
-        write_json(folder / "report.json", {"title": title, "rows": 0, "warnings": [reason]}),
+        write_json(folder / "report.json", found),
     )
-    return Report(text, paths, None)
+    return Report(text, paths, None, found)
 
 
 def write_study(
@@ -150,12 +153,11 @@ def write_study(
     shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
     written = beside.each(partial(_write_picture, study, folder, vector), shown)
     pictures = [path for paths in written for path in paths]
-    numbers_path = write_json(
-        folder / "report.json", numbers(study, title) | {"answers": [asdict(one) for one in best]}
-    )
+    found = numbers(study, title) | {"answers": [asdict(one) for one in best]}
+    numbers_path = write_json(folder / "report.json", found)
     embedded = {path.stem: (path.read_bytes(), shown[path.stem].caption) for path in pictures if path.suffix == ".png"}
     html = write_bytes(folder / "report.html", page(study, title, text, embedded).encode())
-    return Report(text, (html, numbers_path, *pictures), study)
+    return Report(text, (html, numbers_path, *pictures), study, found)
 
 
 def _write_picture(study: Study, folder: Path, vector: bool, name: str) -> list[Path]:
