@@ -77,9 +77,7 @@ def _remedy(error: ModuleNotFoundError) -> str:
 def parser(about: str, *, name: str) -> argparse.ArgumentParser:
     """The parser of a sweep script: `name` is its run folder. Scripts add their axes to it."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
-    )
+    _add_plan_argument(made)
     made.add_argument("--max-flops", type=float, help="never compute more than this in all")
     made.add_argument(
         "--halving", action="store_true", help="stop trials that fall behind others of the same budget (ASHA)"
@@ -89,6 +87,22 @@ def parser(about: str, *, name: str) -> argparse.ArgumentParser:
     arguments.add_device_arguments(made)
     arguments.add_run_arguments(made, name=name)
     return made
+
+
+def study_parser(about: str, *, name: str) -> argparse.ArgumentParser:
+    """The parser of a script whose trials are its own: it takes where and how they run, no more."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_plan_argument(made)
+    arguments.add_device_arguments(made)
+    arguments.add_run_arguments(made, name=name)
+    made.set_defaults(max_flops=None, halving=False, resident=False, recompute="auto")
+    return made
+
+
+def _add_plan_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
+    )
 
 
 def plan_of(args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None) -> Plan:
