@@ -14,7 +14,7 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from raysparse.sweep.runner import Summary
     from raysparse.sweep.settings import Settings
 
-ANSWER = "answer.txt"
 # Packages that an install may lack, and the extra that brings them.
 EXTRAS = {"torch": "train", "tensorboard": "train", "ray": "sweep", "optuna": "sweep", "scipy": "analysis",
           "matplotlib": "analysis", "datasets": "text", "tokenizers": "text"}  # fmt: skip
@@ -168,8 +167,8 @@ def run_folder(args: argparse.Namespace) -> RunFolder:
     return RunFolder.named(Folder(args.storage), args.name)
 
 
-def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
-    """Run a plan as the run arguments say and print how it went."""
+def run_plan(plan: Plan, args: argparse.Namespace, *, only: Collection[str] = ()) -> Summary:
+    """Run a plan as the run arguments say and print how it went; only: of these trials."""
     from raysparse.console.progress import Display
     from raysparse.console.terminal import console
     from raysparse.files import Folder
@@ -177,10 +176,11 @@ def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
     from raysparse.sweep import runner
 
     view = Display(console=console())
-    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view)
+    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view, only=only)
     done = f"{summary.finished} of {summary.trials} trials are finished"
     where = summary.folder.at(TABLE)
-    view.say(f"{done}: {where}" if summary.ran else f"nothing to do: {done} already: {where}")
+    tried = summary.ran or summary.unfinished
+    view.say(f"{done}: {where}" if tried else f"nothing to do: {done} already: {where}")
     if summary.unaffordable:
         view.say(f"{summary.unaffordable} trials did not fit the budget; raise it and run again to add them")
     for name, reason in summary.unfinished.items():
@@ -223,12 +223,14 @@ def load_plan(path: str) -> Plan:
         raise ValueError(f"plan {path!r} is not valid JSON: {error}") from error
 
 
-def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
+def report(args: argparse.Namespace, *, title: str) -> None:
     """Fit the laws to the results and print what they say; the answer is kept in the run folder,
-    and printed again when nothing was run since.
+    and printed again until the next trial begins, which deletes it (`runner`).
     """
+    from raysparse.run_folder import ANSWER
+
     folder = run_folder(args)
-    if again or not folder.report.exists(ANSWER):
+    if not folder.report.exists(ANSWER):
         from analysis.beside import second
         from analysis.show.report import write_report
         from raysparse.results import Results
