@@ -219,7 +219,9 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument("--storage", default=STORAGE)
-    train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
+    train.add_argument(
+        "--name", default="", help="run folder (train-TRIAL_ID; of what a sweep recommends, its name and -model)"
+    )
     arguments.add_data_arguments(train)
     arguments.add_engine_arguments(train)
     arguments.add_device_arguments(train)
