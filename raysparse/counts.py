@@ -193,12 +193,12 @@ def flops(spec: TrialSpec, *, device: str = "cpu") -> tuple[float, float]:
     return active * spec.tokens, executed * spec.tokens
 
 
-def epochs_for(spec: TrialSpec, budget: float, unit: str = "flops_active") -> float:
+def epochs_for(spec: TrialSpec, budget: float, unit: str = "flops_active", *, device: str = "cpu") -> float:
     """Passes over the unique tokens for which whole steps come nearest to `budget` FLOPs.
 
     unit: flops_active or flops_executed. Everything else is the spec's. At least one step.
     """
-    per_token = flops_per_token(spec.model, spec.sparsity, precision=spec.precision)
+    per_token = flops_per_token(spec.model, spec.sparsity, precision=spec.precision, device=device)
     one_step = per_token[0 if unit == "flops_active" else 1] * spec.tokens_per_step
     steps = max(1, round(budget / one_step))
     return steps * spec.optimizer.batch_sequences / spec.unique_sequences

@@ -28,6 +28,7 @@ TRIALS = "trials"
 TOKENS = "tokens"
 CURVES = "curves"
 REPORT = "report"
+ANSWER = "answer.txt"  # of the report; not there while its table grows
 RAY = "ray"
 MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
 

@@ -55,7 +55,7 @@ def main() -> int:
     summary = script.run(script.plan_of(args, planner=planner), args)
     if summary is None:
         return 0
-    script.report(args, title=f"Adaptive sweep {args.name!r}", again=summary.ran > 0)
+    script.report(args, title=f"Adaptive sweep {args.name!r}")
     return 1 if summary.unfinished else 0
 
 

@@ -12,7 +12,6 @@ and batch. `--tables NAME ...` prints the same from run folders that exist, and 
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from raysparse.console import arguments, script
+from raysparse.console import script
 from raysparse.data.tokenizer import vocab_size
 from raysparse.files import Folder
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
-from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 
@@ -164,7 +162,8 @@ def unit_table(units: dict[str, dict[Cell, Losses]]) -> list[str]:
     curves: dict[str, list[dict[float, float]]] = {unit: [] for unit in UNITS}
     for cell in cells:
         tested = {unit: {v: seeds for v, seeds in units[unit][cell].items() if v > 0} for unit in UNITS}
-        common = set.intersection(*(set(seeds) for losses in tested.values() for seeds in losses.values()))
+        held = [set(seeds) for losses in tested.values() for seeds in losses.values()]
+        common = set.intersection(*held) if held else set()
         if not common:
             return [f"no seed has all values of {cell[0]}, density {cell[1]:g}, {cell[2]:g} epochs yet"]
         for unit, losses in tested.items():
@@ -200,17 +199,15 @@ def answer(rows: Sequence[dict[str, Any]]) -> str:
 
 @script.guarded
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing")
+    parser = script.study_parser(__doc__ or "", name="decay")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="(default: %(default)s)")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="print the answer of these run folders")
-    arguments.add_run_arguments(parser, name="decay")
     args = parser.parse_args()
     if args.tables:
         storage = Folder(args.storage)
         print(answer([row for name in args.tables for row in Results(RunFolder.named(storage, name)).rows()]))
         return 0
-    summary = script.run(Plan(specs=specs(args.sizes)), args)
+    summary = script.run(script.plan_of(args, specs(args.sizes)), args)
     if summary is None:
         return 0
     print(answer(Results(summary.folder).rows()))

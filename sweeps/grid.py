@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 from raysparse.console import arguments, script
 from raysparse.console.training import train_recommended
@@ -19,7 +21,7 @@ from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.search import Search
-from raysparse.sweep.planners.space import Space, field_of
+from raysparse.sweep.planners.space import Axis, Space, field_of, is_searched
 from raysparse.sweep.planners.tune import Tune
 
 SIZES = ["laptop-xs", "laptop-s", "laptop-m"]
@@ -59,8 +61,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_search(args: argparse.Namespace, recipe: Recipe) -> Search | None:
-    """The search after the grid, over the most unique tokens; None for no search."""
+def make_search(args: argparse.Namespace, recipe: Recipe, fields: dict[str, list[Any]]) -> Search | None:
+    """The search after the grid, over the most unique tokens, with the same `fields`; None for no
+    search.
+    """
     if not args.search:
         return None
     axes = {
@@ -68,8 +72,34 @@ def make_search(args: argparse.Namespace, recipe: Recipe) -> Search | None:
         "density": ",".join(map(str, args.densities)),
         "epochs": f"{min(args.epochs):g}..{LONGER * max(args.epochs):g}",
     }
-    space = space_of(axes | ranges_of(args.search), recipe)
+    searched = ranges_of(args.search)
+    space = space_of(axes | searched, recipe)
+    space = space.replace(axes=(*space.axes, *fixed_axes(fields, searched)))
     return Search(recipe=recipe, space=space, unique_tokens=max(args.unique_tokens), seed=min(args.seeds))
+
+
+def fixed_axes(fields: dict[str, list[Any]], searched: Iterable[str]) -> list[Axis]:
+    """What the grid fixes and the search must not leave open, as axes of one choice.
+
+    Raises ValueError for what a search cannot hold fixed, and for several values of one field.
+    """
+    free, found = {field_of(name) for name in searched}, []
+    for path, values in fields.items():
+        if path in free:
+            continue
+        if not is_searched(path):
+            raise ValueError(
+                f"--set {path!r} does not reach the search, which would mix two configurations; say --search without "
+                f"settings for the grid alone"
+            )
+        if len(values) > 1:
+            said = ",".join(map(str, values))
+            raise ValueError(
+                f"--set {path!r} has the values {said}, of which the search takes one; search it too "
+                f"(--search {path}={said}), or say --search without settings for the grid alone"
+            )
+        found.append(Axis(name=path, choices=tuple(values)))
+    return found
 
 
 def ranges_of(settings: list[str]) -> dict[str, str]:
@@ -91,6 +121,8 @@ def space_of(axes: dict[str, str], recipe: Recipe) -> Space:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     recipe, fields = arguments.recipe_from(args), arguments.fields_from(args)
+    if args.search:
+        fields = {DECAY: [START_DECAY]} | fields
     specs = grid(
         recipe,
         sizes=args.sizes,
@@ -98,12 +130,12 @@ def make_plan(args: argparse.Namespace) -> Plan:
         unique_tokens=args.unique_tokens,
         epochs=args.epochs,
         seeds=args.seeds,
-        settings={DECAY: [START_DECAY]} | fields if args.search else fields,
+        settings=fields,
     )
     if args.tune:
         tune = Tune(points=specs, space=space_of(ranges_of(args.tune), recipe), seed=min(args.seeds))
         return script.plan_of(args, planner=tune)
-    return script.plan_of(args, specs, make_search(args, recipe))
+    return script.plan_of(args, specs, make_search(args, recipe, fields))
 
 
 @script.guarded
@@ -112,7 +144,7 @@ def main() -> int:
     summary = script.run(make_plan(args), args)
     if summary is None:
         return 0
-    script.report(args, title=f"Grid sweep {args.name!r}", again=summary.ran > 0)
+    script.report(args, title=f"Grid sweep {args.name!r}")
     if summary.unfinished or args.no_training:
         return 1 if summary.unfinished else 0
     return train_recommended(args, summary.folder, both=True)

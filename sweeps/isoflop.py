@@ -53,13 +53,14 @@ def main() -> int:
         seeds=args.seeds,
         unit=args.unit,
         settings=fixed,
+        device=arguments.placement_from(args).device,
     )
     for line in dropped:
         print(f"left out: {line}")
     summary = script.run(script.plan_of(args, specs), args)
     if summary is None:
         return 0
-    script.report(args, title=f"IsoFLOP sweep {args.name!r}", again=summary.ran > 0)
+    script.report(args, title=f"IsoFLOP sweep {args.name!r}")
     return 1 if summary.unfinished else 0
 
 

@@ -9,17 +9,15 @@ method runs with equal scaling, and again with none. Prints a Markdown table of 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections import defaultdict
 from statistics import mean, stdev
 
-from raysparse.console import arguments, script
+from raysparse.console import script
 from raysparse.data.tokenizer import vocab_size
 from raysparse.results import Results
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
-from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 
@@ -74,10 +72,10 @@ def table(results: Results) -> str:
 
 @script.guarded
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_run_arguments(parser, name="methods")
-    args = parser.parse_args()
-    summary = script.run_plan(Plan(specs=specs()), args)
+    args = script.study_parser(__doc__ or "", name="methods").parse_args()
+    summary = script.run(script.plan_of(args, specs()), args)
+    if summary is None:
+        return 0
     if summary.unfinished:
         return 1
     print(table(Results(summary.folder)))

@@ -58,7 +58,7 @@ def main() -> int:
     summary = script.run(script.plan_of(args, planner=planner), args)
     if summary is None:
         return 0
-    script.report(args, title=f"Search {args.name!r}", again=summary.ran > 0)
+    script.report(args, title=f"Search {args.name!r}")
     return 1 if summary.unfinished else train_recommended(args, summary.folder, both=True)
 
 

@@ -79,16 +79,18 @@ def _train_one(plan: Plan, args: argparse.Namespace) -> int:
 
 def _train_from(args: argparse.Namespace) -> int:
     """What a run folder recommends, one of its rows again, or a model further."""
-    from raysparse.console.training import check_unused, train_continued, train_recommended
+    from raysparse.console import training
     from raysparse.run_folder import RunFolder
     from raysparse.sweep.plan import load
 
     if (args.epochs or "").startswith("+"):
-        return train_continued(args)
-    check_unused(args)
+        return training.train_continued(args)
     folder = RunFolder(args.source)
     if not args.row:
-        return train_recommended(args, folder, both=False, budget=args.budget, unique_tokens=None, seed=args.seed)
+        training.check_taken(args, {"budget"}, training.OF_RECOMMENDED)
+        args.storage = training.storage_beside(args, folder)
+        return training.train_recommended(args, folder, both=False, budget=args.budget, seed=args.seed, name=args.name)
+    training.check_taken(args, {"row", "fields"}, training.OF_ROW)
     plan = load(folder)
     found = [spec for spec in plan.specs if spec.trial_id.startswith(args.row)]
     if len(found) != 1:
@@ -97,7 +99,7 @@ def _train_from(args: argparse.Namespace) -> int:
     spec = found[0] if args.seed is None else found[0].replace(seed=args.seed)
     for path, value in arguments.fixed_from(args).items():
         spec = spec.with_field(path, value)
-    args.name, args.storage = args.name or f"train-{spec.trial_id}", folder.storage.uri
+    args.name, args.storage = args.name or f"train-{spec.trial_id}", training.storage_beside(args, folder)
     return _train_one(script.plan_of(args, [spec]), args)
 
 
@@ -217,7 +219,9 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument("--storage", default=STORAGE)
-    train.add_argument("--name", default="", help="run folder (default: train-TRIAL_ID)")
+    train.add_argument(
+        "--name", default="", help="run folder (train-TRIAL_ID; of what a sweep recommends, its name and -model)"
+    )
     arguments.add_data_arguments(train)
     arguments.add_engine_arguments(train)
     arguments.add_device_arguments(train)
@@ -226,6 +230,7 @@ def _add_train(verbs: Any) -> None:
         dashboard=True, halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip
+    train.set_defaults(usual=vars(train.parse_args([])))
 
 
 def _add_memory(verbs: Any) -> None:

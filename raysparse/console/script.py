@@ -14,7 +14,7 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from raysparse.sweep.runner import Summary
     from raysparse.sweep.settings import Settings
 
-ANSWER = "answer.txt"
 # Packages that an install may lack, and the extra that brings them.
 EXTRAS = {"torch": "train", "tensorboard": "train", "ray": "sweep", "optuna": "sweep", "scipy": "analysis",
           "matplotlib": "analysis", "datasets": "text", "tokenizers": "text"}  # fmt: skip
@@ -77,9 +76,7 @@ def _remedy(error: ModuleNotFoundError) -> str:
 def parser(about: str, *, name: str) -> argparse.ArgumentParser:
     """The parser of a sweep script: `name` is its run folder. Scripts add their axes to it."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument(
-        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
-    )
+    _add_plan_argument(made)
     made.add_argument("--max-flops", type=float, help="never compute more than this in all")
     made.add_argument(
         "--halving", action="store_true", help="stop trials that fall behind others of the same budget (ASHA)"
@@ -89,6 +86,22 @@ def parser(about: str, *, name: str) -> argparse.ArgumentParser:
     arguments.add_device_arguments(made)
     arguments.add_run_arguments(made, name=name)
     return made
+
+
+def study_parser(about: str, *, name: str) -> argparse.ArgumentParser:
+    """The parser of a script whose trials are its own: it takes where and how they run, no more."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_plan_argument(made)
+    arguments.add_device_arguments(made)
+    arguments.add_run_arguments(made, name=name)
+    made.set_defaults(max_flops=None, halving=False, resident=False, recompute="auto")
+    return made
+
+
+def _add_plan_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plan", nargs="?", const="", metavar="FILE", help="print the plan and its cost, run nothing; write it to FILE"
+    )
 
 
 def plan_of(args: argparse.Namespace, specs: Sequence[TrialSpec] = (), planner: Planner | None = None) -> Plan:
@@ -154,8 +167,8 @@ def run_folder(args: argparse.Namespace) -> RunFolder:
     return RunFolder.named(Folder(args.storage), args.name)
 
 
-def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
-    """Run a plan as the run arguments say and print how it went."""
+def run_plan(plan: Plan, args: argparse.Namespace, *, only: Collection[str] = ()) -> Summary:
+    """Run a plan as the run arguments say and print how it went; only: of these trials."""
     from raysparse.console.progress import Display
     from raysparse.console.terminal import console
     from raysparse.files import Folder
@@ -163,10 +176,11 @@ def run_plan(plan: Plan, args: argparse.Namespace) -> Summary:
     from raysparse.sweep import runner
 
     view = Display(console=console())
-    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view)
+    summary = runner.run(plan, Folder(args.storage), args.name, settings_from(args), view=view, only=only)
     done = f"{summary.finished} of {summary.trials} trials are finished"
     where = summary.folder.at(TABLE)
-    view.say(f"{done}: {where}" if summary.ran else f"nothing to do: {done} already: {where}")
+    tried = summary.ran or summary.unfinished
+    view.say(f"{done}: {where}" if tried else f"nothing to do: {done} already: {where}")
     if summary.unaffordable:
         view.say(f"{summary.unaffordable} trials did not fit the budget; raise it and run again to add them")
     for name, reason in summary.unfinished.items():
@@ -209,12 +223,14 @@ def load_plan(path: str) -> Plan:
         raise ValueError(f"plan {path!r} is not valid JSON: {error}") from error
 
 
-def report(args: argparse.Namespace, *, title: str, again: bool) -> None:
+def report(args: argparse.Namespace, *, title: str) -> None:
     """Fit the laws to the results and print what they say; the answer is kept in the run folder,
-    and printed again when nothing was run since.
+    and printed again until the next trial begins, which deletes it (`runner`).
     """
+    from raysparse.run_folder import ANSWER
+
     folder = run_folder(args)
-    if again or not folder.report.exists(ANSWER):
+    if not folder.report.exists(ANSWER):
         from analysis.beside import second
         from analysis.show.report import write_report
         from raysparse.results import Results

@@ -10,28 +10,42 @@ answer, whose table has their rows too.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from raysparse.console import arguments, script
 from raysparse.run_folder import MODEL_SUFFIX
 from raysparse.units import amount, count
 
+# What --from takes whatever it names: how to train, which seed, and where to.
+ALWAYS_TAKEN = {
+    "source", "seed", "name", "storage", "device", "micro_batch", "compile", "checkpoint_seconds", "keep", "resident",
+    "recompute",
+}  # fmt: skip
+OF_RECOMMENDED = "what is recommended has its own; to go on from a trained model say --epochs +N"
+OF_ROW = "a trial is trained again as it was; --set changes it"
+OF_CONTINUED = "a model that goes on has its own; --set changes it"
+OF_MASKS = {"method", "layout", "block", "balanced", "update_every"}  # a dense model that is made sparse takes them
+
 if TYPE_CHECKING:
     from analysis.answer.choice import BestRun, Choice
     from raysparse.run_folder import RunFolder
     from raysparse.spec import SparsitySpec, TrialSpec
+    from raysparse.sweep.plan import Plan
+    from raysparse.sweep.runner import Summary
 
 
 def train_recommended(
     args: argparse.Namespace, folder: RunFolder, *, both: bool, budget: float | None = None,
-    unique_tokens: float | None = None, seed: int | None = None,
+    unique_tokens: float | None = None, seed: int | None = None, name: str = "",
 ) -> int:  # fmt: skip
     """Train what the table of `folder` recommends; `both`: the best of the other kind beside it.
+    name: of the run folder, `<name of the sweep>-model` where it is "".
 
     Returns an exit status. Raises ValueError when the folder has no results to recommend from.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from analysis.show.best import verdict
     from raysparse.results import Results
@@ -48,18 +62,11 @@ def train_recommended(
     other = best.sparse if choice_name(best.best) == "dense" else best.dense
     choices = [best.best, *([other] if both and other is not None else [])]
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
-    args.name = f"{folder.name}{MODEL_SUFFIX}"
-    args.storage = folder.storage.uri
-    args.scheduler = ""  # which would stop one of the two that are to be compared
-    placement = arguments.placement_from(args)
-    chosen = plan.replace(
-        specs=tuple(specs.values()), planner=None, stopping=None, budget=plan.budget.replace(total=None),
-        placement=placement.replace(threads=plan.placement.threads),
-    )  # fmt: skip
-    if not script.settings_from(args).address and placement.device == "cpu" and placement.workers == 1:
-        args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
-    summary = script.run_plan(chosen, args)
+    args.name, args.storage = name or f"{folder.name}{MODEL_SUFFIX}", folder.storage.uri
+    ids = [spec.trial_id for spec in specs.values()]
+    summary = _run_first(args, plan, specs.values(), () if name else earlier_recommendations(args, ids))
     trained = Results(summary.folder).table()
+    trained = trained.filter(pc.is_in(trained["trial_id"], pa.array(ids)))
     measured = {row["trial_id"]: row["validation_loss"] for row in trained.to_pylist()}
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
@@ -71,25 +78,69 @@ def train_recommended(
     return 1 if summary.unfinished else 0
 
 
-def check_unused(args: argparse.Namespace) -> None:
-    """Raise ValueError for what only a continued training takes: a recommendation has its own."""
-    for flag, value in (
-        ("--epochs", args.epochs),
-        ("--density", args.density),
-        ("--unique-tokens", args.unique_tokens),
-    ):
-        if value is not None:
-            raise ValueError(
-                f"{flag} {value} and --from {args.source}: what is recommended has its own; to go on from a trained "
-                f"model say --epochs +N"
-            )
+def earlier_recommendations(args: argparse.Namespace, ids: Collection[str]) -> tuple[TrialSpec, ...]:
+    """What the models' folder holds beside the trials `ids`: a smaller sweep recommended it, or an
+    earlier call trained more.
+    """
+    from raysparse.sweep.plan import load_if_there
+
+    held = load_if_there(script.run_folder(args))
+    return () if held is None else tuple(spec for spec in held.specs if spec.trial_id not in ids)
+
+
+def _run_first(
+    args: argparse.Namespace, sweep: Plan, specs: Iterable[TrialSpec], earlier: Sequence[TrialSpec]
+) -> Summary:
+    """Run `specs` alone, in a plan that holds them before `earlier`: its first trial is the
+    recommended one (`release.opened`).
+    """
+    from raysparse.sweep.plan import load
+
+    placement, specs = arguments.placement_from(args), tuple(specs)
+    plan = sweep.replace(
+        specs=(*specs, *earlier), planner=None, stopping=None, budget=sweep.budget.replace(total=None),
+        placement=placement.replace(threads=sweep.placement.threads),
+    )  # fmt: skip
+    args.scheduler = ""  # which would stop one of the two that are to be compared
+    if not script.settings_from(args).address and placement.device == "cpu" and placement.workers == 1:
+        args.executor = "inline"  # one or two trials on this machine's CPUs: starting Ray would take longer
+    summary = script.run_plan(plan, args, only=[spec.trial_id for spec in specs])
+    if load(summary.folder).specs != plan.specs:  # nothing was run, and another is recommended now
+        plan.save(summary.folder)
+    return summary
+
+
+def check_taken(args: argparse.Namespace, takes: Collection[str], why: str) -> None:
+    """Raise ValueError for the first argument that is said, beside those that --from always takes,
+    and is not one of `takes`; `why` is the end of the line.
+    """
+    for name, usual in args.usual.items():
+        value = getattr(args, name)
+        if value == usual or name in ALWAYS_TAKEN or name in takes:
+            continue
+        flag = {"size": "SIZE", "fields": "--set"}.get(name, f"--{name.replace('_', '-')}")
+        said = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
+        raise ValueError(f"{flag}{said} and --from {args.source}: {why}")
+
+
+def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
+    """The storage that what --from names lies in, where the new run folder will lie too. Raises
+    ValueError where --storage says another.
+    """
+    from raysparse.files import Folder
+
+    storage, said = folder.storage, Folder(args.storage)
+    is_same = said.local_path == storage.local_path if said.is_local and storage.is_local else said.uri == storage.uri
+    if args.storage != args.usual["storage"] and not is_same:
+        raise ValueError(f"--storage {args.storage} and --from {args.source}: the new run folder lies beside that one")
+    return storage.uri
 
 
 def train_continued(args: argparse.Namespace) -> int:
     """Go on from a trained model: a new trial, with its parent in the row. Returns an exit status.
 
-    Raises ValueError when there is no model, it is not trained to its end, or --row or --budget is
-    given.
+    Raises ValueError when there is no model, it is not trained to its end, or an argument is given
+    that says nothing here.
     """
     from raysparse.files import Folder
     from raysparse.release.continued import continued_spec, save_start
@@ -101,6 +152,9 @@ def train_continued(args: argparse.Namespace) -> int:
             f"--epochs {args.epochs} goes on from MODEL: name the trial by --from, without --row, --budget"
         )
     parent = open_model(args.source)
+    is_made_sparse = parent.spec.sparsity.density == 1.0 and (args.density or 1.0) < 1.0
+    takes = {"epochs", "density", "unique_tokens", "fields", *(OF_MASKS if is_made_sparse else ())}
+    check_taken(args, takes, OF_CONTINUED)
     spec = continued_spec(
         parent, arguments.epochs_from(args.epochs), unique_tokens=args.unique_tokens,
         sparsity=_other_density(args, parent.spec.sparsity), seed=args.seed,
@@ -108,7 +162,7 @@ def train_continued(args: argparse.Namespace) -> int:
     for path, value in arguments.fixed_from(args).items():
         spec = spec.with_field(path, value)
     args.name = args.name or f"train-{spec.trial_id}"
-    args.storage = args.storage if parent.exported else run_folder_of(parent.where).storage.uri
+    args.storage = args.storage if parent.exported else storage_beside(args, run_folder_of(parent.where))
     plan = script.plan_of(args, [spec])
     folder = RunFolder.named(Folder(args.storage), args.name)
     plan.check(folder)

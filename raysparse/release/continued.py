@@ -77,7 +77,7 @@ def adopt(new: SparseMatrix, old: SparseMatrix, *, seed: int, balanced: bool) ->
     """Fill a matrix with the values of another of its shape, and choose its blocks by them."""
     dense = expanded(old, old.values)
     if not new.layout.is_full:
-        if same_blocks(new.layout, old.layout):
+        if same_blocks(new.layout, old.layout) and (not balanced or is_balanced(old.layout)):
             assert old.layout.mask is not None
             new.layout.replace(old.layout.mask.cpu())
         else:
@@ -91,6 +91,14 @@ def adopt(new: SparseMatrix, old: SparseMatrix, *, seed: int, balanced: bool) ->
 
 def same_blocks(one: Layout, other: Layout) -> bool:
     return (one.kind, one.block, one.shape) == (other.kind, other.block, other.shape)
+
+
+def is_balanced(layout: Layout) -> bool:
+    """Whether every row of tiles has as many active ones, whatever rule chose them."""
+    assert layout.mask is not None
+    active = bitmask.unpack(layout.mask.cpu(), layout.shape.total)
+    held = active.view(layout.shape.rows // layout.block, -1).sum(dim=1)
+    return bool((held == held[0]).all())
 
 
 def expanded(matrix: SparseMatrix, values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from raysparse.placement import Placement
 from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import LATEST, RunFolder
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import Ledger, Work, ledger_item, load_work, price, write_ledger
+from raysparse.sweep.budget import Ledger, Work, ledger_item, load_work, write_ledger
 from raysparse.sweep.lease import About, Claim, Report
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.base import RUNNING, Known
@@ -99,7 +99,7 @@ class Books:
         self.ledger = Ledger(job.plan.budget.limit, spent)
 
     def _price(self, spec: TrialSpec, work: Work) -> float:
-        return price(spec, self.plan.budget.unit, work)
+        return self.plan.price_of(spec, work)
 
     def open(self, spec: TrialSpec) -> Entry:
         """The entry of a trial that was submitted."""

@@ -74,11 +74,11 @@ class Work:
         return Work(self.steps + other.steps, self.seconds + other.seconds)
 
 
-def price(spec: TrialSpec, unit: Unit, work: Work) -> float:
-    """What some work on a trial costs in `unit`."""
+def price(spec: TrialSpec, unit: Unit, work: Work, *, device: str) -> float:
+    """What some work on a trial costs in `unit`; the device decides which products are executed."""
     if unit == "device_seconds":
         return work.seconds
-    active, executed = counts.flops(spec)
+    active, executed = counts.flops(spec, device=device)
     return (active if unit == "flops_active" else executed) / spec.steps * work.steps
 
 

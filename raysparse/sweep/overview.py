@@ -20,7 +20,7 @@ from raysparse.files import Folder
 from raysparse.results import FINAL, Results
 from raysparse.run_folder import LEDGER, LOCK, METRICS, RunFolder
 from raysparse.spec import TrialSpec
-from raysparse.sweep.budget import load_work, price
+from raysparse.sweep.budget import load_work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.snapshot import Running, running_of
 
@@ -79,7 +79,7 @@ def overview(folder: RunFolder, clock: Callable[[], float] = time.time) -> Overv
     begun = folders_to_come.result() | rows.keys()
     open_trials = [spec for spec in plan.specs if spec.trial_id in begun and not _is_final(rows.get(spec.trial_id))]
     running = _running(folder, open_trials, results.written_at, now)
-    spent = sum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
+    spent = sum(plan.price_of(s, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
     written = [stamps[name].written_at / 1e9 for name in (LEDGER, LOCK) if name in stamps]
     return Overview(
         plan=plan, rows=rows, begun=len(open_trials), running=running, spent=spent,

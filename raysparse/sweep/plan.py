@@ -46,9 +46,9 @@ class Throughput(Record):
     seconds_per_trial: float = 0.5
     source: str = "a 2-core CPU, one thread a trial"
 
-    def seconds(self, spec: TrialSpec) -> float:
-        """Wall seconds of the whole trial on one worker."""
-        per_token = counts.flops(spec)[1] / spec.tokens
+    def seconds(self, spec: TrialSpec, *, device: str) -> float:
+        """Wall seconds of the whole trial on one worker of this device."""
+        per_token = counts.flops(spec, device=device)[1] / spec.tokens
         executed = per_token * (spec.tokens + spec.evaluations * spec.data.validation_tokens / 3)
         return self.seconds_per_trial + spec.steps * self.seconds_per_step + executed / self.flops_per_second
 
@@ -145,7 +145,7 @@ class Plan(Record):
     def seconds(self, spec: TrialSpec) -> float:
         """Planned wall seconds of a trial; looked up by whoever draws a running sweep."""
         if spec.trial_id not in self._seconds:
-            self._seconds[spec.trial_id] = self.throughput.seconds(spec)
+            self._seconds[spec.trial_id] = self.throughput.seconds(spec, device=self.placement.device)
         return self._seconds[spec.trial_id]
 
     @functools.cached_property
@@ -182,7 +182,11 @@ class Plan(Record):
     def _price(self, spec: TrialSpec, from_step: int) -> float:
         seconds = self.seconds(spec) * self.placement.workers
         left = 1.0 - from_step / spec.steps
-        return price(spec, self.budget.unit, Work(spec.steps - from_step, seconds * left))
+        return self.price_of(spec, Work(spec.steps - from_step, seconds * left))
+
+    def price_of(self, spec: TrialSpec, work: Work) -> float:
+        """What some work on a trial costs in the unit of the budget."""
+        return price(spec, self.budget.unit, work, device=self.placement.device)
 
     @functools.cached_property
     def _prices(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ Left out: how trials are run (`inline`, `fleet`) and by which rules (`broker`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import JOURNAL, PLAN, TABLE, RunFolder
+from raysparse.run_folder import ANSWER, JOURNAL, PLAN, TABLE, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import leftovers, lock
 from raysparse.sweep.books import Job, known_of
-from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, price, save_work
-from raysparse.sweep.plan import Plan, load
+from raysparse.sweep.budget import UNIT_NAMES, Work, load_work, save_work
+from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.base import Purse
 from raysparse.sweep.settings import RayLostError, Settings
 from raysparse.sweep.snapshot import Unseen, View
@@ -36,8 +36,9 @@ RAY_STARTS = 4  # of a sweep's own Ray, in all; what ends it so often would do s
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call of `run` did. Trials that ended badly are in `unfinished` (name: why) and are
-    tried again by the next call; those in `unaffordable` wait for a larger budget.
+    """What a call of `run` did: `ran` trials have a new row. Those that ended badly are in
+    `unfinished` (name: why) and are tried again by the next call; those in `unaffordable` wait for
+    a larger budget.
     """
 
     folder: RunFolder
@@ -53,10 +54,11 @@ class Summary:
 
 
 def run(
-    plan: Plan, storage: Folder, name: str, settings: Settings | None = None, *, view: View | None = None
-) -> Summary:
+    plan: Plan, storage: Folder, name: str, settings: Settings | None = None, *, view: View | None = None,
+    only: Collection[str] = (),
+) -> Summary:  # fmt: skip
     """Run what is left of `plan` in the run folder `storage`/`name`, and write its
-    `results.parquet`.
+    `results.parquet`. only: ids of the trials to run and to tell of; none: all.
 
     Raises ValueError for whatever the user can cause, before anything is started. Ctrl-C raises
     KeyboardInterrupt; the next call continues.
@@ -77,27 +79,26 @@ def run(
     plan = plan.continued(folder)
     plan.check(folder)
     results = Results(folder)
-    left = what_is_left(plan, folder, results)
+    left, earlier = what_is_left(plan, folder, results, only), dict(results.written_at)
     if not left.chosen and not left.rows:
         raise _buys_nothing(plan, left.todo)
     if left.chosen or not folder.exists(PLAN):
         with lock.owned(folder.writable(), view.say):
             leftovers.end_all(folder.uri)  # they may still write what is read now
             lock.await_broker(folder)  # and so may one on a cluster
-            left = what_is_left(plan.continued(folder), folder, results)  # another driver may just have ended
+            left = what_is_left(plan.continued(folder), folder, results, only)  # another driver may just have ended
             for under in ("", JOURNAL):
                 folder.discard_temporaries(under)
             if not settings.address:  # a cluster is looked at before anything is made
                 prepare_tokens(left.plan, folder, view, results)
             try:
-                _outlive(left, folder, results, settings, view)
+                _outlive(left, folder, results, settings, view, only)
             finally:
                 if folder.exists(PLAN):
                     results.compact()
     elif results.is_behind or not folder.exists(TABLE):  # a driver was killed after its last row
         results.compact()
-    plan = load(folder)
-    return _summary(plan, folder, results, ran=len(set(plan.trial_ids) - set(left.rows)))
+    return _summary(plan.continued(folder), folder, results, earlier, only)
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ class Left:
     work: Mapping[str, Work]
 
 
-def what_is_left(plan: Plan, folder: RunFolder, results: Results) -> Left:
+def what_is_left(plan: Plan, folder: RunFolder, results: Results, only: Collection[str] = ()) -> Left:
     rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
-    todo = [spec for spec in plan.specs if spec.trial_id not in rows]
+    todo = [spec for spec in plan.specs if spec.trial_id not in rows and (not only or spec.trial_id in only)]
     steps, ledger = folder.checkpoint_steps(spec.trial_id for spec in todo), load_work(folder)
     known = {trial_id: ledger.get(trial_id, Work()) for trial_id in steps}
     later = {key: Work(step, known[key].seconds) for key, step in steps.items() if step > known[key].steps}
@@ -131,7 +132,9 @@ def what_is_left(plan: Plan, folder: RunFolder, results: Results) -> Left:
     return Left(plan, rows, todo, chosen, ledger, work)
 
 
-def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
+def _outlive(
+    left: Left, folder: RunFolder, results: Results, settings: Settings, view: View, only: Collection[str]
+) -> None:
     """Run what is left. When the Ray that was started for it is lost, start another one and go on
     from the folder, as the next call of `run` would.
     """
@@ -144,7 +147,7 @@ def _outlive(left: Left, folder: RunFolder, results: Results, settings: Settings
                 raise RayLostError(f"{lost}; what is finished is kept: run again to continue") from lost
             view.say(f"{lost}: starting another, {start} of {RAY_STARTS - 1}")
         if folder.exists(PLAN):
-            left = what_is_left(left.plan.continued(folder), folder, results)
+            left = what_is_left(left.plan.continued(folder), folder, results, only)
         if not left.chosen:
             return
 
@@ -172,7 +175,7 @@ def first_proposals(plan: Plan, results: Results, remaining: float) -> tuple[Pla
 
 def spent(plan: Plan, work: Mapping[str, Work]) -> float:
     """What some work on the trials of a plan costs, in the unit of its budget."""
-    return math.fsum(price(s, plan.budget.unit, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
+    return math.fsum(plan.price_of(s, work[s.trial_id]) for s in plan.specs if s.trial_id in work)
 
 
 def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings, view: View) -> None:
@@ -186,6 +189,7 @@ def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings
         """
         if settings.address:
             prepare_tokens(left.plan, folder, view, results)
+        folder.report.delete(ANSWER)  # before there are rows that it does not know
         left.plan.save(folder)
         specs = (spec for spec in left.plan.specs if spec.trial_id in left.rows)
         view.begin(left.plan, [(spec, left.rows[spec.trial_id]["validation_loss"]) for spec in specs])
@@ -211,13 +215,19 @@ def _execute(left: Left, folder: RunFolder, results: Results, settings: Settings
         fleet.run(job, settings, view, begin)
 
 
-def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Summary:
-    """What was chosen is compared with what has a row: nothing is lost without a word."""
+def _summary(
+    plan: Plan, folder: RunFolder, results: Results, earlier: Mapping[str, float], only: Collection[str]
+) -> Summary:
+    """What was chosen is compared with what has a row: nothing is lost without a word. `earlier`
+    says when the rows were written that were there before.
+    """
+    specs = [spec for spec in plan.specs if not only or spec.trial_id in only]
     rows = {row["trial_id"]: row for row in results.rows()}
+    ran = sum(results.written_at.get(spec.trial_id) != earlier.get(spec.trial_id) for spec in specs)
     left = plan.budget.limit - spent(plan, load_work(folder))
-    steps = folder.checkpoint_steps(spec.trial_id for spec in plan.specs if spec.trial_id not in rows)
+    steps = folder.checkpoint_steps(spec.trial_id for spec in specs if spec.trial_id not in rows)
     finished, unaffordable, unfinished = 0, 0, {}
-    for spec in plan.specs:
+    for spec in specs:
         row, name = rows.get(spec.trial_id), spec.name or spec.trial_id
         if row is not None and row["status"] in FINAL:
             finished += 1
@@ -227,7 +237,7 @@ def _summary(plan: Plan, folder: RunFolder, results: Results, *, ran: int) -> Su
             unfinished[name] = "has no row: it did not run to its end"
         else:
             unaffordable += 1
-    return Summary(folder, len(plan.specs), ran, finished, unaffordable, unfinished)
+    return Summary(folder, len(specs), ran, finished, unaffordable, unfinished)
 
 
 def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) -> None:

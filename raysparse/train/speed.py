@@ -40,14 +40,11 @@ def measured(specs: Sequence[TrialSpec], placement: Placement, *, seconds: float
     """(FLOPs executed a second, seconds of a step besides, what was measured) of one worker; each
     of at most two trials takes `seconds` and its warm-up.
     """
-    ordered = sorted(specs, key=flops_of_step)
-    chosen = [ordered[-1]] if flops_of_step(ordered[0]) == flops_of_step(ordered[-1]) else [ordered[0], ordered[-1]]
-    points = [(flops_of_step(spec), seconds_of_step(spec, placement, seconds)) for spec in chosen]
+    flops = {spec: counts.flops(spec, device=placement.device)[1] / spec.steps for spec in specs}
+    ordered = sorted(specs, key=flops.__getitem__)
+    chosen = [ordered[-1]] if flops[ordered[0]] == flops[ordered[-1]] else [ordered[0], ordered[-1]]
+    points = [(flops[spec], seconds_of_step(spec, placement, seconds)) for spec in chosen]
     return *line(points), " and ".join(dict.fromkeys(spec.model.name for spec in chosen))
-
-
-def flops_of_step(spec: TrialSpec) -> float:
-    return counts.flops(spec)[1] / spec.steps
 
 
 def seconds_of_step(spec: TrialSpec, placement: Placement, seconds: float) -> float:

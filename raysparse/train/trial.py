@@ -12,6 +12,7 @@ Left out: writing the results row and deciding what to do about failures (`sweep
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import math
@@ -29,7 +30,7 @@ from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.memory import worker_share
 from raysparse.placement import Placement
-from raysparse.results import Outcome, Status
+from raysparse.results import Evaluation, Outcome, Status
 from raysparse.run_folder import SPEC
 from raysparse.spec import TrialSpec
 from raysparse.train import checkpoint, device, ranks
@@ -51,7 +52,8 @@ def run(
     tensorboard/ in `folder`. `is_leaving` is asked after every step whether this machine is about
     to go away: then a checkpoint is written at once.
 
-    Returns an Outcome that is completed, diverged, or pruned (a hook raised StopTrial). Raises
+    Returns an Outcome that is completed, diverged (a loss or gradient is no number, also the last
+    validation loss), or pruned (a hook raised StopTrial). Raises
     ValueError for a device that is not there, a spec that does not fit the store or a damaged
     checkpoint; everything else that
     goes wrong is raised as it is.
@@ -73,14 +75,17 @@ def run(
     faults.point("trial.trained")
     if ranks.rank() == 0:
         checkpoint.retire(folder, state)
-    loss = state.evaluations[-1].loss if state.evaluations else None
+    evaluations, spoilt = finite(state.evaluations)
+    if spoilt and status != "diverged":
+        status, reason = "diverged", spoilt
+    loss = evaluations[-1].loss if evaluations and not spoilt else None
     return Outcome(
         status=status,
         reason=reason,
         train_loss=sum(state.late_losses) / len(state.late_losses) if state.late_losses else None,
         validation_loss=loss,
         validation_bits_per_byte=loss / math.log(2) / store.bytes_per_token if loss is not None else None,
-        evaluations=tuple(state.evaluations),
+        evaluations=evaluations,
         steps=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
@@ -111,6 +116,23 @@ def _train(state: TrainState, batches: Batches, hooks: Sequence[Hook]) -> tuple[
         except StopTrial as stop:
             return "pruned", str(stop)
     return "completed", ""
+
+
+def finite(evaluations: Sequence[Evaluation]) -> tuple[tuple[Evaluation, ...], str]:
+    """The evaluations whose losses are numbers, without an average's that is none; and what there
+    is to say of the last one if it is not among them, else "".
+    """
+    found = tuple(
+        evaluation
+        if evaluation.average_loss is None or math.isfinite(evaluation.average_loss)
+        else dataclasses.replace(evaluation, average_loss=None)
+        for evaluation in evaluations
+        if math.isfinite(evaluation.loss)
+    )
+    last = evaluations[-1] if evaluations else None
+    if last is None or math.isfinite(last.loss):
+        return found, ""
+    return found, f"validation loss {last.loss:.4g} after step {last.step}"
 
 
 def device_name(device: torch.device) -> str:

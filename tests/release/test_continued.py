@@ -9,12 +9,14 @@ import torch
 
 from raysparse.console import cli
 from raysparse.files import Folder
+from raysparse.kernels import bitmask
 from raysparse.placement import Placement
 from raysparse.release import continued, evaluate
 from raysparse.release.export import export
 from raysparse.release.opened import open_model
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
+from raysparse.sparsity.storage import SparseWeights
 from raysparse.train import checkpoint, trial
 from raysparse.train.state import TrainState
 from tests.conftest import small_trial
@@ -81,6 +83,20 @@ def test_a_dense_model_made_sparse_keeps_its_largest_blocks(layout, parents, tmp
             assert kept.all() or values[kept].min() >= values[~kept].max()
 
 
+@pytest.mark.parametrize("before", ["tile", "balanced"])
+def test_a_model_that_is_balanced_from_now_on_begins_balanced(before):
+    """The masks of one that was already are kept."""
+    old, new = (SparseWeights(small_trial(sparsity=LAYOUTS[layout])) for layout in (before, "balanced"))
+    old.arena.values.normal_(generator=torch.Generator().manual_seed(0))
+    for name, matrix in new.matrices.items():
+        continued.adopt(matrix, old.matrices[name], seed=1, balanced=True)
+        layout, mask = matrix.layout, old.matrices[name].layout.mask
+        assert continued.is_balanced(layout)
+        assert int(bitmask.unpack(layout.mask, layout.shape.total).sum()) == layout.shape.active
+        assert torch.equal(layout.mask, mask) == continued.is_balanced(old.matrices[name].layout)
+    assert all(continued.is_balanced(m.layout) for m in old.matrices.values()) == (before == "balanced")
+
+
 def test_a_sparse_model_made_denser_computes_what_it_did(parents, tmp_path):
     parent = parents["smet"]
     tokens = torch.randint(0, 257, (2, 33), generator=torch.Generator().manual_seed(0))
@@ -142,6 +158,8 @@ def test_an_export_can_be_gone_on_from(parents, tmp_path):
         (["--epochs", "+x"], "--epochs is '+x', expected a number"),
         (["--epochs", "+1", "--row", "a"], "name the trial by --from, without --row"),
         (["--epochs", "2"], "what is recommended has its own; to go on from a trained model say --epochs +N"),
+        (["--epochs", "+1", "--precision", "bf16"], "--precision bf16 and --from"),
+        (["--epochs", "+1", "--layout", "tile"], "a model that goes on has its own; --set changes it"),
         (["--density", "0.5"], "to go on from a trained model say --epochs +N"),
     ],
 )

@@ -79,8 +79,8 @@ def test_work_is_counted_in_whatever_unit_a_budget_has(tmp_path):
     spec = small_trial()
     save_work(Folder(tmp_path), {spec.trial_id: Work(10, 2.5)})
     work = load_work(Folder(tmp_path))[spec.trial_id]
-    assert price(spec, "device_seconds", work) == 2.5
-    assert 0 < price(spec, "flops_active", work) < price(spec, "flops_executed", work)
-    assert price(spec, "flops_executed", Work(spec.steps, 0.0)) == pytest.approx(
-        spec.steps / 10 * price(spec, "flops_executed", work)
+    assert price(spec, "device_seconds", work, device="cpu") == 2.5
+    assert 0 < price(spec, "flops_active", work, device="cpu") < price(spec, "flops_executed", work, device="cpu")
+    assert price(spec, "flops_executed", Work(spec.steps, 0.0), device="cpu") == pytest.approx(
+        spec.steps / 10 * price(spec, "flops_executed", work, device="cpu")
     )

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from raysparse.files import Folder
 from raysparse.placement import Placement
-from raysparse.sweep.budget import Budget
+from raysparse.spec import OptimizerSpec, SparsitySpec
+from raysparse.sweep.budget import Budget, Work
 from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.grid import grid
+from raysparse.sweep.planners.isoflop import isoflop
 from raysparse.sweep.planners.recipe import Recipe
 from tests.sweep.plans import small_plan
 
@@ -38,6 +40,25 @@ def test_the_cost_is_the_sum_and_the_peak_of_its_trials():
     assert total.flops_executed == pytest.approx(sum(p.flops_executed for p in parts))
     assert total.peak_bytes == max(p.peak_bytes for p in parts)
     assert 0 < total.flops_active < total.flops_executed
+
+
+def test_a_budget_counts_the_products_of_the_device_that_trains():
+    """At this density a CPU skips inactive tiles and a GPU does not."""
+    recipe = Recipe(
+        vocab_size=257, context=64, sparsity=SparsitySpec(layout="tile", block=64), precision="bf16_master",
+        optimizer=OptimizerSpec(batch_sequences=4),
+    )  # fmt: skip
+    axes = {"sizes": ["dc-40m"], "densities": [0.3], "unique_tokens": [4_097]}
+    gpu = Plan(specs=grid(recipe, epochs=[2], **axes), placement=Placement(device="cuda"))
+    [spec] = gpu.specs
+    cpu, cost = gpu.replace(placement=Placement()), gpu.cost(spec)
+    assert gpu.price(spec) == pytest.approx(cost.flops_executed)
+    assert cpu.price(spec) == pytest.approx(cost.flops_active)
+    assert gpu.price(spec) > 2 * cpu.price(spec)
+    assert gpu.price_of(spec, Work(1)) == pytest.approx(gpu.price(spec) / spec.steps)
+    assert gpu.seconds(spec) > cpu.seconds(spec)
+    slice_of = {"budgets": [cost.flops_executed], "unit": "flops_executed", "device": "cuda"}
+    assert isoflop(recipe, **slice_of, **axes)[0][0].data.epochs == pytest.approx(2.0, rel=0.01)
 
 
 @given(share=st.floats(0.0, 1.5), per_trial=st.floats(0.1, 1.0))

@@ -5,6 +5,7 @@ is compared with its prediction.
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 
@@ -16,10 +17,12 @@ from raysparse.placement import Placement
 from raysparse.results import Evaluation, Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
-from raysparse.sweep.plan import Plan
+from raysparse.sweep import runner
+from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.recommended import answer_of, trial_of
+from raysparse.sweep.settings import Settings
 
 RECIPE = Recipe(
     vocab_size=257, context=128, sparsity=SparsitySpec(update_every=20), optimizer=OptimizerSpec(batch_sequences=4)
@@ -87,6 +90,12 @@ def test_a_size_gets_the_rate_of_its_own_shape(folder):
         (["train", "--from", "nowhere"], "not a run folder"),
         (["train", "--from", "{folder}", "--row", "zzz"], "names 0 trials"),
         (["train", "--from", "{folder}", "--budget", "1"], "budget"),
+        (["train", "--from", "{folder}", "--set", "optimizer.clip=1"], "--set optimizer.clip=1 and --from"),
+        (["train", "--from", "{folder}", "--precision", "bf16"], "--precision bf16 and --from"),
+        (["train", "--from", "{folder}", "--balanced"], "--balanced and --from"),
+        (["train", "laptop-xs", "--from", "{folder}"], "SIZE laptop-xs and --from"),
+        (["train", "--from", "{folder}", "--storage", "elsewhere"], "--storage elsewhere and --from"),
+        (["train", "--from", "{folder}", "--row", "zzz", "--method", "set"], "--method set and --from"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, folder, capsys):
@@ -103,6 +112,37 @@ def test_a_folder_with_too_few_rows_recommends_nothing(tmp_path, capsys):
     assert "recommends nothing; run its sweep first" in capsys.readouterr().err
 
 
+def test_what_was_recommended_earlier_stays_behind_what_is_now(folder, tmp_path, monkeypatch, capsys):
+    """A sweep that grew recommends something else; the models' folder keeps what it holds."""
+    shutil.copytree(folder.local_path, tmp_path / "grid")
+    models, seen = RunFolder.named(Folder(tmp_path), "grid-model"), {}
+    earlier = RECIPE.spec("laptop-xs", 0.25, 50_000, 4)
+    Plan(specs=(earlier,)).save(models)
+
+    def run(plan, storage, name, settings, *, only, **_):
+        seen.update(plan=plan, name=name, only=only)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    where = ["train", "--from", str(tmp_path / "grid")]
+    assert cli.main(where) == 2
+    plan = seen["plan"]
+    assert plan.specs[1:] == (earlier,)
+    assert (seen["name"], seen["only"]) == ("grid-model", [plan.specs[0].trial_id])
+    plan.save(models)
+    args = script.parser("", name="grid").parse_args(["--storage", str(tmp_path)])
+    with pytest.raises(ValueError, match="far enough"):
+        train_recommended(args, RunFolder.named(Folder(tmp_path), "grid"), both=True)
+    both = seen["plan"].specs
+    assert (both[0], both[2:], len(seen["only"])) == (plan.specs[0], (earlier,), 2)
+    seen["plan"].save(models)
+    assert cli.main(where) == 2
+    assert seen["plan"].specs == (both[0], both[1], earlier)
+    assert seen["only"] == [both[0].trial_id], "the other kind is not asked for now"
+    assert cli.main([*where, "--name", "mine"]) == 2
+    assert (seen["name"], seen["plan"].specs) == ("mine", both[:1])
+
+
 def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     """Real trials, seconds each: a sweep, then `raysparse train --from` it, twice."""
     recipe = Recipe(
@@ -113,9 +153,6 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
         recipe, sizes=["laptop-xs"], densities=[1.0, 0.5], unique_tokens=[4_097], epochs=[1, 2],
         settings={"optimizer.weight_decay": [0.1, 1.0]},
     )  # fmt: skip
-    from raysparse.sweep import runner
-    from raysparse.sweep.settings import Settings
-
     runner.run(Plan(specs=specs), Folder(tmp_path), "small", Settings(executor="inline"))
     assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
     said = capsys.readouterr().out
@@ -131,5 +168,13 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     assert "dense minus sparse: predicted " in said
     assert "\nwith both in the table, sparsity: " in said
     assert ("best dense: " in said) != ("best sparse: " in said), "the other kind, and not the recommended one again"
+    assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
+    assert "nothing to do: 1 of 1 trials are finished already" in capsys.readouterr().out, "one of the two"
+    models = RunFolder.named(Folder(tmp_path), "small-model")
+    plan = load(models)
+    plan.replace(specs=plan.specs[::-1]).save(models)  # as if the other had been recommended then
+    assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
+    assert load(models).specs == plan.specs, "the first is the recommended one, also where nothing is to be trained"
+    capsys.readouterr()
     assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out

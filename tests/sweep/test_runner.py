@@ -16,10 +16,11 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from raysparse.console.progress import Display
 from raysparse.files import Folder
 from raysparse.results import Results
-from raysparse.run_folder import RunFolder
+from raysparse.run_folder import ANSWER, RunFolder
 from raysparse.sweep import attempt as attempts
 from raysparse.sweep import leftovers, lock, runner
 from raysparse.sweep.budget import Budget
+from raysparse.sweep.plan import load
 from raysparse.sweep.settings import Settings
 from raysparse.train import trial
 from tests.sweep import runs
@@ -77,6 +78,36 @@ def test_a_plan_that_grew_runs_only_what_is_new(corpus, tmp_path):
     sweep(small_plan(corpus, epochs=(1,)), tmp_path)
     summary, _ = sweep(small_plan(corpus, epochs=(1, 2)), tmp_path)
     assert (summary.ran, summary.finished) == (2, 4)
+
+
+def test_new_trials_that_the_budget_cannot_pay_are_told_of_though_nothing_runs(corpus, finished):
+    plan, grown = small_plan(corpus), small_plan(corpus, epochs=(1, 2, 4))
+    budget = Budget(total=sum(map(plan.price, plan.specs)))
+    summary, _ = sweep(grown.replace(budget=budget), finished)
+    assert (summary.trials, summary.ran, summary.finished, summary.unaffordable) == (6, 0, 4, 2)
+
+
+def test_some_trials_of_a_plan_may_be_run_alone(corpus, tmp_path):
+    plan = small_plan(corpus, epochs=(1,))
+    chosen = [plan.specs[1].trial_id]
+    summary = runner.run(plan, Folder(tmp_path), "run", INLINE, only=chosen)
+    assert (summary.trials, summary.ran, summary.is_complete) == (1, 1, True)
+    assert runs.journal(tmp_path) == chosen
+    assert load(summary.folder).trial_ids == plan.trial_ids
+
+
+def test_an_answer_is_gone_before_its_table_grows(corpus, tmp_path, monkeypatch):
+    """A driver that is killed before it has fitted the new rows leaves no answer to the old
+    ones.
+    """
+    report, there, real = RunFolder(tmp_path / "run").report, [], trial.run
+    monkeypatch.setattr(trial, "run", lambda *given, **how: there.append(report.exists(ANSWER)) or real(*given, **how))
+    sweep(small_plan(corpus, densities=(1.0,), epochs=(1,)), tmp_path)
+    report.write(ANSWER, b"dense")
+    sweep(small_plan(corpus, densities=(1.0,), epochs=(1,)), tmp_path)
+    assert report.exists(ANSWER), "nothing was run"
+    sweep(small_plan(corpus, epochs=(1,)), tmp_path)
+    assert there == [False, False]
 
 
 def test_a_budget_is_never_overshot_and_a_larger_one_continues(corpus, tmp_path):

@@ -71,7 +71,7 @@ def test_the_rate_is_that_of_the_rows_and_the_rest_takes_what_it_takes_at_that_p
     scene.ended(0, ago=300)
     scene.ended(1, ago=200)
     scene.trains(2, ago=7, step=8)
-    seconds = scene.plan.throughput.seconds
+    seconds = scene.plan.seconds
     of_rest = seconds(scene.plan.specs[2]) * (1 - 8 / scene.plan.specs[2].steps) + seconds(scene.plan.specs[3])
     pace = scene.overview.pace
     assert (pace.rows, pace.seconds) == (1, pytest.approx(100, abs=0.1))

@@ -3,6 +3,7 @@ can end.
 """
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -15,7 +16,7 @@ from raysparse.files import Folder
 from raysparse.placement import Placement
 from raysparse.results import make_row
 from raysparse.spec import ModelSpec
-from raysparse.train import trial
+from raysparse.train import hooks, trial
 from raysparse.train.evaluate import evaluate
 from raysparse.train.events import EventFile
 from raysparse.train.hooks import Hook, Progress, StopTrial
@@ -230,6 +231,23 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_state(store, tmp_path):
     assert outcome.status == "diverged"
     assert "gradient norm" in outcome.reason
     assert 0 < outcome.steps < spec.steps
+
+
+def test_a_last_step_that_ruins_the_weights_is_a_divergence(store, tmp_path, monkeypatch):
+    """No later step's loss tells of it, only the evaluation."""
+    real = hooks.evaluate
+
+    def evaluate(state, batches):
+        found = real(state, batches)
+        return dataclasses.replace(found, loss=math.nan) if state.is_done else found
+
+    monkeypatch.setattr(hooks, "evaluate", evaluate)
+    spec = small_trial()
+    outcome = trial.run(spec, store, Folder(tmp_path))
+    assert (outcome.status, outcome.reason) == ("diverged", "validation loss nan after step 41")
+    assert (outcome.validation_loss, outcome.validation_bits_per_byte) == (None, None)
+    assert [e.step for e in outcome.evaluations] == [10, 20, 31]
+    assert json.dumps(make_row(spec, Placement(), outcome), allow_nan=False)
 
 
 def test_a_gradient_that_is_no_number_is_refused_with_its_matrix_named(store):

@@ -37,11 +37,12 @@ def isoflop(
     seeds: Sequence[int] = (0,),
     unit: Literal["flops_active", "flops_executed"] = "flops_active",
     settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> tuple[tuple[TrialSpec, ...], tuple[str, ...]]:
     """The trials, and one line for every point that was dropped, with the reason.
 
-    budgets: FLOPs of one trial, in `unit`. settings: fields that all share. Raises ValueError for
-    an empty axis and when no point meets its budget.
+    budgets: FLOPs of one trial, in `unit`, executed ones on `device`. settings: fields that all
+    share. Raises ValueError for an empty axis and when no point meets its budget.
     """
     axes: dict[str, Sequence[Any]] = {
         "budgets": budgets,
@@ -55,8 +56,8 @@ def isoflop(
     found, dropped = [], []
     for budget, size, density, unique, seed in itertools.product(*axes.values()):
         one = recipe.spec(size, density, unique, _one_step(recipe, unique), seed=seed, settings=settings)
-        epochs = counts.epochs_for(one, budget, unit)
-        missed = _missed(one, epochs, budget, unit)
+        epochs = counts.epochs_for(one, budget, unit, device=device)
+        missed = _missed(one, epochs, budget, unit, device)
         if missed:
             dropped.append(f"{size} d={density:g} U={unique} at {budget:.3g}: {missed}")
         else:
@@ -71,9 +72,9 @@ def _one_step(recipe: Recipe, unique: int) -> float:
     return recipe.optimizer.batch_sequences / max(1, (unique - 1) // recipe.context)
 
 
-def _missed(spec: TrialSpec, epochs: float, budget: float, unit: str) -> str:
+def _missed(spec: TrialSpec, epochs: float, budget: float, unit: str, device: str) -> str:
     if not LEAST_EPOCHS <= epochs <= MOST_EPOCHS:
         return f"{epochs:.3g} epochs, expected {LEAST_EPOCHS:g} to {MOST_EPOCHS:g}"
-    active, executed = counts.flops(spec.replace(data=spec.data.replace(epochs=epochs)))
+    active, executed = counts.flops(spec.replace(data=spec.data.replace(epochs=epochs)), device=device)
     off = (active if unit == "flops_active" else executed) / budget - 1.0
     return f"whole steps miss it by {off:+.1%}" if abs(off) > TOLERANCE else ""

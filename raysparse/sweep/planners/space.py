@@ -42,7 +42,7 @@ def field_of(name: str) -> str:
     own = {"size": "", "density": "sparsity.density", "epochs": "data.epochs", RATE: "optimizer.lr"}
     if name in own:
         return own[name]
-    columns = {column: path for column, (path, _) in spec_columns().items() if _is_searched(path)}
+    columns = {column: path for column, (path, _) in spec_columns().items() if is_searched(path)}
     known = {**columns, **{path: path for path in columns.values()}}
     if name not in known:
         names = dict.fromkeys([*own, *known])
@@ -50,7 +50,8 @@ def field_of(name: str) -> str:
     return known[name]
 
 
-def _is_searched(path: str) -> bool:
+def is_searched(path: str) -> bool:
+    """Whether a field of a trial can be an axis."""
     return path not in NOT_SEARCHED and not path.startswith(NOT_SEARCHED_PARTS)
 
 
