@@ -169,7 +169,7 @@ class FiniteCorpus:
     def _hold_out(self, kept: np.ndarray, unions: Unions, own: int) -> tuple[Held, np.ndarray]:
         """What is held out, and what is withheld because it belongs to it."""
         if not own:
-            units = Units(kept, self._digests, self._sizes, unions)
+            units = Units(kept, self._digests, self._sizes, unions, grouped=bool(self.reading.group_field))
             return split.held_out(units, self.reading.validation_share, self.policy.rule), kept[:0]
         held, others = kept[kept < own], kept[kept >= own]
         withheld = others[np.isin(unions.roots(others), unions.roots(held))]

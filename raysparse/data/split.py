@@ -138,10 +138,12 @@ class Units:
     """The units that the `kept` documents make (ascending numbers), of the digests and sizes of
     all, in the order in which they are held out; each is made when it is asked for, as they are as
     many as the documents. A unit of one is ordered by its digest, a larger one by the hash of all
-    of them: the least of many would come too early.
+    of them: the least of many would come too early. grouped: every document is of a group, and
+    some may be alone in theirs.
     """
 
-    def __init__(self, kept: np.ndarray, digests: Digests, sizes: array[int], unions: Unions):
+    def __init__(self, kept: np.ndarray, digests: Digests, sizes: array[int], unions: Unions, grouped: bool = False):
+        self._grouped = grouped
         roots = unions.roots(kept)
         by_root = np.argsort(roots, kind="stable")
         self._members = kept[by_root]
@@ -163,4 +165,4 @@ class Units:
     def __iter__(self) -> Iterator[Unit]:
         for n in self._order:
             numbers = tuple(self._numbers(n).tolist())
-            yield Unit(sum(self._sizes[number] for number in numbers), numbers, len(numbers) == 1)
+            yield Unit(sum(self._sizes[number] for number in numbers), numbers, len(numbers) == 1 and not self._grouped)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from corpora import prose, write_jsonl
 from forms import FORMS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raysparse.data import near
@@ -108,6 +108,7 @@ def test_the_share_is_met_within_a_passage_for_any_sizes(sizes: list[int], share
 
 
 @given(st.lists(st.tuples(sizes, st.sampled_from("abcdefgh")), min_size=10, max_size=60))
+@example([(1, "b")] * 8 + [(4445, "b"), (4541, "a")])  # a group of one document, too large for the share
 @settings(max_examples=30)
 def test_no_group_stands_on_both_sides(tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, str]]) -> None:
     groups = {group for _, group in drawn}
