@@ -32,8 +32,11 @@ CANDIDATES = 1024  # places of the space that are looked at before the search na
 BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
-STRETCH = 1.5  # of the draws of a loss where laws guide: they take what settings cost as known, which two runs share
-CAUTION = 0.5  # sds: of places with like means the better known one is taken; without laws a mean dips between rows
+# Of the draws of a loss where laws guide: they take what settings cost as known. Two runs share
+# that, so a difference is not stretched.
+STRETCH = 1.5
+# Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
+CAUTION = 0.5
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
 
 

@@ -25,7 +25,7 @@ from analysis.data.table import Runs
 
 LEAST_ROWS = 5
 NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
-NOISE_SD = 0.5  # of its logarithm: two dozen rows, which a smooth surface can follow, do not tell it
+NOISE_SD = 0.5  # of its logarithm: two dozen rows, which a smooth surface follows, do not tell it
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
