@@ -49,8 +49,8 @@ Curve = list[tuple[float, float]]  # (seconds since the session began, value)
 
 
 class Panels:
-    """The server, from the moment it is made until `close`. `sweep` and the `unit` of its budget are
-    set by who runs it; it knows nothing before `show`.
+    """The server, from the moment it is made until `close`. `sweep` and the `unit` of its budget
+    are set by who runs it; it knows nothing before `show`.
     """
 
     def __init__(self, port: int = 0) -> None:
