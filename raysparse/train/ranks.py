@@ -5,10 +5,25 @@ one, and nothing is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def join(backend: str, address: str, number: int, count: int, timeout: timedelta) -> None:
+    """Become rank `number` of the `count` that meet at `address`, tcp://HOST:PORT or file://PATH;
+    `torch.distributed.destroy_process_group` ends it.
+
+    Functions of torch.distributed.nn have the group of the moment of their import as a default
+    value. Imported inside a group, as recomputation does, they would keep it, its connections and
+    its threads after its end, and a thread that lets go of a tensor while Python shuts down takes
+    the process with it (SIGABRT). So they are imported before.
+    """
+    import torch.distributed.nn.functional  # noqa: F401
+
+    dist.init_process_group(backend, init_method=address, rank=number, world_size=count, timeout=timeout)
 
 
 def rank() -> int:

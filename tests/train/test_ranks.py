@@ -2,6 +2,7 @@
 resumption.
 """
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch.multiprocessing as mp
 from raysparse.data.store import TokenStore
 from raysparse.files import Folder
 from raysparse.placement import Placement
-from raysparse.train import reduce, trial
+from raysparse.train import ranks, reduce, trial
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from tests.conftest import small_trial
 from tests.train import test_recompute
@@ -38,7 +39,7 @@ class RecordTopology(Hook):
 def work(rank: int, folder: Path, tokens: str) -> None:
     """What each of the two processes does; results are left in files."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    ranks.join("gloo", f"file://{folder}/rendezvous", rank, 2, timedelta(minutes=10))
     store = TokenStore.open(Folder(tokens))
     for case, spec in CASES.items():
         record = RecordTopology()
@@ -56,6 +57,12 @@ def work(rank: int, folder: Path, tokens: str) -> None:
     _make_activations_again(rank, folder)
     _reduce_in_small_buckets(rank, store, folder)
     dist.destroy_process_group()
+    assert not [name for name in thread_names() if "gloo" in name]  # the group has ended with its threads
+
+
+def thread_names() -> list[str]:
+    """Of this process, also those that Python does not know."""
+    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
 
 
 def _stop_one_rank(rank: int, store: TokenStore, folder: Path) -> None:

@@ -92,14 +92,12 @@ def join(address: str, backend: str, rank: int, count: int) -> None:
     """Make this worker a rank of its group's process group, through the network that Ray uses:
     gloo would take the one that the host's own name means, which may be the loopback.
     """
-    import torch.distributed as dist
+    from raysparse.train import ranks
 
     interface = interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if interface else ():
         os.environ.setdefault(name, interface)
-    dist.init_process_group(
-        backend, init_method=f"tcp://{address}", rank=rank, world_size=count, timeout=timedelta(seconds=TIMEOUT)
-    )
+    ranks.join(backend, f"tcp://{address}", rank, count, timedelta(seconds=TIMEOUT))
 
 
 def interface_of(address: str) -> str:
