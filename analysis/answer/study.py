@@ -69,7 +69,8 @@ class Study:
     no law. laws: the ensemble that gives the answers; None where a law was asked for by name, or
     the table is large, and `fit` gives them. fit: the law that is explained. fresh: the best size
     and tokens along compute, for a table of one epoch. marks: what pictures show beside the rows.
-    settle: trials that would tell dense from sparse, where no difference is shown.
+    settle: trials that would tell dense from sparse, where no difference is shown. tuned: `runs`
+    are points at their best settings with the losses that a model of the settings expects there.
     """
 
     runs: Runs
@@ -88,6 +89,12 @@ class Study:
     fresh: Fresh | None = None
     marks: tuple[Mark, ...] = ()
     settle: Design | None = None
+    tuned: bool = False
+
+    @property
+    def word(self) -> str:
+        """What the losses of `runs` are."""
+        return "tuned" if self.tuned else "measured"
 
     @cached_property
     def shown(self) -> Runs:

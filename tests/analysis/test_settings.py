@@ -30,6 +30,7 @@ from analysis.cli import main
 from analysis.data.table import Runs, read_table
 from analysis.laws import named
 from analysis.show.best import lines
+from analysis.show.plots.pictures import PICTURES
 from benchmarks import settings_truths as truths
 from benchmarks.analysis_settings import judge, summary
 from raysparse import results
@@ -108,6 +109,10 @@ def test_a_report_of_points_at_their_best_settings_lists_what_was_measured(decay
     rows = study.recommendations[-1].rows
     assert rows
     assert all(row.loss == pytest.approx(decays[1][row.row]) for row in rows)
+    said = PICTURES["predicted_vs_measured"].said_of
+    assert (said(study), study.word) == (PICTURES["predicted_vs_measured"].caption, "measured")
+    tuned = dataclasses.replace(study, tuned=True)
+    assert (said(tuned).endswith("the model of all rows expects there."), tuned.word) == (True, "tuned")
 
 
 def test_tokens_that_are_asked_for_limit_the_answer_with_settings(decays, capsys):

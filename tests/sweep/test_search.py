@@ -119,6 +119,15 @@ def test_an_adaptive_sweep_first_runs_its_start_and_ends_when_its_answer_is_narr
     assert planner.ask([ended(spec) for spec in planner.start], Purse(1e18, price)) == []
 
 
+def test_an_adaptive_sweep_is_not_asked_about_less_than_it_trains(few_draws):
+    least = min(counts.flops(spec)[0] for spec in adaptive().start)
+    with pytest.raises(ValueError, match=r"adaptive.compute.*at least the .* of the cheapest first trial"):
+        adaptive().replace(compute=0.99 * least)
+    just = adaptive().replace(compute=least)
+    designed = just.ask([ended(spec, noise=0.05) for spec in just.start], Purse(1e18, price))
+    assert all(counts.flops(spec)[0] <= 1.05 * least for spec in designed)
+
+
 @pytest.mark.parametrize("sampler", NAMES)
 @settings(max_examples=3)
 @given(buys=st.floats(1.0, 12.0), slots=st.integers(1, 3), failing=st.integers(0, 3))

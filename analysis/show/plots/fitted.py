@@ -124,7 +124,7 @@ def _effective_epochs(fit: Fit, theta: Array, points: Points) -> Array:
 def predicted_vs_measured(study: Study) -> Figure:
     """Every run's loss against the law's, and the residuals along compute."""
     assert study.fit is not None
-    made, axes = figure(1, 2, (13, 5.6), "Predicted against measured loss")
+    made, axes = figure(1, 2, (13, 5.6), f"Predicted against {study.word} loss")
     left, right = axes[0]
     runs, look = study.shown, Look(study.shown.points.density)
     predicted = study.fit.predict(runs.points)
@@ -137,9 +137,9 @@ def predicted_vs_measured(study: Study) -> Figure:
         right.plot(spent[at], residual[at], **options)
     ends = [min(runs.loss.min(), predicted.min()), max(runs.loss.max(), predicted.max())]
     left.plot(ends, ends, color=style.GREY, linewidth=1.2, zorder=1)
-    left.set_xlabel("measured loss, nats/token")
+    left.set_xlabel(f"{study.word} loss, nats/token")
     left.set_ylabel("predicted loss, nats/token")
-    measured = [mark for mark in study.marks if not mark.answer]
+    measured = [mark for mark in study.marks if not mark.answer and not study.tuned]  # their own losses
     at = Points.at(
         *np.array([[m.active, m.density, m.unique or m.tokens, m.tokens] for m in measured]).T.reshape(4, -1)
     )
@@ -154,7 +154,7 @@ def predicted_vs_measured(study: Study) -> Figure:
     right.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
     right.set_xlabel(f"cost, {study.cost.words}")
-    right.set_ylabel("predicted - measured, %")
+    right.set_ylabel(f"predicted - {study.word}, %")
     right.set_title("Residuals along compute")
     return made
 

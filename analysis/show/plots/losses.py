@@ -221,8 +221,8 @@ def _epoch_curve(axis: Axes, study: Study, at: Array, level: float, unique: floa
 
 @picture
 def isoloss(study: Study) -> Figure:
-    """Contours of equal loss over epochs and size, one column per density: measured above,
-    predicted below.
+    """Contours of equal loss over epochs and size, one column per density: those of the runs
+    above, predicted below.
     """
     assert study.fit is not None
     runs, densities = study.shown, planes(study)
@@ -249,7 +249,7 @@ def isoloss(study: Study) -> Figure:
         grid = Points.at(size.ravel(), float(density), unique, unique * epochs.ravel())
         loss = study.fit.predict(grid).reshape(size.shape)
         bottom.contourf(np.log2(epochs), np.log10(size), loss, shades, cmap=style.SHADES, extend="both")
-        for axis, word in ((top, "measured"), (bottom, "predicted")):
+        for axis, word in ((top, study.word), (bottom, "predicted")):
             axis.plot(np.log2(points.epochs), np.log10(points.active), "o", color="white", markeredgecolor="black")
             seen = [m for m in study.marks if m.unique == unique and abs(np.log(m.density / density)) < SAME]
             style.marked(axis, [(np.log2(m.epochs), np.log10(m.active), m.answer) for m in seen])

@@ -18,6 +18,8 @@ from analysis.show.plots.fitted import law, law_panels, predicted_vs_measured, p
 from analysis.show.plots.losses import isoflop, isoloss, loss_over_epochs, loss_over_tokens, planes
 from analysis.show.plots.optimal import optimal_sparsity, sparsity_over_unique
 
+TUNED = "Runs are points, each at its own best settings, with the loss that the model of all rows expects there."
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -26,6 +28,10 @@ class Picture:
     draw: Callable[[Study], Figure]
     caption: str
     suits: Callable[[Study], bool]
+
+    def said_of(self, study: Study) -> str:
+        """The caption, with what the runs of a table with settings are."""
+        return f"{self.caption} {TUNED}" if study.tuned else self.caption
 
 
 def _fitted(study: Study) -> bool:
@@ -87,7 +93,7 @@ PICTURES: dict[str, Picture] = {
     ),
     "isoloss": Picture(
         isoloss,
-        "Measured losses interpolated between runs (above), the law (below), same colours.",
+        "Losses of the runs, interpolated between them (above), the law (below), same colours.",
         lambda study: _fitted(study) and bool(planes(study)),
     ),
     "profiles": Picture(

@@ -101,7 +101,7 @@ def write_runs_report(
     first: list[str] = []
     if model is not None:
         first = [line for one in best for line in lines(one, settling(model, one, cost, seed))]
-        study = replace(study, marks=marks_of(best))
+        study = replace(study, marks=marks_of(best), tuned=True)
     return write_study(study, Path(folder), title, best, first, vector, beside)
 
 
@@ -155,7 +155,8 @@ def write_study(
     pictures = [path for paths in written for path in paths]
     found = numbers(study, title) | {"answers": [asdict(one) for one in best]}
     numbers_path = write_json(folder / "report.json", found)
-    embedded = {path.stem: (path.read_bytes(), shown[path.stem].caption) for path in pictures if path.suffix == ".png"}
+    bitmaps = [path for path in pictures if path.suffix == ".png"]
+    embedded = {path.stem: (path.read_bytes(), shown[path.stem].said_of(study)) for path in bitmaps}
     html = write_bytes(folder / "report.html", page(study, title, text, embedded).encode())
     return Report(text, (html, numbers_path, *pictures), study, found)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysparse import ladder
+from raysparse import counts, ladder
 from raysparse.record import require
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
@@ -42,7 +42,11 @@ class Adaptive(Planner):
 
     def __post_init__(self) -> None:
         require(len(self.start) >= 1, "adaptive.start", self.start, "at least one trial")
-        require(self.compute > 0, "adaptive.compute", self.compute, "a positive number of active FLOPs")
+        least = min(counts.flops(spec)[0] for spec in self.start)
+        require(
+            self.compute >= least, "adaptive.compute", self.compute,
+            f"at least the {least:.3g} active FLOPs of the cheapest first trial, for the answer lies among such trials",
+        )  # fmt: skip
         require(self.batch >= 1, "adaptive.batch", self.batch, "at least 1 trial")
         require(self.narrow > 0, "adaptive.narrow", self.narrow, "a positive standard deviation")
 
@@ -66,7 +70,7 @@ class Adaptive(Planner):
         import numpy as np
 
         from analysis.answer.costs import measured_cost
-        from analysis.answer.design import candidates_in, design
+        from analysis.answer.design import TooDearError, candidates_in, design
         from analysis.answer.optimum import Box
         from analysis.data.table import read_table
         from analysis.fit import fit
@@ -77,7 +81,10 @@ class Adaptive(Planner):
         fitted = fit(choose_law(runs, self.seed), runs, seed=self.seed)
         draws = bootstrap(fitted, BOOTSTRAPS, self.seed)
         cost, box = measured_cost(runs, "flops_active"), Box.of(runs)
-        candidates = candidates_in(box, np.unique(runs.points.unique).tolist(), cost=cost, most=self.compute)
+        try:
+            candidates = candidates_in(box, np.unique(runs.points.unique).tolist(), cost=cost, most=self.compute)
+        except TooDearError:  # hardly more than the cheapest first trial
+            return []
         unique = float(self.unique_tokens)
         found = design(draws, candidates, self.batch, budget=self.compute, unique=unique, box=box, cost=cost)
         return [] if found.sd[0] <= self.narrow else [self.trial(point) for point in found.plan()]
