@@ -30,6 +30,7 @@ CURVES = "curves"
 REPORT = "report"
 ANSWER = "answer.txt"  # of the report; not there while its table grows
 RAY = "ray"
+LABEL = 200  # bytes of a name that a link takes; a file's name has 255
 MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained
 
 # Of one trial.
@@ -78,7 +79,8 @@ class RunFolder(Folder):
         its path under --logdir. A link, so nothing on an object store.
         """
         if self.is_local:
-            link = self.local_path / CURVES / f"{re.sub(r'[/]', '-', name)} {trial_id[:6]}".strip()
+            label = re.sub(r"[/]", "-", name).encode()[:LABEL].decode(errors="ignore")
+            link = self.local_path / CURVES / f"{label} {trial_id[:6]}".strip()
             link.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):  # an earlier attempt made it
                 link.symlink_to(Path("..", TRIALS, trial_id, TENSORBOARD))

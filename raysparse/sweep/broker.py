@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import time
@@ -34,6 +35,7 @@ from raysparse.sweep.lease import About, Claim, Lease, LeaseLostError, NoLease, 
 from raysparse.sweep.planners.base import Known
 from raysparse.sweep.slots import Slots
 
+log = logging.getLogger(__name__)
 DISK_FULL = os.strerror(errno.ENOSPC)
 MAX_DEATHS = 3  # of the processes that train one trial; a fourth start would end the same way
 DIED = f"its worker died {MAX_DEATHS} times without a Python error (killed, perhaps by the system for memory)"
@@ -205,7 +207,11 @@ class Broker:
             price_of_it, loss = self.plan.price(entry.spec), float(report["validation_loss"])
             entry.stop = entry.stop or self._rungs.judge(entry.spec, price_of_it, entry.step, loss)
         if self._clock() - self._saved_at > SAVE_EVERY[self.run_folder.is_local]:
-            self._save()
+            self._saved_at = self._clock()
+            try:
+                self._save()
+            except OSError as error:  # the trial that reports has nothing to do with it
+                log.warning("the ledger is not written (%s); it is tried again", error)
         return entry.stop
 
     def publish(self, claim: Claim, about: About | None) -> None:

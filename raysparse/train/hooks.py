@@ -10,6 +10,7 @@ checkpoint last, so that a checkpoint holds all that its step caused. Hooks that
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import tempfile
@@ -26,6 +27,9 @@ from raysparse.train import checkpoint, ranks
 from raysparse.train.evaluate import evaluate, evaluation_steps
 from raysparse.train.state import TrainState
 from raysparse.train.step import StepRecord
+
+log = logging.getLogger(__name__)
+AGREE = 10  # steps after which ranks ask each other whether one of them is to stop
 
 
 class Hook:
@@ -115,7 +119,17 @@ class Metrics(Hook):
         if worth_logging(state, record):
             self.lines.append(json.dumps(measurements(state, record)))
         if time.monotonic() - self.written > self.every_seconds:
+            self.written_down()
+
+    def written_down(self) -> bool:
+        """Whether the lines could be written; why not is named in the log, and training goes on."""
+        try:
             self.write()
+        except OSError as error:
+            self.written = time.monotonic()
+            log.warning("%s is not written (%s); training goes on", self.folder.at(METRICS), error)
+            return False
+        return True
 
     def finish(self, state: TrainState) -> None:
         self.write()
@@ -190,8 +204,8 @@ class TensorBoard(Hook):
 class Checkpoint(Hook):
     """The whole state, every so many seconds, written behind the training; less often where that
     would take more than its share of the time. With 0 seconds, after every step, which waits for
-    it; so does one for which `is_leaving` asks. `first` is done before each. What is kept at the
-    end of a run is `checkpoint.retire`'s to say.
+    it; so does one for which `is_leaving` asks. `first` is done before each, and where that fails
+    the checkpoint before stays. What is kept at the end of a run is `checkpoint.retire`'s to say.
     """
 
     def __init__(
@@ -199,7 +213,7 @@ class Checkpoint(Hook):
         folder: Folder,
         every_seconds: float,
         is_leaving: Callable[[], bool] = lambda: False,
-        first: Callable[[], None] = lambda: None,
+        first: Callable[[], bool] = lambda: True,
     ):
         self.every_seconds, self.behind = every_seconds, checkpoint.Behind(folder)
         self.is_leaving, self.first = is_leaving, first
@@ -222,9 +236,9 @@ class Checkpoint(Hook):
                 self.behind.wait()
 
     def _save(self, state: TrainState) -> None:
-        self.first()
         self.begun = time.monotonic()
-        self.behind.begin(state)
+        if self.first():
+            self.behind.begin(state)
 
     def finish(self, state: TrainState) -> None:
         self.behind.wait()
@@ -240,8 +254,9 @@ class Progress(Hook):
     """Tell somebody how the run is doing: about once a second, and after every evaluation.
 
     The callback runs on rank 0 with a dictionary: step, steps, tokens, loss, lr, tokens_per_second,
-    validation_loss (None between evaluations). A StopTrial that it raises takes effect at the next
-    evaluation, where all ranks agree on it.
+    validation_loss (None between evaluations). A StopTrial that it raises ends the run after that
+    step; of several ranks, after the next evaluation or multiple of `AGREE` steps, when all hear of
+    it.
     """
 
     def __init__(self, callback: Callable[[dict[str, Any]], None], every_seconds: float = 1.0):
@@ -258,5 +273,6 @@ class Progress(Hook):
                 self.callback({"validation_loss": None, "steps": state.spec.steps, **news})
             except StopTrial as wish:
                 self.wish = wish
-        if is_evaluation and not state.is_done and ranks.any_true(self.wish is not None, state.device):
+        is_asked = ranks.count() == 1 or is_evaluation or record.step % AGREE == 0
+        if is_asked and not state.is_done and ranks.any_true(self.wish is not None, state.device):
             raise self.wish or StopTrial("another rank was told to stop")

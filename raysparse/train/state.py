@@ -55,6 +55,7 @@ class TrainState:
         self.reducer = GradientReducer(self.weights, [tables.grad, norms.grad])
         self.step = 0
         self.seconds = 0.0  # in training steps, of all the attempts that this run was resumed from
+        self.seconds_total = 0.0  # of them in all, each from its begin to its last checkpoint
         self.evaluations: list[Evaluation] = []
         self.late_losses: list[float] = []  # training losses of the last tenth of the steps
         self.last_change: Change | None = None
@@ -90,6 +91,7 @@ class TrainState:
             "trial_id": self.spec.trial_id,
             "step": self.step,
             "seconds": self.seconds,
+            "seconds_total": self.seconds_total,
             "evaluations": [dataclasses.asdict(e) for e in self.evaluations],
             "late_losses": list(self.late_losses),
             "weights": self.weights.state_dict(),
@@ -104,6 +106,7 @@ class TrainState:
                 f"this state is of trial {state['trial_id']}, not of {self.spec.trial_id}; give each its own folder"
             )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.seconds_total = state.get("seconds_total", self.seconds)  # not in checkpoints of older versions
         self.evaluations = [Evaluation(**e) for e in state["evaluations"]]
         self.late_losses = list(state["late_losses"])
         self.weights.load_state_dict(state["weights"])

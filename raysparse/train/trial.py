@@ -36,7 +36,7 @@ from raysparse.spec import TrialSpec
 from raysparse.train import checkpoint, device, ranks
 from raysparse.train.hooks import Checkpoint, Evaluate, Hook, Metrics, StopTrial, TensorBoard, UpdateTopology
 from raysparse.train.state import TrainState
-from raysparse.train.step import Diverged, steps
+from raysparse.train.step import Diverged, StepRecord, steps
 
 
 def run(
@@ -70,8 +70,9 @@ def run(
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())
         log, seconds = Metrics(folder), placement.checkpoint_seconds
-        everyone += [log, TensorBoard(folder), Checkpoint(folder, seconds, is_leaving, first=log.write)]
-    status, reason = _train(state, batches, everyone)
+        everyone += [log, TensorBoard(folder), Checkpoint(folder, seconds, is_leaving, first=log.written_down)]
+    began = started - state.seconds_total  # as if it were one attempt
+    status, reason = _train(state, batches, everyone, began)
     faults.point("trial.trained")
     if ranks.rank() == 0:
         checkpoint.retire(folder, state)
@@ -89,7 +90,7 @@ def run(
         steps=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
-        seconds_total=time.perf_counter() - started,
+        seconds_total=time.perf_counter() - began,
         bytes_measured=state.bytes_by_kind(),
         micro_batch=placement.micro_batch or worker_share(spec, placement),
         recompute=placement.recompute,
@@ -101,21 +102,35 @@ def run(
     )
 
 
-def _train(state: TrainState, batches: Batches, hooks: Sequence[Hook]) -> tuple[Status, str]:
-    """Run to the end, or to the reason why not. Hooks are finished however it ends."""
+def _train(state: TrainState, batches: Batches, hooks: Sequence[Hook], began: float) -> tuple[Status, str]:
+    """Run to the end, or to the reason why not. Hooks are finished however it ends. began: by
+    `time.perf_counter`.
+    """
     with contextlib.ExitStack() as stack:
         for hook in hooks:
             hook.start(state)
             stack.callback(hook.finish, state)
         try:
             for record in steps(state, batches):
-                for hook in hooks:
-                    hook.after_step(state, record)
+                state.seconds_total = time.perf_counter() - began
+                _tell(hooks, state, record)
         except Diverged as diverged:
             return "diverged", str(diverged)
         except StopTrial as stop:
             return "pruned", str(stop)
     return "completed", ""
+
+
+def _tell(hooks: Sequence[Hook], state: TrainState, record: StepRecord) -> None:
+    """Every hook hears of a step, also of one after which another hook wants to stop."""
+    wishes = []
+    for hook in hooks:
+        try:
+            hook.after_step(state, record)
+        except StopTrial as wish:
+            wishes.append(wish)
+    if wishes:
+        raise wishes[0]
 
 
 def finite(evaluations: Sequence[Evaluation]) -> tuple[tuple[Evaluation, ...], str]:

@@ -246,6 +246,23 @@ def test_a_trial_whose_end_could_not_be_written_down_is_served_again(tmp_path, m
     assert rows(broker)[lease.spec.trial_id]["status"] == "completed"
 
 
+def test_a_ledger_that_cannot_be_written_now_fails_no_trial_that_reports(tmp_path, monkeypatch, caplog):
+    clock = [0.0]
+    broker = broker_for(tmp_path, clock=lambda: clock[0])
+    lease = broker.take("a")
+    clock[0] = 2.0
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(broker.books, "save", full)
+        assert broker.progress(lease.claim, report(lease, 3)) == ""
+    assert "the ledger is not written ([Errno 28] No space left on device); it is tried again" in caplog.text
+    broker.finish(lease.claim, completed(lease.spec))
+    assert rows(broker)[lease.spec.trial_id]["status"] == "completed"
+
+
 def test_files_that_cannot_be_written_again_and_again_end_the_sweep_without_rows(tmp_path, monkeypatch):
     broker = broker_for(tmp_path)
 

@@ -67,6 +67,14 @@ def test_curves_are_named_for_people(corpus, finished):
         assert "validation_loss" in found.PluginRunToTagToContent("scalars")[name]
 
 
+def test_a_long_name_is_cut_where_a_file_is_called_by_it(tmp_path):
+    folder = RunFolder.named(Folder(tmp_path), "run")
+    folder.name_curves("abcdef0123", "ä/" * 150)
+    [link] = (tmp_path / "run" / "curves").iterdir()
+    assert (link.name[:4], link.name[-7:]) == ("ä-ä-", " abcdef")
+    assert len(link.name.encode()) <= 255
+
+
 def test_running_it_again_does_nothing(corpus, finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     summary, _ = sweep(small_plan(corpus), finished)

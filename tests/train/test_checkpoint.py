@@ -160,6 +160,31 @@ def test_a_finished_trial_keeps_what_it_is_told(keep, suffix, store, tmp_path):
         assert trial.run(SPEC, store, folder).evaluations == outcome.evaluations, "and is not trained again"
 
 
+def test_a_log_that_cannot_be_written_leaves_the_checkpoint_before_and_training_goes_on(
+    store, tmp_path, monkeypatch, caplog
+):
+    """A checkpoint ahead of its log would lose lines at a resume."""
+    folder, write, failed = Folder(tmp_path), Folder.write, []
+
+    def full_once(self, name, data):
+        if name == "metrics.jsonl" and b'"step": 5,' in data and not failed:
+            failed.append(self.read_json("checkpoint/latest.json")["step"])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", full_once)
+    seen = []
+
+    class Watch(Hook):
+        def after_step(self, state, record):
+            seen.append(folder.read_json("checkpoint/latest.json")["step"] if state.step > 1 else 0)
+
+    outcome = trial.run(SPEC, store, folder, placement=Placement(checkpoint_seconds=0.0), hooks=[Watch()])
+    assert (outcome.status, failed) == ("completed", [4])
+    assert seen[:7] == [0, 1, 2, 3, 4, 4, 6]
+    assert "metrics.jsonl is not written ([Errno 28]" in caplog.text
+
+
 def test_a_pruned_trial_keeps_its_weights_and_would_start_over(store, tmp_path, caplog):
     def stop(news):
         raise StopTrial("enough")

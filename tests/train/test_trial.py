@@ -57,7 +57,8 @@ def final_state(folder: Folder) -> dict:
     """Everything in the last checkpoint but the time that was measured."""
     name = folder.read_json("checkpoint/latest.json")["file"]
     state = torch.load(folder.local_path / "checkpoint" / name, weights_only=True)
-    state.pop("seconds")
+    for measured in ("seconds", "seconds_total"):
+        state.pop(measured)
     return state
 
 
@@ -266,9 +267,17 @@ def test_a_progress_callback_can_end_the_trial(store, tmp_path):
         if news["step"] >= 12:
             raise StopTrial("a worse half than the others")
 
-    outcome = trial.run(small_trial(), store, Folder(tmp_path), hooks=[Progress(stop_early)])
-    assert (outcome.status, outcome.reason) == ("pruned", "a worse half than the others")
-    assert outcome.steps == 20  # the next evaluation, where all ranks would hear of it
+    folder = Folder(tmp_path)
+    outcome = trial.run(small_trial(), store, folder, hooks=[Progress(stop_early, every_seconds=0.0)])
+    assert (outcome.status, outcome.reason, outcome.steps) == ("pruned", "a worse half than the others", 12)
+    assert logged(folder)[-1]["step"] == 12, "the step after which it ended is told of too"
+
+
+def test_seconds_in_all_are_those_of_all_attempts(store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(small_trial(), store, Folder(tmp_path), hooks=[Interrupt(40)], placement=EVERY_STEP)
+    outcome = trial.run(small_trial(), store, Folder(tmp_path))
+    assert outcome.seconds_total > outcome.seconds
 
 
 def test_the_trial_folder_holds_what_the_contract_says(store, tmp_path):
