@@ -45,7 +45,7 @@ def continued_spec(
         data=data,
         sparsity=rule,
         seed=spec.seed + 1 if seed is None else seed,
-        parent=spec.trial_id,
+        parent=f"{spec.trial_id}:average" if parent.average else spec.trial_id,
         name=f"{spec.model.name} {kind} U={data.unique_tokens} x{epochs:.3g}, from {spec.trial_id}",
     )
 
@@ -56,13 +56,16 @@ def save_start(parent: OpenedModel, spec: TrialSpec, folder: Folder) -> None:
 
 
 def start_of(parent: OpenedModel, spec: TrialSpec) -> dict[str, Any]:
-    """The weights that `spec` begins with, as `train.weights.load_weights` takes them."""
+    """The weights that `spec` begins with, as `train.weights.load_weights` takes them; of an export
+    with its tokenizer's fingerprint, since the tokens that are made here may be others.
+    """
     new = SparseWeights(spec)
     for name, matrix in new.matrices.items():
         adopt(matrix, parent.weights.matrices[name], seed=spec.seed, balanced=spec.sparsity.balanced)
     state = new.state_dict()
     return {
         "trial_id": spec.parent,
+        "tokenizer": parent.tokenizer.fingerprint if parent.exported else "",
         "weights": {"arena": {"values": state["arena"]["values"]}, "masks": state["masks"]},
         "tables": {"values": flat(parent.model.tables())},
         "norms": {"values": flat(parent.model.norms())},

@@ -189,9 +189,10 @@ def save_start(folder: Folder, weights: dict[str, Any]) -> None:
     folder.write(START, buffer.getvalue())
 
 
-def begin(folder: Folder, state: TrainState) -> None:
-    """Fill the weights of a trial that continues another one. Raises ValueError when they are not
-    in its folder, or of another parent.
+def begin(folder: Folder, state: TrainState, tokenizer: str) -> None:
+    """Fill the weights of a trial that continues another one. tokenizer: the fingerprint of that
+    of its tokens. Raises ValueError when they are not in its folder, of another parent, or learned
+    other tokens.
     """
     spec = state.spec
     if not folder.exists(START):
@@ -204,5 +205,10 @@ def begin(folder: Folder, state: TrainState) -> None:
         raise ValueError(
             f"{folder.at(START)} holds trial {weights['trial_id']}, expected the parent {spec.parent} of trial "
             f"{spec.trial_id}; delete it and train again with `raysparse train --from MODEL`"
+        )
+    if weights.get("tokenizer", "") not in ("", tokenizer):
+        raise ValueError(
+            f"trial {spec.parent} learned the tokens of another {spec.data.tokenizer} tokenizer than the one that this "
+            f"storage made from {spec.data.corpus!r}; go on in the storage that it was trained in, or on its text"
         )
     load_weights(weights, state.model, state.weights)

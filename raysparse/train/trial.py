@@ -65,7 +65,7 @@ def run(
     batches = Batches(store, spec)
     state = TrainState(spec, placement)
     if not checkpoint.load(folder, state, resume=True) and spec.parent:
-        checkpoint.begin(folder, state)
+        checkpoint.begin(folder, state, store.manifest.tokenizer_fingerprint)
     everyone: list[Hook] = [UpdateTopology(), Evaluate(batches), *hooks]
     if ranks.rank() == 0:
         folder.write_json(SPEC, spec.to_dict())

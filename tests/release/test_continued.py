@@ -4,6 +4,8 @@ it came from.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def begun(parent, spec, tmp_path) -> TrainState:
     folder = Folder(tmp_path / spec.trial_id)
     continued.save_start(parent, spec, folder)
     state = TrainState(spec, Placement())
-    checkpoint.begin(folder, state)
+    checkpoint.begin(folder, state, parent.tokenizer.fingerprint)
     return state
 
 
@@ -125,7 +127,7 @@ def test_made_sparser_and_back_the_next_trial_trains(parents, tmp_path, corpus):
     assert whole.steps == spec.steps
     assert trial.run(spec, parent.store, folder).validation_loss == whole.validation_loss
     with pytest.raises(ValueError, match="expected the parent elsewhere"):
-        checkpoint.begin(folder, TrainState(spec.replace(parent="elsewhere"), Placement()))
+        checkpoint.begin(folder, TrainState(spec.replace(parent="elsewhere"), Placement()), "")
 
 
 def test_the_command_goes_on_and_the_row_names_the_parent(parents, tmp_path, capsys):
@@ -149,7 +151,18 @@ def test_an_export_can_be_gone_on_from(parents, tmp_path):
     opened = open_model(str(export(parent, str(tmp_path / "out"))))
     spec = continued.continued_spec(opened, 1.0)
     assert spec == continued.continued_spec(parent, 1.0)
-    assert torch.equal(begun(opened, spec, tmp_path).weights.arena.values, parent.weights.arena.values)
+    state = begun(opened, spec, tmp_path)
+    assert torch.equal(state.weights.arena.values, parent.weights.arena.values)
+    with pytest.raises(ValueError, match="learned the tokens of another bytes tokenizer than the one that"):
+        checkpoint.begin(Folder(tmp_path / spec.trial_id), state, "another")
+
+
+def test_going_on_from_averaged_weights_is_another_trial(parents):
+    parent = parents["smet"]
+    averaged = continued.continued_spec(dataclasses.replace(parent, average=True), 1.0)
+    plain = continued.continued_spec(parent, 1.0)
+    assert averaged.trial_id != plain.trial_id
+    assert (plain.parent, averaged.parent) == (parent.spec.trial_id, f"{parent.spec.trial_id}:average")
 
 
 @pytest.mark.parametrize(
