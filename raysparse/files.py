@@ -183,7 +183,14 @@ class Folder:
             return
         if self._filesystem.type_name not in FLAT:
             self._filesystem.create_dir(str(PurePosixPath(self._path(name)).parent), recursive=True)
-        with self._filesystem.open_output_stream(self._path(name)) as stream:
+        # In a thread of its own, which no interrupt reaches: a stream that is left is closed, and
+        # so publishes what it was given until then.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._put, self._path(name), data).result()
+
+    def _put(self, path: str, data: bytes | memoryview) -> None:
+        assert self._filesystem is not None
+        with self._filesystem.open_output_stream(path) as stream:
             stream.write(data)
 
     def read(self, name: str) -> bytes:

@@ -2,6 +2,7 @@
 when something is killed or comes late.
 """
 
+import signal
 import time
 
 import pytest
@@ -36,6 +37,29 @@ def test_a_small_file_is_one_request_and_a_missing_one_is_too(s3):
     assert [method for method, _ in s3.requests()] == ["HEAD", "HEAD"]
     assert list(folder.child("a").stamps()) == ["b.json"]
     assert len(s3.requests()) == 1
+
+
+def test_an_interrupt_leaves_the_old_object_or_the_new_one(s3, monkeypatch):
+    """A stream that an interrupt leaves would be closed, and so publish what it had until then."""
+    folder = Folder(s3.uri("runs"))
+    folder.write("a.json", b"old")
+    inner = folder._filesystem
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+        def open_output_stream(self, path):
+            stream = inner.open_output_stream(path)
+            time.sleep(0.1)  # the main thread waits by now
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.1)  # and hears of it
+            return stream
+
+    monkeypatch.setattr(folder, "_filesystem", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        folder.write("a.json", b"new")
+    assert inner.open_input_stream(folder._path("a.json")).read() == b"new"
 
 
 def test_rows_newer_than_the_table_are_read_one_by_one_and_the_others_with_it(s3):
