@@ -4,7 +4,7 @@ A trial reserves what it can cost at most *before* it starts and settles what it
 ends, so at every moment `spent + reserved <= limit`. A crashed trial costs what it used; the
 attempt after it reserves again, for what is left to do. FLOPs are exact, so a FLOP budget holds
 exactly; device-seconds are an estimate until they are spent, so a running trial asks to `extend`
-its reservation and is stopped when the budget has no more.
+its reservation and is stopped when the budget has no more, at its next report: a second late.
 
 Left out: money (a price per device-second belongs to whoever pays it), and which trial comes next
 (`broker`).

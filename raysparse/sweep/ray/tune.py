@@ -5,7 +5,7 @@ The searcher submits a trial to the broker before Tune hears of it; a Tune trial
 its machine loses nothing. One is submitted beyond those that Tune has, so that a slot finds its
 next one waiting; a Tune trial more for that would be a process more. The trial's process is tiny
 (no CPU of its own, no torch) and serves one after another. When a scheduler of Tune stops a trial,
-the broker is told and the worker stops at its next evaluation. Schedulers compare trials of any
+the broker is told and the worker stops at its next report. Schedulers compare trials of any
 budget at the same share of their runs, which flatters short ones whose rate has fallen already;
 `halving` compares only equal budgets. Left out: the rules (`broker`) and what is proposed
 (`planners`).
