@@ -35,25 +35,31 @@ def permutation(seed: int, epoch: int, sequences: int) -> np.ndarray:
     return order
 
 
-class Batches:
-    """The training batches and the validation set of one trial.
-
-    Raises ValueError when the store is not the trial's, has another vocabulary, or holds too few
-    tokens.
+def check(store: TokenStore, spec: TrialSpec) -> None:
+    """Raise ValueError when the store is not the trial's, has another vocabulary, or holds too few
+    tokens, and when what is held out is less than one sequence.
     """
+    store.check(spec.data, spec.model.vocab_size)
+    if _validation_sequences(spec) < 1:
+        raise ValueError(
+            f"data.validation_tokens is {spec.data.validation_tokens}, less than one sequence of {spec.model.context} "
+            f"tokens and its last target; raise it or shorten model.context"
+        )
+
+
+def _validation_sequences(spec: TrialSpec) -> int:
+    return (spec.data.validation_tokens - 1) // spec.model.context
+
+
+class Batches:
+    """The training batches and the validation set of one trial. Raises as `check` does."""
 
     def __init__(self, store: TokenStore, spec: TrialSpec):
-        store.check(spec.data, spec.model.vocab_size)
+        check(store, spec)
         self.steps = spec.steps
         self.batch_sequences = spec.optimizer.batch_sequences
         self.unique_sequences = spec.unique_sequences
-        self.validation_sequences = (spec.data.validation_tokens - 1) // spec.model.context
-        if self.validation_sequences < 1:
-            raise ValueError(
-                f"data.validation_tokens is {spec.data.validation_tokens}, less than one sequence of "
-                f"{spec.model.context} tokens "
-                f"and its last target; raise it or shorten model.context"
-            )
+        self.validation_sequences = _validation_sequences(spec)
         self._store = store
         self._seed = spec.seed
         self._context = spec.model.context

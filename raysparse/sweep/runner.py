@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raysparse.data.order import check
 from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
@@ -266,4 +267,4 @@ def prepare_tokens(plan: Plan, folder: RunFolder, view: View, results: Results) 
             view.say(f"corpus {corpus!r}: {line}")
         for spec in plan.specs:
             if (spec.data.corpus, spec.data.tokenizer, spec.data.reading) == (corpus, tokenizer, reading):
-                store.check(spec.data, spec.model.vocab_size)
+                check(store, spec)

@@ -56,6 +56,20 @@ def folder(tmp_path_factory) -> RunFolder:
     return found
 
 
+def test_a_setting_of_whole_numbers_stays_one(tmp_path):
+    found = RunFolder.named(Folder(tmp_path), "grid")
+    sizes = {"sizes": ["laptop-xs"], "densities": [1.0, 0.5], "unique_tokens": [8_000], "epochs": [1, 2, 4]}
+    for spec in grid(RECIPE, **sizes, settings={"optimizer.batch_sequences": [2, 4, 8]}):
+        loss = 2.0 + 0.1 * math.log(spec.optimizer.batch_sequences / 3.0) ** 2 + 0.1 / spec.data.epochs
+        end = Evaluation(spec.steps, spec.tokens, loss)
+        outcome = Outcome(
+            status="completed", validation_loss=loss, evaluations=(end,), steps=spec.steps, tokens=spec.tokens
+        )
+        Results(found).record(make_row(spec, Placement(), outcome))
+    best = answer_of(Results(found).table())
+    assert trial_of(best.best, Results(found).rows(), best).optimizer.batch_sequences in range(2, 9)
+
+
 def test_what_is_recommended_is_a_trial_within_the_budget(folder):
     rows = Results(folder).rows()
     best = answer_of(Results(folder).table())

@@ -207,6 +207,14 @@ def test_a_vocabulary_that_is_not_the_stores_is_refused(corpus, tmp_path):
         sweep(small, tmp_path)
 
 
+def test_held_out_tokens_below_one_sequence_are_refused_before_anything_trains(corpus, tmp_path):
+    plan = small_plan(corpus)
+    few = [spec.replace(data=spec.data.replace(validation_tokens=spec.model.context)) for spec in plan.specs]
+    with pytest.raises(ValueError, match=r"less than one sequence of \d+ tokens and its last target"):
+        sweep(plan.replace(specs=tuple(few)), tmp_path)
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
 def test_storage_that_cannot_be_written_is_refused(corpus, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write to storage"):

@@ -20,7 +20,11 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
     """
     lines = [title, "=" * len(title), *first]
     if study.fit is None:
-        lines += ["", "No recommendation:", *(f"  - {warning}" for warning in study.warnings)]
+        lines += [
+            "",
+            "No law of these rows:" if first else "No recommendation by a law:",
+            *(f"  - {warning}" for warning in study.warnings),
+        ]
         return "\n".join([*lines, "", _table(study), *_tail(study)])
     if not first:
         for recommendation in reversed(study.recommendations):

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from raysparse import counts, ladder
 from raysparse.results import spec_columns
 from raysparse.spec import TrialSpec
@@ -56,7 +58,7 @@ def trial_of(choice: Choice, rows: Sequence[Mapping[str, Any]], best: BestRun, *
         name="",
     )
     for column, interval in choice.settings.items():
-        spec = spec.with_field(path_of[column], interval.value)
+        spec = spec.with_field(path_of[column], _as_tried(rows, column, interval.value))
     most = counts.epochs_for(spec, best.budget)
     if counts.flops(spec)[0] > best.budget:
         spec = spec.replace(data=spec.data.replace(epochs=most))
@@ -65,6 +67,14 @@ def trial_of(choice: Choice, rows: Sequence[Mapping[str, Any]], best: BestRun, *
         spec = spec.replace(data=spec.data.replace(epochs=most - one))
     kind = "dense" if is_dense else f"d={density:.3g}"
     return spec.replace(name=f"{model.name} {kind} U={spec.data.unique_tokens} x{spec.data.epochs:.3g}, recommended")
+
+
+def _as_tried(rows: Sequence[Mapping[str, Any]], column: str, value: float) -> float:
+    """The value of a setting, whole where its field is, and none beyond those that were tried."""
+    tried = {row[column] for row in rows if row[column] is not None}
+    if any(type(one) is not int for one in tried):
+        return value
+    return int(np.clip(round(value), min(tried), max(tried)))
 
 
 def _nearest(rows: Sequence[Mapping[str, Any]], best: BestRun, is_dense: bool) -> TrialSpec:
