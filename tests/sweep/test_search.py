@@ -23,6 +23,7 @@ from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
 from raysparse.sweep.planners.adaptive import Adaptive
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
+from raysparse.sweep.planners.candidates import SEEDS, fresh
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.samplers import NAMES
@@ -170,6 +171,34 @@ def test_a_tuned_point_is_trained_near_its_best_decay():
         mine = [trial for trial in known if planner.key(trial.spec) == planner.key(point)]
         assert mine, "every point gets a trial"
         assert 0.4 < min(mine, key=lambda trial: trial.loss).spec.optimizer.weight_decay < 6.0
+
+
+@pytest.mark.parametrize("seed", [0, 8, 42])
+def test_points_of_any_seed_are_tuned_and_at_most_so_often_replicated(seed):
+    planner = tune()
+    planner = planner.replace(points=tuple(point.replace(seed=seed) for point in planner.points))
+    (first,) = planner.ask([], Purse(1e15, price))
+    assert first.seed == seed
+    taken, found = set(), []
+    while (one := fresh(first, taken, first=seed)) is not None:
+        taken.add(one.trial_id)
+        found.append(one.seed)
+    assert found == list(range(seed, seed + SEEDS))
+
+
+def test_a_replicate_that_was_trained_has_no_more_of_them_than_its_first():
+    spec, taken, last = tune().points[0], set(), None
+    for _ in range(3 * SEEDS):  # what a search wishes may be the last replicate itself
+        one = fresh(last or spec, taken)
+        last = one or last
+        taken.add(last.trial_id)
+    assert len(taken) == SEEDS
+
+
+def test_an_adaptive_sweep_runs_all_of_its_start_whatever_the_seeds():
+    start = tuple(tune().points[0].replace(seed=seed) for seed in (*range(10), 42))
+    planner = Adaptive(recipe=RECIPE, start=start, compute=1e13, unique_tokens=20_000)
+    assert planner.ask([], Purse(1e15, price)) == list(start)
 
 
 # ---------------------------------------------------------------- the space

@@ -96,7 +96,7 @@ class Tune(Planner):
             )
         taken = {trial.spec.trial_id for trial in known}
         for wish in _State(self, known, purse).wishes():
-            one = fresh(wish, taken)
+            one = fresh(wish, taken, first=wish.seed)
             if one is not None and purse.affords(one):
                 return [one]
         return []
