@@ -35,6 +35,7 @@ class MemoryBytes:
     average: int  # of the weights, float32
     ages: int
     layout: int
+    dense_gradients: int  # float32, around an update that regrows by gradient
     scratch: int  # one dense matrix that all share
     resident: int  # dense weights kept from product to product, if the placement says so
     activations: int  # kept from the forward pass to the backward pass
@@ -60,8 +61,12 @@ def needs_scratch(spec: TrialSpec, device: str = "cpu") -> bool:
     that are multiplied as such.
     """
     blocks = block_counts(spec.model, spec.sparsity).values()
-    gathers_gradients = spec.sparsity.regrows_by_gradient and spec.sparsity.changes_topology
-    return gathers_gradients or any(made_dense(spec, b, device) for b in blocks)
+    return gathers_gradients(spec) or any(made_dense(spec, b, device) for b in blocks)
+
+
+def gathers_gradients(spec: TrialSpec) -> bool:
+    """Whether every matrix that is not full has a dense gradient at each step before an update."""
+    return spec.sparsity.regrows_by_gradient and spec.sparsity.changes_topology
 
 
 def made_dense(spec: TrialSpec, shape: Blocks, device: str = "cpu") -> bool:
@@ -114,6 +119,7 @@ def _predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
     blocks = block_counts(model, spec.sparsity)
     products, singly = multiplied(blocks, device), multiplied(blocks, "cpu")
     dense = [b.rows * b.columns for b in blocks.values() if made_dense(spec, b, device)]
+    gathered = [b.rows * b.columns for b in blocks.values() if b.active < b.total and gathers_gradients(spec)]
     value = 2 if spec.precision == "bf16" else 4
     compute = 4 if spec.precision == "fp32" else 2
     moment = 8 if spec.optimizer.moments == "fp32" else 4
@@ -130,6 +136,7 @@ def _predicted(spec: TrialSpec, placement: Placement) -> MemoryBytes:
         ages=sum(b.active for b in blocks.values()) if has_ages else 0,
         layout=sum(4 * -(-b.total // 32) for b in blocks.values() if b.active < b.total)
         + sum(4 * -(-b.total // 1024) for b in {**singly, **products}.values() if b.active < b.total),
+        dense_gradients=4 * sum(gathered),
         scratch=compute * max(b.rows * b.columns for b in products.values()) if needs_scratch(spec, device) else 0,
         resident=compute * sum(dense) if placement.resident else 0,
         activations=tokens * (model.layers * kept + beside),

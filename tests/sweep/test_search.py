@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -21,14 +22,16 @@ from raysparse.spec import OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.sweep.books import known_of
 from raysparse.sweep.budget import Budget
 from raysparse.sweep.plan import Plan
+from raysparse.sweep.planners import samplers
 from raysparse.sweep.planners.adaptive import Adaptive
 from raysparse.sweep.planners.base import RUNNING, Known, Planner, Purse
+from raysparse.sweep.planners.candidates import COUNT, SEEDS, Maker, fresh, spread_trials
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 from raysparse.sweep.planners.samplers import NAMES
 from raysparse.sweep.planners.search import Search
 from raysparse.sweep.planners.space import Axis, Space
-from raysparse.sweep.planners.tune import Tune
+from raysparse.sweep.planners.tune import SETTINGS, Tune, spread_points
 
 RECIPE = Recipe(
     vocab_size=257, context=64, sparsity=SparsitySpec(update_every=20), optimizer=OptimizerSpec(batch_sequences=4)
@@ -172,6 +175,34 @@ def test_a_tuned_point_is_trained_near_its_best_decay():
         assert 0.4 < min(mine, key=lambda trial: trial.loss).spec.optimizer.weight_decay < 6.0
 
 
+@pytest.mark.parametrize("seed", [0, 8, 42])
+def test_points_of_any_seed_are_tuned_and_at_most_so_often_replicated(seed):
+    planner = tune()
+    planner = planner.replace(points=tuple(point.replace(seed=seed) for point in planner.points))
+    (first,) = planner.ask([], Purse(1e15, price))
+    assert first.seed == seed
+    taken, found = set(), []
+    while (one := fresh(first, taken, first=seed)) is not None:
+        taken.add(one.trial_id)
+        found.append(one.seed)
+    assert found == list(range(seed, seed + SEEDS))
+
+
+def test_a_replicate_that_was_trained_has_no_more_of_them_than_its_first():
+    spec, taken, last = tune().points[0], set(), None
+    for _ in range(3 * SEEDS):  # what a search wishes may be the last replicate itself
+        one = fresh(last or spec, taken)
+        last = one or last
+        taken.add(last.trial_id)
+    assert len(taken) == SEEDS
+
+
+def test_an_adaptive_sweep_runs_all_of_its_start_whatever_the_seeds():
+    start = tuple(tune().points[0].replace(seed=seed) for seed in (*range(10), 42))
+    planner = Adaptive(recipe=RECIPE, start=start, compute=1e13, unique_tokens=20_000)
+    assert planner.ask([], Purse(1e15, price)) == list(start)
+
+
 # ---------------------------------------------------------------- the space
 
 
@@ -181,6 +212,40 @@ def test_a_place_is_a_trial_and_the_trial_says_its_place(units):
     values = space.values(units)
     spec = space.trial(RECIPE, 20_000, values)
     assert space.values(space.units(space.values_of(spec))) == values
+
+
+WHOLE = "batch_sequences=8..64"
+
+
+def test_a_range_of_whole_numbers_is_searched_in_all_of_its_values():
+    space = Space.parse(["size=laptop-xs", "density=1,0.5", "epochs=2..8", WHOLE], 257)
+    trials = spread_trials(Maker(RECIPE, space, 20_000), seed=0)
+    assert len(trials) > 0.9 * COUNT
+    assert len({spec.trial_id for spec in trials.specs}) == len(trials), "each once"
+    assert {8, 64} <= {spec.optimizer.batch_sequences for spec in trials.specs} <= set(range(8, 65))
+    points = grid(RECIPE, sizes=["laptop-xs"], densities=[0.5], unique_tokens=[20_000], epochs=[2])
+    specs = spread_points(points, Space.parse([WHOLE], 257), seed=0).specs
+    assert len(specs) > SETTINGS // 2
+    assert len({spec.trial_id for spec in specs}) == len(specs), "each once"
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+@given(unit=st.floats(0.0, 1.0), low=st.integers(1, 500), width=st.integers(1, 400))
+def test_a_whole_number_is_found_at_its_own_place(scale, unit, low, width):
+    axis = Axis(name="update_every", low=low, high=low + width, scale=scale)
+    value = axis.outward(unit)
+    assert isinstance(value, int)
+    assert low <= value <= low + width
+    assert axis.outward(axis.inward(value)) == value
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "nsga2"])
+def test_what_a_sampler_wishes_of_whole_numbers_can_be_run(sampler):
+    space = Space.parse(["size=laptop-xs", "density=1", "weight_decay=1..2", "epochs=2..8", WHOLE], 257)
+    purse, maker = Purse(1e15, price), Maker(RECIPE, space, 20_000)
+    known = [ended(spec) for spec in spread_trials(maker, seed=0).specs[:12]]
+    found = list(islice(samplers.wishes(sampler, space, known, purse, largest=None, seed=1), 4))
+    assert all(maker.trial(values) is not None for values in found), found
 
 
 def test_a_rate_is_a_factor_on_the_sizes_own():
@@ -234,6 +299,7 @@ def test_a_plan_with_a_planner_survives_json(planner):
         (lambda: Axis(name="epochs", low=4.0, high=2.0), "expected the lower end first"),
         (lambda: Axis(name="epochs", low=0.0, high=2.0), "starts above 0"),
         (lambda: Axis.parse("epochs", 257), "is no axis"),
+        (lambda: Axis.parse("update_every=2.5..9", 257), "whole numbers at both ends"),
         (lambda: search().ask([], Purse(1.0, price)), "is below the cheapest trial"),
         (lambda: tune().ask([], Purse(1.0, price)), "is below the cheapest trial"),
         (lambda: search().ask([], Purse(math.inf, price)), "a search needs an end"),

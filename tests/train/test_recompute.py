@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysparse import memory
+from raysparse.data.order import Batches
 from raysparse.files import Folder
 from raysparse.model.dropout import Dropout
 from raysparse.placement import Placement
@@ -106,6 +107,29 @@ def test_the_ledger_says_what_autograd_keeps(shape, precision, dropout):
     again = memory.predicted(spec, Placement(recompute="layer")).recomputed
     stream = value * shape.hidden * spec.tokens_per_step
     assert layers == shape.layers * (again - stream), "one layer is made again at a time"
+
+
+@pytest.mark.parametrize("method", ["dense", "static", "smet", "smet_grad", "rigl"])
+@pytest.mark.parametrize("distribution", ["uniform", "erk"])
+def test_the_ledger_says_what_an_update_by_gradient_holds(store, method, distribution):
+    spec = small_trial(method, 0.7, sparsity={"update_every": 2, "distribution": distribution})
+    state, batches, most = TrainState(spec, Placement(threads=1)), Batches(store, spec), 0
+    for _ in range(3):
+        train_step(state, batches)
+        most = max(most, sum(gradient.nbytes for gradient in state.weights.dense_gradients()))
+    assert memory.predicted(spec, Placement()).dense_gradients == most
+    assert (most > 0) == (method in ("smet_grad", "rigl"))
+
+
+@pytest.mark.parametrize("method", ["smet_grad", "rigl"])
+def test_a_micro_batch_leaves_room_for_the_gradients_of_an_update(method):
+    shape = ModelSpec(hidden=512, intermediate=1376, layers=8, heads=8)
+    spec = small_trial(method, model=shape, optimizer={"batch_sequences": 64}, data={"unique_tokens": 100_000})
+    asked, random = Placement(device="cuda", recompute="none"), spec.sparsity.replace(method="smet")
+    random_trial = spec.replace(sparsity=random)
+    card = int(memory.predicted(random_trial, asked.replace(micro_batch=64)).total / memory.USABLE) + 1
+    assert memory.fitted(random_trial, asked, card).micro_batch == 64
+    assert memory.fitted(spec, asked, card).micro_batch < 64
 
 
 @given(

@@ -105,7 +105,7 @@ def _within(specs: Sequence[TrialSpec], done: set[str], purse: Purse) -> list[Tr
     chosen: list[TrialSpec] = []
     left, taken = purse.remaining, set(done)
     for spec in specs:
-        fresh = (spec.replace(seed=seed) for seed in range(spec.seed, SEEDS))
+        fresh = (spec.replace(seed=seed) for seed in range(spec.seed, spec.seed + SEEDS))
         one = next((other for other in fresh if other.trial_id not in taken), None)
         if one is not None and purse.price(one) <= left:
             chosen.append(one)

@@ -109,9 +109,11 @@ def spread_trials(maker: Maker, seed: int) -> Trials:
     return Trials.of(maker, found)
 
 
-def fresh(spec: TrialSpec, taken: AbstractSet[str]) -> TrialSpec | None:
-    """The trial itself, or where it is taken its first replicate that is not; None when all are."""
-    seeds = range(spec.seed, SEEDS)
+def fresh(spec: TrialSpec, taken: AbstractSet[str], first: int = 0) -> TrialSpec | None:
+    """The trial itself, or where it is taken its first replicate that is not, of those whose seeds
+    begin at `first`; None when all are.
+    """
+    seeds = (spec.seed, *range(first, first + SEEDS))
     return next((one for seed in seeds if (one := _seeded(spec, seed)).trial_id not in taken), None)
 
 

@@ -50,6 +50,12 @@ def field_of(name: str) -> str:
     return known[name]
 
 
+@lru_cache(maxsize=256)
+def _kind(path: str) -> Any:
+    """The type of a field of a trial."""
+    return dict(leaves(TrialSpec))[path]
+
+
 def is_searched(path: str) -> bool:
     """Whether a field of a trial can be an axis."""
     return path not in NOT_SEARCHED and not path.startswith(NOT_SEARCHED_PARTS)
@@ -83,8 +89,10 @@ class Axis(Record):
             raise ValueError(
                 f"{self.name} has neither choices nor a range; give {self.name}=A,B or {self.name}=LOW..HIGH"
             )
-        kind = "" if self.name == "size" else dict(leaves(TrialSpec))[path]
+        kind = "" if self.name == "size" else _kind(path)
         require(kind in ("", float, int), self.name, f"{self.low:g}..{self.high:g}", "choices: it is no number")
+        is_exact = not self.is_whole or (self.low % 1 == 0 and self.high % 1 == 0)
+        require(is_exact, self.name, f"{self.low:g}..{self.high:g}", "whole numbers at both ends: all of it are")
         if not self.low < self.high:
             raise ValueError(f"{self.name} goes from {self.low:g} to {self.high:g}; expected the lower end first")
         if self.scale == "log" and self.low <= 0:
@@ -94,7 +102,7 @@ class Axis(Record):
         if self.name == "size":
             require(isinstance(value, str), "size", value, "a name of the ladder")
             return ladder.full_name(value)
-        kind = dict(leaves(TrialSpec))[path]
+        kind = _kind(path)
         if isinstance(value, str) and kind is not str:
             value = from_text(kind, value, self.name)
         return float(value) if kind is float else value
@@ -127,6 +135,11 @@ class Axis(Record):
         return len(self.choices) != 1
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every value is a whole number."""
+        return self.name != "size" and _kind(field_of(self.name)) is int
+
+    @property
     def is_ordered(self) -> bool:
         """Whether the choices have an order: numbers and sizes do."""
         return self.name == "size" or not any(isinstance(value, str | bool) for value in self.choices)
@@ -139,8 +152,10 @@ class Axis(Record):
         assert self.low is not None
         assert self.high is not None
         if self.scale == "linear":
-            return _short(self.low + unit * (self.high - self.low), self.low, self.high)
-        return _short(self.low * (self.high / self.low) ** unit, self.low, self.high)
+            value = _short(self.low + unit * (self.high - self.low), self.low, self.high)
+        else:
+            value = _short(self.low * (self.high / self.low) ** unit, self.low, self.high)
+        return round(value) if self.is_whole else value
 
     def inward(self, value: Any) -> float | None:
         """The place of a value in [0, 1]; None for one that the axis does not hold."""

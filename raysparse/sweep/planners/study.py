@@ -49,6 +49,8 @@ def _distribution(axis: Axis) -> BaseDistribution:
         return IntDistribution(0, len(ordered) - 1) if axis.is_ordered else CategoricalDistribution(tuple(ordered))
     assert axis.low is not None
     assert axis.high is not None
+    if axis.is_whole:
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.scale == "log")
     return FloatDistribution(axis.low, axis.high, log=axis.scale == "log")
 
 

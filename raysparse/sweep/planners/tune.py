@@ -96,7 +96,7 @@ class Tune(Planner):
             )
         taken = {trial.spec.trial_id for trial in known}
         for wish in _State(self, known, purse).wishes():
-            one = fresh(wish, taken)
+            one = fresh(wish, taken, first=wish.seed)
             if one is not None and purse.affords(one):
                 return [one]
         return []
@@ -121,12 +121,13 @@ class Spread:
 
 @lru_cache(maxsize=8)
 def spread_points(points: tuple[TrialSpec, ...], space: Space, seed: int) -> Spread:
-    """About `SETTINGS` settings at each point; those that a spec refuses are left out."""
+    """About `SETTINGS` settings at each point, each once, without those that a spec refuses."""
     cube = spread(len(space.free), SETTINGS, seed)
+    settings = dict.fromkeys(tuple(space.values([float(u) for u in place]).items()) for place in cube)
     specs, owners, places = [], [], []
     for number, point in enumerate(points):
-        for place in cube:
-            values = space.values([float(u) for u in place])
+        for setting in settings:
+            values = dict(setting)
             try:
                 specs.append(space.applied(point, values))
             except ValueError:  # settings that no training can have, such as a decay of all in a step
