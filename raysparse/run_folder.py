@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raysparse.files import Folder, checksum, default_cache
 from raysparse.location import s3_settings
 from raysparse.reading import ReadingSpec
+from raysparse.spec import TrialSpec
 
 PLAN = "plan.json"
 LEDGER = "ledger.json"
@@ -50,6 +53,22 @@ def store_name(corpus: str, tokenizer: str, reading: ReadingSpec) -> str:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{corpus}-{tokenizer}").strip("-")[-40:]
     said = "".join(f" {name}={value}" for name, value in sorted(reading.identity().items()))
     return f"{readable}-{checksum(f'{corpus} {tokenizer}{said}'.encode())[:8]}"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a trial is by its checkpoint."""
+
+    step: int = 0  # to which it was trained
+    start: int = 0  # after which it would continue; 0 when it would begin anew
+    epoch: int = 0  # of the lease that wrote it
+
+
+def can_go_on(about: Mapping[str, Any], spec: TrialSpec) -> bool:
+    """Whether a trial can continue from a checkpoint, by its latest.json: a trial that ended early
+    and kept its weights alone starts over.
+    """
+    return about.get("keeps") != "weights" or about["step"] >= spec.steps
 
 
 class RunFolder(Folder):
@@ -117,22 +136,17 @@ class RunFolder(Folder):
         """
         return str(self.local_path / RAY if self.is_local else default_cache() / RAY / checksum(self.uri.encode())[:16])
 
-    def checkpoint_step(self, trial_id: str) -> int:
-        """The step from which a trial would continue; 0 when it would begin anew."""
-        return self.checkpoint(trial_id)[0]
+    def reached(self, spec: TrialSpec) -> Reached:
+        """What the checkpoint of a trial says; zeros when there is none."""
+        about = self.trial(spec.trial_id).read_json_if_there(LATEST) or {}
+        step = int(about.get("step", 0))
+        return Reached(step, step if can_go_on(about, spec) else 0, int(about.get("epoch", 0)))
 
-    def checkpoint_steps(self, trial_ids: Iterable[str]) -> dict[str, int]:
-        """`checkpoint_step` of those of the trials that have begun, by trial id."""
-        wanted = set(trial_ids)
-        begun = sorted(self.begun() & wanted) if wanted else []
-        return dict(zip(begun, self.each(self.checkpoint_step, begun), strict=True))
-
-    def checkpoint(self, trial_id: str) -> tuple[int, int]:
-        """The step of a trial's checkpoint and the epoch of the lease that wrote it; zeros when
-        there is none.
-        """
-        about = self.trial(trial_id).read_json_if_there(LATEST) or {}
-        return int(about.get("step", 0)), int(about.get("epoch", 0))
+    def all_reached(self, specs: Iterable[TrialSpec]) -> dict[str, Reached]:
+        """`reached` of those of the trials that have begun, by trial id."""
+        wanted = {spec.trial_id: spec for spec in specs}
+        begun = sorted(self.begun() & set(wanted)) if wanted else []
+        return dict(zip(begun, self.each(self.reached, [wanted[trial_id] for trial_id in begun]), strict=True))
 
     def begun(self) -> set[str]:
         """Ids of the trials that have a folder: a thousand in one request to an object store."""

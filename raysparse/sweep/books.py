@@ -115,7 +115,7 @@ class Books:
         return self.ledger.reserve(spec.trial_id, self.plan.price(spec) * (1.0 - first_step / spec.steps))
 
     def pay_for(self, entry: Entry, step: int) -> None:
-        """Charge the steps that a trial continues from, where whoever computed them was killed, or
+        """Charge the steps to which a trial was trained, where whoever computed them was killed, or
         cut off, before he wrote them down.
         """
         missing = Work(max(0, step - entry.work.steps))

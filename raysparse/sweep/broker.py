@@ -182,13 +182,14 @@ class Broker:
     def _lease(self, trial_id: str, slot: str, workers: int) -> Lease | None:
         """The trial for this slot, or None when the budget does not have now what it costs."""
         entry = self.entries[trial_id]
-        step, epoch = self.run_folder.checkpoint(trial_id)
-        self.books.pay_for(entry, step)
+        reached = self.run_folder.reached(entry.spec)
+        step, epoch = reached.start, max(entry.epoch, reached.epoch) + 1
+        self.books.pay_for(entry, reached.step)
         if not self.books.reserve(entry.spec, step):
             self._too_dear.add(trial_id)
             return None
         entry.placement = entry.placement.replace(workers=workers or self.plan.placement.workers)
-        entry.begin(slot, step, epoch=max(entry.epoch, epoch) + 1, now=self._clock(), seconds=self._lease_seconds)
+        entry.begin(slot, step, epoch=epoch, now=self._clock(), seconds=self._lease_seconds)
         self.slots.work(slot, trial_id)
         faults.point("trial.leased")
         return Lease(entry.spec, entry.placement, self.run_folder, entry.token_folder, entry.epoch, self._lease_seconds)

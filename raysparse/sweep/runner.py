@@ -21,7 +21,7 @@ from raysparse.data.store import prepare
 from raysparse.files import Folder
 from raysparse.reading import ReadingSpec
 from raysparse.results import FINAL, Results
-from raysparse.run_folder import ANSWER, JOURNAL, PLAN, TABLE, RunFolder
+from raysparse.run_folder import ANSWER, JOURNAL, PLAN, TABLE, Reached, RunFolder
 from raysparse.spec import DataSpec, TrialSpec
 from raysparse.sweep import leftovers, lock
 from raysparse.sweep.books import Job, known_of
@@ -107,8 +107,7 @@ class Left:
     """What the folder says is still to be done: `rows` are the final ones, `todo` has none,
     `chosen` can be paid, in the order in which they are to run. `plan` holds what its planner
     proposed. `ledger` is the work that was written down, `work` what was spent: a driver that was
-    killed may have written a checkpoint after its ledger, and steps that a trial continues from
-    were paid for.
+    killed may have written a checkpoint after its ledger, and the steps up to it were spent too.
     """
 
     plan: Plan
@@ -122,12 +121,12 @@ class Left:
 def what_is_left(plan: Plan, folder: RunFolder, results: Results, only: Collection[str] = ()) -> Left:
     rows = {row["trial_id"]: row for row in results.rows() if row["status"] in FINAL}
     todo = [spec for spec in plan.specs if spec.trial_id not in rows and (not only or spec.trial_id in only)]
-    steps, ledger = folder.checkpoint_steps(spec.trial_id for spec in todo), load_work(folder)
-    known = {trial_id: ledger.get(trial_id, Work()) for trial_id in steps}
-    later = {key: Work(step, known[key].seconds) for key, step in steps.items() if step > known[key].steps}
+    reached, ledger = folder.all_reached(todo), load_work(folder)
+    known = {trial_id: ledger.get(trial_id, Work()) for trial_id in reached}
+    later = {key: Work(at.step, known[key].seconds) for key, at in reached.items() if at.step > known[key].steps}
     work = {**ledger, **later}
     remaining = plan.budget.limit - spent(plan, work)
-    chosen = plan.affordable({spec: steps.get(spec.trial_id, 0) for spec in todo}, remaining)
+    chosen = plan.affordable({spec: reached.get(spec.trial_id, Reached()).start for spec in todo}, remaining)
     if not chosen:
         plan, chosen = first_proposals(plan, results, remaining)
     return Left(plan, rows, todo, chosen, ledger, work)
@@ -226,7 +225,7 @@ def _summary(
     rows = {row["trial_id"]: row for row in results.rows()}
     ran = sum(results.written_at.get(spec.trial_id) != earlier.get(spec.trial_id) for spec in specs)
     left = plan.budget.limit - spent(plan, load_work(folder))
-    steps = folder.checkpoint_steps(spec.trial_id for spec in specs if spec.trial_id not in rows)
+    reached = folder.all_reached(spec for spec in specs if spec.trial_id not in rows)
     finished, unaffordable, unfinished = 0, 0, {}
     for spec in specs:
         row, name = rows.get(spec.trial_id), spec.name or spec.trial_id
@@ -234,7 +233,10 @@ def _summary(
             finished += 1
         elif row is not None:
             unfinished[name] = f"{row['status']}: {row['reason']}"
-        elif plan.budget.admits(plan.price(spec)) and plan.price(spec, steps.get(spec.trial_id, 0)) <= left:
+        elif (
+            plan.budget.admits(plan.price(spec))
+            and plan.price(spec, reached.get(spec.trial_id, Reached()).start) <= left
+        ):
             unfinished[name] = "has no row: it did not run to its end"
         else:
             unaffordable += 1

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from raysparse import faults
 from raysparse.files import Folder, checksum
-from raysparse.run_folder import CHECKPOINT, LATEST, START
+from raysparse.run_folder import CHECKPOINT, LATEST, START, can_go_on
 from raysparse.train.state import TrainState
 from raysparse.train.weights import load_weights
 
@@ -100,7 +100,7 @@ def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
     latest = folder.read_json_if_there(LATEST)
     if latest is None:
         return False
-    if resume and latest.get("keeps") == "weights" and latest["step"] < state.spec.steps:
+    if resume and not can_go_on(latest, state.spec):
         log.warning(
             "trial %s ended after step %d and kept its weights: it starts over", latest["trial_id"], latest["step"]
         )

@@ -94,6 +94,32 @@ def test_steps_that_a_killed_broker_did_not_write_down_are_paid_for_when_their_t
     assert load_work(broker.run_folder)[again.spec.trial_id].steps == again.spec.steps
 
 
+def test_a_trial_that_kept_its_weights_alone_when_it_ended_early_is_reserved_and_charged_from_its_start(tmp_path):
+    killed = broker_for(tmp_path)
+    lease = killed.take("slot")
+    killed.publish(lease.claim, {"step": 7, "file": "weights-7.pt", "keeps": "weights"})  # and then no row
+    broker = broker_for(tmp_path)
+    again = broker.take("slot")
+    price, steps = broker.plan.price(again.spec), again.spec.steps
+    assert (broker.ledger.spent, broker.ledger.reserved) == pytest.approx((price * 7 / steps, price))
+    broker.progress(again.claim, report(again, 3))
+    assert broker.entries[again.spec.trial_id].attempt.steps == 3
+    broker.finish(again.claim, completed(again.spec))
+    assert load_work(broker.run_folder)[again.spec.trial_id].steps == 7 + steps
+
+
+def test_a_trial_that_was_trained_to_its_end_is_not_paid_for_twice(tmp_path):
+    killed = broker_for(tmp_path)
+    lease = killed.take("slot")
+    about = {"step": lease.spec.steps, "file": "weights.pt", "keeps": "weights"}
+    killed.publish(lease.claim, about)
+    broker = broker_for(tmp_path)
+    again = broker.take("slot")
+    assert broker.ledger.reserved == 0
+    broker.finish(again.claim, completed(again.spec))
+    assert load_work(broker.run_folder)[again.spec.trial_id].steps == again.spec.steps
+
+
 def test_a_trial_that_kills_its_workers_fails_in_the_end_and_lets_the_others_run(tmp_path):
     broker = broker_for(tmp_path)
     leases = [broker.take("slot", group=f"{n}") for n in range(MAX_DEATHS + 1)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raysparse.files import Folder
 from raysparse.results import Outcome, Results
-from raysparse.run_folder import RunFolder
+from raysparse.run_folder import Reached, RunFolder
 from raysparse.sweep.books import Job, State
 from raysparse.sweep.broker import MAX_DEATHS, Broker
 from raysparse.sweep.budget import Budget, load_work
@@ -230,7 +230,7 @@ def test_a_holder_that_was_stopped_writes_nothing_where_somebody_did(tmp_path):
         with pytest.raises(LeaseLostError):
             write()
     assert snapshot_of(late.folder) == before
-    assert broker.run_folder.checkpoint(lease.spec.trial_id) == (7, lease.epoch)
+    assert broker.run_folder.reached(lease.spec) == Reached(step=7, start=7, epoch=lease.epoch)
 
 
 def snapshot_of(folder):

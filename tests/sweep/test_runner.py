@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from raysparse.console.progress import Display
 from raysparse.files import Folder
 from raysparse.results import Results
-from raysparse.run_folder import ANSWER, RunFolder
+from raysparse.run_folder import ANSWER, LATEST, RunFolder
 from raysparse.sweep import attempt as attempts
 from raysparse.sweep import leftovers, lock, runner
 from raysparse.sweep.budget import Budget
@@ -127,6 +127,19 @@ def test_a_budget_is_never_overshot_and_a_larger_one_continues(corpus, tmp_path)
     assert sum(Results(Folder(tmp_path / "run")).table()["flops_executed"].to_pylist()) <= 0.6 * whole
     summary, _ = sweep(plan, tmp_path)
     assert (summary.finished, summary.unaffordable) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "share", "is_chosen"), [("state", 1.0, True), ("weights", 1.0, False), ("weights", 1.5, True)]
+)
+def test_a_trial_is_begun_only_if_the_budget_holds_what_is_left_to_train(tmp_path, keeps, share, is_chosen):
+    plan = small_plan("text", densities=(1.0,), epochs=(2,))
+    (spec,), folder = plan.specs, RunFolder(tmp_path)
+    plan = plan.replace(budget=Budget(total=share * plan.price(spec)))
+    folder.trial(spec.trial_id).write_json(LATEST, {"step": spec.steps // 2, "file": "-", "keeps": keeps})
+    left = runner.what_is_left(plan, folder, Results(folder))
+    assert (left.chosen == [spec]) == is_chosen
+    assert left.work[spec.trial_id].steps == spec.steps // 2, "spent either way"
 
 
 def test_a_driver_killed_in_mid_trial_continues_bit_for_bit(corpus, finished, tmp_path):
