@@ -22,7 +22,7 @@ from analysis.data.table import Runs
 from analysis.fit.intervals import bootstrap
 from analysis.fit.joint import fit
 from analysis.fit.problem import DELTA, Prior
-from analysis.fit.select import LADDER, density_class, lacking, levels, unsuited
+from analysis.fit.select import LADDER, lacking, level_of, levels, unsuited
 from analysis.laws import LAWS, Law
 
 STARTS = 16  # descents per hold-out fit: many fits, none of which is reported
@@ -74,7 +74,7 @@ def splits(runs: Runs, cost: Cost = ACTIVE) -> dict[str, Array]:
     points = runs.points
     spent = cost.of(points)
     largest = np.zeros(len(runs), dtype=bool)
-    alike = density_class(points)
+    alike = level_of(points.density)
     for density in np.unique(alike):
         at = alike == density
         largest |= at & (points.active >= points.active[at].max() * (1 - 1e-9))

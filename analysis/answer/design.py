@@ -25,10 +25,10 @@ from analysis.fit.starts import sequence
 
 Aim = Literal["optimum", "saving", "exponent", "region"]
 AIMS: tuple[Aim, ...] = ("optimum", "saving", "exponent", "region")
-TARGETS = {
-    "density": "ln of the optimal density",
+TARGETS = {  # what `Design.value` is; its sd is always that of the logarithm
+    "density": "the optimal density",
     "advantage": "ln of dense over sparse loss, each at its best",
-    "exponent": "ln of a, N_opt ~ C^a",
+    "exponent": "a of N_opt ~ C^a",
     "region": "ln loss of the target region",
 }
 
@@ -47,8 +47,8 @@ class Design:
     coordinates.
 
     target: what the design pins down, a key of `TARGETS`. value: its estimate (of a region: the
-    mean). sd: (k + 1,) its expected standard deviation (of a region: root mean square) before and
-    after each trial. cost: (k,) of each trial, in `unit`.
+    mean). sd: (k + 1,) expected standard deviation of its logarithm (of a region: root mean square)
+    before and after each trial. cost: (k,) of each trial, in `unit`.
     """
 
     rows: Array
@@ -188,9 +188,11 @@ def _answers(
         return "region", float(values[0].mean()), values[1:]
     if aim == "exponent":
         if fit.law.tied:
-            raise ValueError(f"law {fit.law.name!r} ties alpha and beta, so that a is .5; choose an untied law")
+            raise ValueError(
+                f"law {fit.law.name!r} ties alpha and beta, which alone says what a is; choose an untied law"
+            )
         alpha, beta = (theta[:, [fit.law.names.index(name)]] for name in ("alpha", "beta"))
-        values = np.log(beta / (alpha + beta))
+        values = np.log(beta / cost.tokens / (alpha + beta * cost.size / cost.tokens))
         return "exponent", float(np.exp(values[0, 0])), values[1:]
     if aim not in AIMS:
         raise ValueError(f"aim is {aim!r}; expected one of {', '.join(AIMS)}")

@@ -22,7 +22,8 @@ from analysis.fit.refit import FRESH, STEPS, refit, starting_points
 from analysis.fit.solver import minimise
 
 Scheme = Literal["pairs", "smooth"]
-SUBSAMPLE = 4096  # rows bootstrapped of a table above `LARGE`
+SUBSAMPLE = 4096  # rows bootstrapped of a table above `LARGE`, in whole groups ...
+GROUPS = 200  # ... of which there are as many at least, if the table has them
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,25 @@ def bootstrap(
 
 
 def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int, steps: int) -> Draws:
-    """Draws of a large table: m rows are bootstrapped, and their spread is shrunk by sqrt(m /
-    n).
+    """Draws of a large table: some of its groups are bootstrapped, all rows of each, and the spread
+    is shrunk by the square root of their share among the groups. If these are more than `LARGE`
+    rows, they are thinned, and the spread is rather too wide.
     """
-    rows = np.sort(np.random.default_rng(seed).choice(len(fit.runs), SUBSAMPLE, replace=False))
+    generator = np.random.default_rng(seed)
+    inverse = np.unique(fit.runs.group, return_inverse=True)[1]
+    size = np.bincount(inverse)
+    order = generator.permutation(len(size))
+    enough = int(np.searchsorted(np.cumsum(size[order]), SUBSAMPLE)) + 1
+    taken = order[: max(enough, GROUPS)]
+    rows = np.flatnonzero(np.isin(inverse, taken))
+    if len(rows) > LARGE:
+        rows = np.sort(generator.choice(rows, LARGE, replace=False))
     small = replace(fit, runs=fit.runs.take(rows), minima=())
     solution = minimise(small.problem, fit.theta[None, small.problem.free], fit.delta)
     centre = small.problem.full(solution.free)[0]
     small = replace(small, theta=centre, minima=(Minimum(centre, float(solution.objective[0])),))
     drawn = bootstrap(small, draws, seed, scheme, fresh, steps)
-    shrunk = (drawn.theta - centre) * np.sqrt(SUBSAMPLE / len(fit.runs))
+    shrunk = (drawn.theta - centre) * np.sqrt(len(taken) / len(size))
     return Draws(fit, fit.theta + shrunk, scheme, drawn.converged)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from analysis.beside import ALONE, Alone
-from analysis.data.points import Array, Points
+from analysis.data.points import Array
 from analysis.data.table import Runs
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
 from analysis.fit.problem import DELTA
@@ -80,7 +80,7 @@ class Candidate:
 
 def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
     """What `runs` lacks to carry `law`, in words; empty if nothing."""
-    points, saturation, alike = runs.points, law.saturation, density_class(runs.points)
+    points, saturation, alike = runs.points, law.saturation, level_of(runs.points.density)
     multi = points.epochs > MULTI
     sparse = points.density < 1
     needs = [
@@ -116,13 +116,6 @@ def level_of(values: Array) -> Array:
         number[place] = (number[place - 1] if place else -1) + apart
         last = value if apart else last
     return np.asarray(number[inverse])
-
-
-def density_class(points: Points) -> Array:
-    """(n,) numbers that are equal for densities about a tenth apart or less: 0.1428 and 0.1429 are
-    one density.
-    """
-    return np.asarray(np.round(points.log_density / APART))
 
 
 def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:

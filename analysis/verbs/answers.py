@@ -153,9 +153,10 @@ def _points(options: Namespace, path: Any) -> Points:
 
 
 def _design_lines(chosen: Design, law: str, budget: float) -> list[str]:
+    what = TARGETS[chosen.target]
+    sd = "sd" if what.startswith("ln ") else "sd of its logarithm"
     lines = [
-        f"pins down {TARGETS[chosen.target]}, by {law}, at {budget:.3g} {chosen.unit}: {chosen.value:.4g}, "
-        f"sd now {chosen.sd[0]:.4g}"
+        f"pins down {what}, by {law}, at {budget:.3g} {chosen.unit}: {chosen.value:.4g}, {sd} now {chosen.sd[0]:.4g}"
     ]
     for trial in chosen.plan():
         lines.append(

@@ -63,7 +63,8 @@ def _parameters(fitted: Fit, draws: Draws, profiles: dict[str, Profile]) -> list
         lines.append(f"  {name:6} {found}  {parameter.meaning}")
         if parameter.name in profiles:
             p = profiles[parameter.name]
-            interval = interval_text(parameter.natural(p.low), parameter.natural(p.high))
+            ends = (end if abs(end) == float("inf") else parameter.natural(end) for end in (p.low, p.high))
+            interval = interval_text(*ends)
             lines.append(f"  {'':6} {'':12} {interval}  profile")
     return lines
 

@@ -40,6 +40,20 @@ def test_fit_prints_parameters_with_intervals_and_json(table, capsys):
     assert "alpha" in value["profile_95_stored"]
 
 
+def test_an_open_profile_is_printed_open(capsys, tmp_path):
+    """Losses without a floor do not say that E is above 0."""
+    lines, noise = ["active,density,unique_tokens,tokens,loss"], np.random.default_rng(2)
+    for n in (3e6, 6e6, 1e7, 2e7, 3e7, 6e7, 1e8):
+        for d in (1e7, 3e7, 1e8, 3e8):
+            loss = (0.05 + 400 / n**0.33 + 900 / d**0.33) * np.exp(0.02 * noise.standard_normal())
+            lines.append(f"{n},1,{d},{d},{loss}")
+    path = tmp_path / "floor.csv"
+    path.write_text("\n".join(lines))
+    text = said(capsys, "fit", str(path), "--law", "chinchilla", "--bootstraps", "5", "--profile").splitlines()
+    row = next(i for i, line in enumerate(text) if line.split()[0] == "E")
+    assert "[open, " in text[row + 1]
+
+
 def test_compare_tabulates_held_out_errors(table, capsys):
     text = said(capsys, "compare", table, "--laws", "sparse_small,sparse_small_untied", "--bootstraps", "20")
     assert "held out by" in text
@@ -66,6 +80,13 @@ def test_a_design_for_a_region_reads_points_without_losses(table, capsys, tmp_pa
     assert value["target"] == "region"
     assert value["trials"][-1]["expected_sd_after"] < value["sd_before"]
     assert "ln of dense over sparse loss" in said(capsys, "design", table, *question, "--aim", "saving")
+
+
+def test_a_design_calls_a_logarithm_what_is_one(table, capsys):
+    question = ("--law", "sparse_small_untied", "--budget", "2e12", "--unique", "4e5", "--trials", "1")
+    text = said(capsys, "design", table, *question, "--bootstraps", "40", "--aim", "exponent")
+    assert "pins down a of N_opt ~ C^a" in text
+    assert "sd of its logarithm now" in text
 
 
 def test_every_verb_that_answers_warns(table, capsys):

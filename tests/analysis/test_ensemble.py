@@ -16,11 +16,12 @@ from analysis.answer.costs import ACTIVE
 from analysis.answer.ensemble import OVER, ensemble, even, stack
 from analysis.answer.optimum import Box, search
 from analysis.answer.recommend import recommend
-from analysis.answer.savings import Affordable
+from analysis.answer.savings import Affordable, affordable
 from analysis.data.points import Points
 from analysis.data.table import read_table
 from analysis.fit.intervals import bootstrap
 from analysis.fit.select import candidates, pick
+from analysis.laws import named
 from tests.analysis.tables import LAW, TRUTH, laptop
 
 BUDGET, UNIQUE = 2.5e12, 50_000.0
@@ -142,3 +143,15 @@ def test_a_saving_is_below_one_where_sparse_needs_more():
     grid = Affordable(points, ACTIVE.of(points), np.array([[2.0, 2.4, 2.0]]))
     assert grid.saving() == pytest.approx([0.25])
     assert np.isnan(Affordable(points.take([0]), grid.cost[:1], grid.loss[:, :1]).saving()).all()
+
+
+def test_a_saving_is_read_between_the_cells_of_its_grid():
+    """With alpha = beta = a, sparsity that makes A smaller by exp(k s) saves exp(-k s / a)."""
+    law = named("sparse_single_epoch")
+    k, a = np.array([-0.5, -0.502, -0.3]), 0.33
+    at = {"ln_A": np.log(400), "ln_B": np.log(900), "ln_E": np.log(1.7), "alpha": a, "beta": a}
+    theta = np.stack([law.vector({**at, "k": value}) for value in k])
+    box = Box((1e6, 1e9), (0.25, 1.0), tokens=(1e6, 1e10))
+    saved = affordable(law, theta, box, 0.5, 1e17, None, ACTIVE).saving()
+    assert saved == pytest.approx(np.exp(-k * 0.75 / a), rel=0.01)
+    assert saved[1] > saved[0]

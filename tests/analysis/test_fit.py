@@ -350,6 +350,23 @@ def test_a_large_table_is_fitted_on_all_rows_and_its_intervals_shrink():
     assert narrow[1] - narrow[0] < 0.4 * (wide[1] - wide[0])
 
 
+def test_a_large_table_of_replicates_is_as_unsure_as_its_specifications_are_few(monkeypatch):
+    """What a specification has of its own is not averaged away by its replicates."""
+    law = named("chinchilla_tied")
+    theta = law.vector({"ln_A": 6.0, "ln_B": 6.8, "ln_E": 0.53, "alpha": 0.33})
+    size, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(3e6, 1e8, 8), np.geomspace(1e7, 1e9, 8)))
+    own = np.random.default_rng(0).normal(0, 0.01, 64)
+    loss = law.predict(theta, Points.at(size, 1.0, tokens, tokens)) * np.exp(own)
+    rows = Runs.from_arrays(*(np.repeat(values, 10) for values in (size, np.ones(64), tokens, tokens, loss)))
+    found, widths = fit(law, rows, delta=0.01), []
+    monkeypatch.setattr("analysis.fit.intervals.SUBSAMPLE", 128)
+    for large in (640, 639):
+        monkeypatch.setattr("analysis.fit.intervals.LARGE", large)
+        low, high = bootstrap(found, 60).parameter_intervals()["alpha"]
+        widths.append(high - low)
+    assert widths[1] / widths[0] == pytest.approx(1.0, abs=0.3)
+
+
 def test_units_that_cannot_be_are_an_error_and_not_a_number():
     with pytest.raises(ValueError, match="loss"):
         Runs.from_arrays([1e6, 1e7], 1.0, 1e9, 1e9, [2.0, -1.0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.answer.compare import compare, judge, splits
-from analysis.answer.costs import ACTIVE
+from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.design import candidates_in, choose_trials, design
 from analysis.answer.optimum import Box
 from analysis.answer.simulate import grid, power, simulate, write_runs
@@ -37,6 +37,13 @@ def test_hold_outs_lie_beyond_what_is_left():
     assert set(runs.points.density[held["sparsity"]]) == {0.125}
     for mask in held.values():
         assert not set(runs.group[mask]) & set(runs.group[~mask]), "replicates stay together"
+
+
+def test_densities_that_differ_by_less_than_a_tenth_are_held_out_together():
+    nearly = np.repeat([0.25, 0.2508, 0.2516, 0.2524], 3)
+    sizes, density = np.tile([3e6, 1e7, 3e7], 8), np.append(nearly, np.repeat([0.5, 1.0], 6))
+    held = splits(simulate(LAW, TRUTH, Points.at(sizes, density, 1e8, 4e8)))
+    assert set(density[held["sparsity"]]) == set(nearly)
 
 
 def test_the_law_that_made_the_table_extrapolates_better_than_one_that_cannot_bend():
@@ -124,6 +131,10 @@ def test_a_design_for_the_exponent_pins_it_down():
     chosen = design(fresh, plan, 4, budget=1e20, unique=None, box=BOX, aim="exponent")
     assert chosen.value == pytest.approx(0.41 / 0.77, abs=0.06)
     assert chosen.sd[-1] < chosen.sd[0]
+    odd = Cost("odd", "FLOP", 1.0, size=0.75, tokens=1.1)
+    alpha, beta = (fresh.fit.stored[name] for name in ("alpha", "beta"))
+    measured = design(fresh, plan, 4, budget=1e20, unique=None, box=BOX, aim="exponent", cost=odd)
+    assert measured.value == pytest.approx(beta / (1.1 * alpha + 0.75 * beta))
 
 
 def test_a_design_that_cannot_help_returns_nothing(draws):

@@ -7,6 +7,7 @@ Tables are simulated (`tables.laptop`), because a report must be right before an
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from analysis.answer.study import Study, analyse
 from analysis.data.files import dumps
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
-from analysis.fit.select import candidates
+from analysis.fit.select import candidates, cross_validate
 from analysis.laws import named
 from analysis.show.plots.losses import planes
 from analysis.show.plots.pictures import PICTURES
@@ -112,6 +113,29 @@ def test_where_no_trial_is_as_cheap_as_the_budget_the_report_has_none_to_settle_
     assert "train N =" in summary(study, "t")
 
 
+@pytest.fixture(scope="module")
+def harmed():
+    """A study, by a law that was named, of a table whose sparse runs are clearly worse."""
+    law = named("sparse_small")
+    worse = {"ln_A": 6.2, "ln_B": 7.9, "ln_E": 0.53, "alpha": 0.36, "k": 1.0, "ln_R_D": 2.0, "ln_R_N": 2.0}
+    size, density, epochs = (g.ravel() for g in np.meshgrid([1e6, 3e6, 1e7], [1.0, 0.5, 0.25], [1.0, 3.0, 9.0]))
+    points = Points.at(size, density, 1e8, 1e8 * epochs)
+    return analyse(simulate(law, law.vector(worse), points, noise=0.004), law=law, bootstraps=20)
+
+
+def test_where_sparsity_is_worse_the_report_says_so_and_calls_it_no_tie(harmed):
+    assert harmed.recommendations[-1].saving.high < 1
+    text = summary(harmed, "t")
+    assert "x more compute than dense" in text
+    assert "less compute" not in text
+    assert "a tie" not in text
+
+
+def test_the_error_of_a_law_by_name_is_of_rows_that_it_has_not_seen(harmed):
+    assert harmed.rmse == cross_validate(harmed.fit)[0]
+    assert harmed.rmse > harmed.fit.rmse
+
+
 def fresh_table(noise=0.003, exponent=(0.36, 0.41)):
     """Runs along nine levels of compute, each token fresh, as in isoFLOP studies."""
     law = named("chinchilla")
@@ -132,8 +156,9 @@ def test_a_fresh_table_has_three_exponents_and_their_truth_and_no_epochs():
         assert road.a.low - 0.02 <= truth <= road.a.high + 0.02, road.name
     size = study.fresh.active[0] * study.fresh.tokens[0] * 6
     np.testing.assert_allclose(size, study.fresh.budgets, rtol=1e-9)
-    text = summary(study, "fresh")
-    assert "N_opt" in text
+    text, cost = summary(study, "fresh"), Cost("flops_active", "FLOP", 1.0, size=0.75, tokens=1.1)
+    assert "the best dense size grows as C^a, the tokens as C^(1 - a)" in text
+    assert "the tokens as C^((1 - 0.75 a) / 1.1)" in summary(replace(study, cost=cost), "measured FLOPs")
     assert "2, parabolas" in text
     shown = {name for name, picture in PICTURES.items() if picture.suits(study)}
     assert {"compute_optimal", "loss_over_tokens", "isoflop"} <= shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.answer.costs import Cost
 from analysis.answer.recommend import Interval, Recommendation
 from analysis.answer.study import Study
 from raysparse.units import count
@@ -100,7 +101,8 @@ def _fresh(study: Study) -> list[str]:
     found = study.fresh
     if found is None:
         return []
-    lines = ["the best size grows as C^a, the tokens as C^(1 - a); a by approach (Hoffmann et al. 2022):"]
+    grows = f"the best dense size grows as C^a, the tokens as C^({_rest(study.cost)})"
+    lines = [f"{grows}; a by approach (Hoffmann et al. 2022):"]
     for road in found.roads:
         told = road.note if road.a is None else f"{_range(road.a)} ({road.note})"
         lines.append(f"  {road.name}: {told}")
@@ -110,6 +112,13 @@ def _fresh(study: Study) -> list[str]:
         )
         lines.append(f"  C = {found.budgets[place]:.2g} {study.cost.unit}: N_opt {size}, D_opt {tokens}")
     return lines
+
+
+def _rest(cost: Cost) -> str:
+    """The power of C that is left to the tokens where the size takes a."""
+    size, tokens = (f"{power:.3g}" for power in (cost.size, cost.tokens))
+    rest = "1 - a" if size == "1" else f"1 - {size} a"
+    return rest if tokens == "1" else f"({rest}) / {tokens}"
 
 
 def _recommendation(item: Recommendation, unit: str) -> list[str]:
@@ -150,6 +159,9 @@ def _saving(item: Recommendation) -> str:
         return "sparsity: not compared, only one of dense and sparse is there"
     if not item.shown:
         return f"sparsity: no difference shown (a saving of {_range(item.saving, 2)}x)"
+    if item.saving.high < 1:
+        more = Interval(1 / item.saving.value, 1 / item.saving.high, 1 / item.saving.low)
+        return f"sparsity: {_range(more, 2)}x more compute than dense at its own best"
     return f"sparsity: {_range(item.saving, 2)}x less compute than dense at its own best"
 
 
