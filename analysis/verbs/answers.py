@@ -32,7 +32,7 @@ from analysis.fit.select import candidates, nearest_law, pick
 from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
-from analysis.verbs.common import law_of, out, require_numbers, runs_of, table_notes
+from analysis.verbs.common import law_of, out, require_numbers, runs_of
 from raysparse.units import count, interval_text
 
 DRAWS = 100  # of every law of the average at most
@@ -89,7 +89,7 @@ def optimum_table(options: Namespace) -> str:
         require_numbers("the optimum", active=best.active.value, density=best.density.value, loss=best.loss.value)
         away = of_distance(runs, best.point(unique))
         found = replace(found, warnings=(*found.warnings, *away))
-        return out(options, asdict(found), [*best_lines(found), *table_notes(runs)])
+        return out(options, asdict(found), best_lines(found), runs)
     points = (
         tuned_points(wide_surrogate(runs, seed=options.seed)) if runs.settings and len(runs) >= LEAST_ROWS else runs
     )
@@ -104,7 +104,7 @@ def optimum_table(options: Namespace) -> str:
     value = {"law": draws.fit.law.name, "laws": weights, "cost": asdict(cost), "box": asdict(box), **asdict(item)}
     value["warnings"] = warnings
     lines = _optimum_lines(item, draws, weights, cost)
-    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings), *table_notes(runs)])
+    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings)], runs)
 
 
 def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float], cost: Cost) -> list[str]:
@@ -144,7 +144,7 @@ def design_table(options: Namespace) -> str:
     value = {"law": fitted.law.name, "target": chosen.target, "sd_before": chosen.sd[0], "trials": trials}
     value["warnings"] = warnings
     lines = [*_design_lines(chosen, fitted.law.name, options.budget), *(f"! {warning}" for warning in warnings)]
-    return out(options, value, lines + table_notes(runs))
+    return out(options, value, lines, runs)
 
 
 def _points(options: Namespace, path: Any) -> Points:

@@ -15,7 +15,7 @@ from analysis.fit.profile import Profile, profile_all
 from analysis.fit.sensitivity import LEAST_SQUARES, sensitivity
 from analysis.fit.staged import staged
 from analysis.laws import named
-from analysis.verbs.common import law_of, out, runs_of, table_notes
+from analysis.verbs.common import law_of, out, runs_of
 from raysparse.units import interval_text
 
 
@@ -41,13 +41,11 @@ def fit_table(options: Namespace) -> str:
         "profile_95_stored": {name: (p.low, p.high) for name, p in profiles.items()},
         "warnings": warnings,
         "minima": [{"objective": m.objective, "parameters": _natural(fitted, m.theta)} for m in fitted.minima],
-        "excluded": [asdict(row) for row in runs.excluded],
-        "notes": runs.notes,
     }
     lines = [*_parameters(fitted, draws, profiles), *(f"minimum {m.objective:.12g}" for m in fitted.minima[1:])]
     lines += _stages(options, fitted, value) if options.staged else []
     lines += _thresholds(fitted, value) if options.deltas else []
-    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings), *table_notes(runs)])
+    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings)], runs)
 
 
 def _parameters(fitted: Fit, draws: Draws, profiles: dict[str, Profile]) -> list[str]:
@@ -114,4 +112,4 @@ def compare_table(options: Namespace) -> str:
         "chosen": result.chosen,
         "why": result.why,
     }
-    return out(options, value, [*lines, "", result.why, *table_notes(runs)])
+    return out(options, value, [*lines, "", result.why], runs)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -75,6 +76,21 @@ def test_every_verb_that_answers_warns(table, capsys):
         assert any("no replicates" in warning for warning in value["warnings"])
     away = said(capsys, "optimum", table, *question, "--active", "5e6:1e8", "--tokens", "1e4:1e9", "--epochs", "0.1:9")
     assert "the nearest run" in away
+
+
+@pytest.mark.parametrize("verb", ["fit", "compare", "optimum", "design"])
+def test_rows_that_are_left_out_are_in_the_json_of_every_verb(verb, capsys, tmp_path):
+    records = laptop().to_pylist()
+    records[3]["validation_loss"] = None
+    pq.write_table(pa.Table.from_pylist([*records, {**records[0], "trial_id": "again"}]), tmp_path / "t.parquet")
+    asked = ("--laws", "sparse_small") if verb == "compare" else ("--law", "sparse_small")
+    asked += ("--budget", "2e12", "--unique", "4e5") if verb in ("optimum", "design") else ()
+    value = json.loads(said(capsys, verb, str(tmp_path / "t.parquet"), *asked, "--bootstraps", "5", "--json"))
+    assert value["excluded"] == [
+        {"row": "t003", "reason": "loss is not finite"},
+        {"row": "again", "reason": "duplicate of t000"},
+    ]
+    assert isinstance(value["notes"], list)
 
 
 def test_without_a_named_law_the_average_answers(table, capsys):
