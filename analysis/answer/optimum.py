@@ -240,15 +240,22 @@ def _reach(box: Box, cost: Cost, unique: float) -> tuple[float, float]:
     return float(spent.min()), float(spent.max())
 
 
+def refusal(optimum: Optimum, box: Box, cost: Cost = ACTIVE, row: int = 0) -> str:
+    """Why the budget fits no run, where that is so; else nothing."""
+    if np.isfinite(optimum.loss[row]):
+        return ""
+    low, high = _reach(box, cost, float(optimum.unique[row]))
+    return f"the budget fits no run inside the box, whose runs cost {low:.3g} to {high:.3g} {cost.unit}"
+
+
 def flags(
     optimum: Optimum, box: Box, runs: Runs, cost: Cost = ACTIVE, budget: float | None = None, row: int = 0
 ) -> tuple[str, ...]:
     """Why an optimum should be read with care: on an edge of the box, outside the data, beyond the
     compute.
     """
-    if not np.isfinite(optimum.loss[row]):
-        low, high = _reach(box, cost, float(optimum.unique[row]))
-        return (f"the budget fits no run inside the box, whose runs cost {low:.3g} to {high:.3g} {cost.unit}",)
+    if refused := refusal(optimum, box, cost, row):
+        return (refused,)
     found: list[str] = []
     points = runs.points
     for name, data in (

@@ -96,6 +96,8 @@ def optimum_table(options: Namespace) -> str:
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
     item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws, measured=runs)
+    if not np.isfinite(item.loss.value):
+        raise ValueError(f"budget {item.budget:.3g} {cost.unit}: {'; '.join(item.flags)}; raise it or widen the box")
     require_numbers(
         "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
     )

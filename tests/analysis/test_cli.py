@@ -25,6 +25,9 @@ def table(tmp_path_factory):
     return str(path)
 
 
+PLAN = ("simulate", "--sizes", "3e7,1e8,3e8", "--densities", "1,.5,.25,.125", "--unique", "5e8", "--epochs", "1,4,16")
+
+
 def said(capsys, *arguments):
     assert main(arguments) == 0
     return capsys.readouterr().out
@@ -134,8 +137,7 @@ def test_pairs_may_be_given_one_by_one_but_a_name_only_once(table, capsys):
 
 
 def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
-    plan = ("--sizes", "3e7,1e8,3e8", "--densities", "1,.5,.25,.125", "--unique", "5e8", "--epochs", "1,4,16")
-    text = said(capsys, "simulate", *plan, "--output", str(tmp_path / "t.csv"), "--budget", "1e19", "--tables", "2")
+    text = said(capsys, *PLAN, "--output", str(tmp_path / "t.csv"), "--budget", "1e19", "--tables", "2")
     assert "36 points, 1 each" in text
     assert "holds the truth in" in text
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 37
@@ -148,6 +150,12 @@ def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
         (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
         (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
         (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
+        (
+            ("optimum", "TABLE", "--budget", "1e3", "--unique", "4e5", "--law", "sparse_small", "--bootstraps", "5"),
+            "error: budget 1e+03 FLOP: the budget fits no run inside the box, whose runs cost ",
+        ),
+        ((*PLAN, "--budget", "1e9"), "error: budget 1e+09 FLOP: the budget fits no run inside the box"),
+        ((*PLAN, "--budget", "1e19", "--tables", "0"), "error: tables is 0; the power needs at least one"),
         (
             ("simulate", "--law", "chinchilla", "--sizes", "1", "--densities", "1", "--unique", "1", "--epochs", "1"),
             "give --parameters for law 'chinchilla'",

@@ -31,6 +31,7 @@ from analysis.data.table import Runs, read_table
 from analysis.laws import named
 from analysis.show.best import lines
 from analysis.show.plots.pictures import PICTURES
+from analysis.show.report import write_runs_report
 from benchmarks import settings_truths as truths
 from benchmarks.analysis_settings import judge, summary
 from raysparse import results
@@ -188,6 +189,19 @@ def test_a_table_of_dense_runs_is_answered_without_a_comparison():
 def test_a_budget_below_the_cheapest_run_is_refused_with_its_cost():
     with pytest.raises(ValueError, match=r"fits no run inside the box; the cheapest there costs .* FLOP"):
         alone(MOVING.table(20), budget=1e6, unique=UNIQUE)
+
+
+def test_a_budget_below_the_cheapest_run_costs_a_report_that_answer_only(monkeypatch, tmp_path):
+    monkeypatch.setattr("analysis.show.report.guided", lambda runs, **_: surrogate(runs))
+    one_law = {"law": named("sparse_small")}
+    monkeypatch.setattr("analysis.show.report.analyse", lambda runs, **asked: analyse(runs, **(asked | one_law)))
+    monkeypatch.setattr("analysis.show.plots.pictures.PICTURES", {})
+    report = write_runs_report(MOVING.table(24), tmp_path, title="t", budgets=(1e3, BUDGET), bootstraps=5)
+    (refused,), (answered,) = report.numbers["refused"], report.numbers["answers"]
+    assert (refused["budget"], answered["budget"]) == (1e3, BUDGET)
+    assert refused["reason"].startswith("the budget 1e+03 FLOP fits no run inside the box; the cheapest there costs")
+    assert f"at most 1e+03 FLOP: no answer: {refused['reason']}" in report.summary
+    assert f"at most {BUDGET:.3g} FLOP, train:" in report.summary
 
 
 def test_a_u_outside_the_data_is_said():
