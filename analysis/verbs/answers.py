@@ -32,7 +32,7 @@ from analysis.fit.select import candidates, nearest_law, pick
 from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
-from analysis.verbs.common import law_of, out, require_numbers, runs_of
+from analysis.verbs.common import law_of, out, require_numbers, runs_of, runs_without_settings
 from raysparse.units import count, interval_text
 
 DRAWS = 100  # of every law of the average at most
@@ -101,7 +101,7 @@ def optimum_table(options: Namespace) -> str:
     require_numbers(
         "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
     )
-    warnings = (*item.flags, *of_laws(laws), *of_fit(points, draws.fit, draws))
+    warnings = (*item.flags, *of_laws(laws), *of_fit(runs, draws.fit, draws))
     weights = {} if laws is None else {f.law.name: w for f, w in zip(laws.fits, laws.weights[0], strict=True) if w > 0}
     value = {"law": draws.fit.law.name, "laws": weights, "cost": asdict(cost), "box": asdict(box), **asdict(item)}
     value["warnings"] = warnings
@@ -126,7 +126,7 @@ def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float]
 
 def design_table(options: Namespace) -> str:
     """`design`: the next trials for an aim, per cost."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     fitted = fit(law_of(options, runs), runs, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, max(options.bootstraps, DESIGN_DRAWS), options.seed)
     cost, box, unique = _cost(options, runs), _box(options, Box.of(runs)), _unique(options)

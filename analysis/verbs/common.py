@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from analysis.data.files import dumps
@@ -22,6 +22,17 @@ def runs_of(options: Namespace) -> Runs:
         options.table, options.columns, options.count, options.method, options.settings,
         units=options.units, where=options.where,
     )  # fmt: skip
+
+
+def runs_without_settings(options: Namespace) -> Runs:
+    """The rows for a verb that fits laws to all of them as they stand; settings that differ are
+    noted.
+    """
+    runs = runs_of(options)
+    if not runs.settings:
+        return runs
+    told = f"rows differ in {', '.join(runs.settings)}, which laws ignore; optimum and report take it into account"
+    return replace(runs, notes=(*runs.notes, told))
 
 
 def law_of(options: Namespace, runs: Runs) -> Law:

@@ -15,13 +15,13 @@ from analysis.fit.profile import Profile, profile_all
 from analysis.fit.sensitivity import LEAST_SQUARES, sensitivity
 from analysis.fit.staged import staged
 from analysis.laws import named
-from analysis.verbs.common import law_of, out, runs_of
+from analysis.verbs.common import law_of, out, runs_without_settings
 from raysparse.units import interval_text
 
 
 def fit_table(options: Namespace) -> str:
     """`fit`: parameters with intervals; on request profiles, the four stages, other thresholds."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     law = law_of(options, runs)
     fitted = fit(law, runs, fixed=options.fix, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, options.bootstraps, options.seed)
@@ -94,7 +94,7 @@ def _natural(fitted: Fit, theta: Any) -> dict[str, float]:
 
 def compare_table(options: Namespace) -> str:
     """`compare`: every law on every hold-out."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     laws = [named(name) for name in options.laws] if options.laws else None
     result = compare(runs, laws, delta=options.delta, draws=min(options.bootstraps, 100), seed=options.seed)
     lines = [f"{'law':28} {'held out by':12} {'rows':>5} {'RMSE':>8} {'bias':>8} {'in 95 %':>8}"]

@@ -23,7 +23,7 @@ from analysis.answer.settings import answer, own_cost
 from analysis.answer.settle import settling
 from analysis.answer.space import NoRunError
 from analysis.answer.study import STUDY_DELTA, Study, analyse
-from analysis.answer.surrogate import LEAST_ROWS, Surrogate
+from analysis.answer.surrogate import LEAST_ROWS, Surrogate, wide_surrogate
 from analysis.beside import ALONE, Alone
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
@@ -90,20 +90,20 @@ def write_runs_report(
     decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
     """
     beside.begin(_import_pictures)
-    with_settings = law is None and runs.settings and len(runs) >= LEAST_ROWS
-    model = guided(runs, seed=seed, beside=beside) if with_settings else None
+    with_settings = bool(runs.settings) and len(runs) >= LEAST_ROWS
+    model = guided(runs, seed=seed, beside=beside) if with_settings and law is None else None
     answers = beside.begin(_answers, model, budgets, seed)
-    tuned = runs if model is None else tuned_points(model)
+    tuned = tuned_points(model or wide_surrogate(runs, seed=seed)) if with_settings else runs
     cost = own_cost(runs)
     study = analyse(
         tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside,
-        measured=runs,
+        measured=runs if with_settings else None,
     )  # fmt: skip
     best = answers()
     first: list[str] = []
     if model is not None:
         first = [line for one in best for line in _lines(one, model, cost, seed)]
-        study = replace(study, marks=marks_of([one for one in best if isinstance(one, BestRun)]), tuned=True)
+        study = replace(study, marks=marks_of([one for one in best if isinstance(one, BestRun)]))
     return write_study(study, Path(folder), title, best, first, vector, beside)
 
 
