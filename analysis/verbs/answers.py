@@ -52,15 +52,6 @@ def _box(options: Namespace, box: Box) -> Box:
     return replace(box, **{name: getattr(options, name) for name in ASKED if getattr(options, name)})
 
 
-def _unique(options: Namespace) -> float | None:
-    if options.unique == "any":
-        return None
-    try:
-        return float(options.unique)
-    except ValueError as error:
-        raise ValueError(f"--unique is {options.unique!r}; expected a number of tokens, or any") from error
-
-
 def _laws(options: Namespace, runs: Runs) -> tuple[Draws, Ensemble | None]:
     """The law that is explained with its draws, and the average of laws unless one was named."""
     if options.law != "auto":
@@ -77,9 +68,18 @@ def _laws(options: Namespace, runs: Runs) -> tuple[Draws, Ensemble | None]:
     return bootstrap(chosen.fit, options.bootstraps, options.seed), laws
 
 
+def _asked(options: Namespace) -> Runs:
+    """The table of a question that can be asked."""
+    if options.unique is None and options.epochs:
+        raise ValueError(
+            "--epochs limits nothing where any number of unique tokens is there: every run is one epoch; give --unique"
+        )
+    return runs_of(options)
+
+
 def optimum_table(options: Namespace) -> str:
     """`optimum`: the run to train under a budget."""
-    runs, unique = runs_of(options), _unique(options)
+    runs, unique = _asked(options), options.unique
     if runs.settings and options.law == "auto" and unique is not None and len(runs) >= LEAST_ROWS:
         box = _box(options, data_box(runs))
         found = answer(
@@ -129,7 +129,7 @@ def design_table(options: Namespace) -> str:
     runs = runs_without_settings(options)
     fitted = fit(law_of(options, runs), runs, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, max(options.bootstraps, DESIGN_DRAWS), options.seed)
-    cost, box, unique = _cost(options, runs), _box(options, Box.of(runs)), _unique(options)
+    cost, box, unique = _cost(options, runs), _box(options, Box.of(runs)), options.unique
     region = None if options.target is None else _points(options, options.target)
     if options.candidates is not None:
         points = _points(options, options.candidates)

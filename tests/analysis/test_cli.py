@@ -103,11 +103,12 @@ def test_without_a_named_law_the_average_answers(table, capsys):
 
 
 def test_any_unique_tokens_is_a_question_too(table, capsys):
-    value = json.loads(
-        said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
-    )
+    asked = ("optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
+    value = json.loads(said(capsys, *asked))
     assert value["unique"] is None
     assert value["epochs"]["value"] == 1.0
+    assert not any("epochs" in flag for flag in value["flags"]), "epochs are not searched"
+    assert json.loads(said(capsys, *asked, "--unique", "400k"))["unique"] == 4e5
 
 
 def test_report_writes_its_files(table, capsys, tmp_path):
@@ -149,7 +150,7 @@ def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
         (("fit", "nowhere.parquet"), "error: no table at nowhere.parquet"),
         (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
         (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
-        (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
+        (("optimum", "TABLE", "--budget", "1e12", "--epochs", "1:4"), "--epochs limits nothing where any number"),
         (
             ("optimum", "TABLE", "--budget", "1e3", "--unique", "4e5", "--law", "sparse_small", "--bootstraps", "5"),
             "error: budget 1e+03 FLOP: the budget fits no run inside the box, whose runs cost ",
@@ -168,6 +169,20 @@ def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value", "message"),
+    [
+        *(("optimum", "--unique", value, f"'{value}' is not above 0") for value in ("0", "-5")),
+        *(("optimum", "--unique", value, f"'{value}' is no number") for value in ("lots", "nan", "inf")),
+        *(("fit", "--delta", value, f"'{value}' is not above 0") for value in ("0", "-1")),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_option(verb, option, value, message, table, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, table, *(("--budget", "1e12") if verb == "optimum" else ()), f"{option}={value}"])
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 def test_a_budget_far_beyond_the_data_is_warned_about(table, capsys):

@@ -105,6 +105,16 @@ def test_sparse_methods_are_not_mixed_in_silence():
     assert [row.row for row in read(*records, method="dense").excluded] == ["s1", "s2", "r"]
 
 
+def test_a_count_that_is_not_used_is_said():
+    foreign = {"active": 1e6, "density": 1.0, "tokens": 4e6, "loss": 2.0}
+    told = read(foreign, count="published").notes
+    lacking = "params_sparse_total, params_norm, params_head"
+    assert f"the count 'published' is not used: the table lacks {lacking}" in told
+    mapped = read(rows(), columns={"active": "params_active_non_embedding"}, count="active").notes
+    assert "the count 'active' is not used: the columns that were mapped say what N is" in mapped
+    assert "not used" not in str([*read(foreign).notes, *read(rows(), count="active").notes])
+
+
 @pytest.mark.parametrize("name", ["", None, "none", "Dense", "dense"])
 def test_density_says_which_rows_are_dense_whatever_their_method_is_called(name):
     dense = [rows(trial_id=f"d{i}", density=1.0, method=name, tokens=4000 * i) for i in range(1, 4)]
