@@ -123,7 +123,7 @@ def _verb(
     parser.add_argument(
         "--settings", type=_names, action="extend", default=[], metavar="COLUMN,...", help="columns that are settings"
     )
-    parser.add_argument("--delta", type=float, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
+    parser.add_argument("--delta", type=_positive, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
     parser.add_argument("--bootstraps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -136,7 +136,7 @@ def _law(parser: argparse.ArgumentParser, default: str = "auto") -> None:
 
 def _question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=_positive, required=True, help="in the unit of --cost")
-    parser.add_argument("--unique", default="any", help="unique tokens, or any")
+    parser.add_argument("--unique", type=_unique, default="any", metavar="U", help="unique tokens, or any")
     parser.add_argument("--cost", default="active", choices=["active", "executed", "seconds"])
     for name in ("active", "density", "epochs", "tokens"):
         parser.add_argument(f"--{name}", type=_range, default=None, metavar="LOW:HIGH", help=f"bounds of {name}")
@@ -191,8 +191,12 @@ def _number(text: str) -> float:
 def _positive(text: str) -> float:
     value = _number(text)
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0; expected a number such as 1e18")
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0; expected a positive number")
     return value
+
+
+def _unique(text: str) -> float | None:
+    return None if text == "any" else _positive(text)
 
 
 def _numbers(text: str) -> list[float]:

@@ -47,6 +47,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A question without an answer, and why."""
+
+    budget: float
+    unique: float
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class BestRun:
     """The answer to (budget, U). best: the better of `sparse` and `dense`, each the best of its
     kind; None where the box has none. difference: expected loss of dense minus sparse, nats, at

@@ -240,15 +240,28 @@ def _reach(box: Box, cost: Cost, unique: float) -> tuple[float, float]:
     return float(spent.min()), float(spent.max())
 
 
+def refusal(optimum: Optimum, box: Box, cost: Cost = ACTIVE, row: int = 0) -> str:
+    """Why the budget fits no run, where that is so; else nothing."""
+    if np.isfinite(optimum.loss[row]):
+        return ""
+    low, high = _reach(box, cost, float(optimum.unique[row]))
+    return f"the budget fits no run inside the box, whose runs cost {low:.3g} to {high:.3g} {cost.unit}"
+
+
 def flags(
-    optimum: Optimum, box: Box, runs: Runs, cost: Cost = ACTIVE, budget: float | None = None, row: int = 0
+    optimum: Optimum,
+    box: Box,
+    runs: Runs,
+    cost: Cost = ACTIVE,
+    budget: float | None = None,
+    row: int = 0,
+    fresh: bool = False,
 ) -> tuple[str, ...]:
     """Why an optimum should be read with care: on an edge of the box, outside the data, beyond the
-    compute.
+    compute. fresh: unique tokens were free, so that epochs were not searched.
     """
-    if not np.isfinite(optimum.loss[row]):
-        low, high = _reach(box, cost, float(optimum.unique[row]))
-        return (f"the budget fits no run inside the box, whose runs cost {low:.3g} to {high:.3g} {cost.unit}",)
+    if refused := refusal(optimum, box, cost, row):
+        return (refused,)
     found: list[str] = []
     points = runs.points
     for name, data in (
@@ -260,6 +273,7 @@ def flags(
         value, (low, high) = float(getattr(optimum, name)[row]), getattr(box, name)
         edge = "lower" if value < low * np.exp(EDGE) else "upper" if value > high * np.exp(-EDGE) else ""
         trivial = low == high or (name == "density" and edge == "upper" and high == 1.0)
+        trivial |= fresh and name == "epochs"
         if edge and not trivial:
             found.append(f"{name} {value:.4g} lies on the {edge} edge of the box")
         if value < data.min() * np.exp(-EDGE) or value > data.max() * np.exp(EDGE):

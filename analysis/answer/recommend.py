@@ -140,7 +140,7 @@ def recommend(
     drawn: Drawn = laws or draws
     runs = fitted.runs
     best = search(predictor, theta, box, budget, unique, cost)
-    found = flags(best, box, runs, cost, budget)
+    found = flags(best, box, runs, cost, budget, fresh=unique is None)
     if not np.isfinite(best.loss[0]):
         return _none(budget, unique, found)
     here = best.point()

@@ -55,7 +55,8 @@ def answer(
 
     cost: default, the table's own active FLOPs where it has them, else 6 N D. box: default, the
     data's own range. model: of these runs, where it was made before.
-    Raises ValueError for fewer than five rows, or a budget below the cheapest run of the box.
+    Raises ValueError for fewer than five rows, NoRunError for a budget below the cheapest run of
+    the box.
     """
     model = model or guided(runs, seed=seed)
     cost = cost or own_cost(runs)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.answer.costs import ACTIVE, Cost
-from analysis.answer.optimum import Box, search
+from analysis.answer.optimum import Box, refusal, search
 from analysis.data.files import write_bytes
 from analysis.data.points import Points
 from analysis.data.table import Runs
@@ -108,9 +108,15 @@ def power(
 
     budget, unique, box: where the optimum is asked for. check: points whose predicted loss is
     judged (default: the plan's own). Deterministic given the seed.
+
+    Raises ValueError for no table, or a budget that no run of the box is as cheap as.
     """
+    if tables < 1:
+        raise ValueError(f"tables is {tables!r}; the power needs at least one simulated table")
     truth = np.asarray(theta, dtype=float)
     best = search(law, truth, box, budget, unique, cost)
+    if refused := refusal(best, box, cost):
+        raise ValueError(f"budget {budget:.3g} {cost.unit}: {refused}; raise it or plan cheaper runs")
     check = check or plan
     expected = law.predict(truth, check)
     widths, held, losses, regrets = [], [], [], []

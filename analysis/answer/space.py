@@ -21,6 +21,10 @@ from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 
 
+class NoRunError(ValueError):
+    """No run of a box costs as little as the budget."""
+
+
 @dataclass(frozen=True)
 class Space:
     """box: ranges of N, density and epochs, which train no more or less than its tokens. whole:
@@ -41,15 +45,15 @@ class Space:
     ) -> Space:
         """guided: laws carry the model, so that any size of the box may stand at any density.
 
-        Raises ValueError if no run inside the box is within the budget, saying what the
-        cheapest costs, or if its epochs over U train no such tokens.
+        Raises NoRunError if no run inside the box is within the budget, saying what the
+        cheapest costs, and ValueError if its epochs over U train no such tokens.
         """
         box = within(box, unique)
         whole = np.array([1e-300, np.inf]) if guided else runs.points.active / runs.points.density
         space = cls(box, (float(whole.min()), float(whole.max())), cost, float(np.log(budget)), unique, frame)
         cheapest = space.cheapest()
         if not cheapest <= budget:
-            raise ValueError(
+            raise NoRunError(
                 f"the budget {budget:.3g} {cost.unit} fits no run inside the box; the cheapest there costs "
                 f"{cheapest:.3g} {cost.unit}: raise the budget or widen the box"
             )

@@ -69,8 +69,9 @@ class Study:
     no law. laws: the ensemble that gives the answers; None where a law was asked for by name, or
     the table is large, and `fit` gives them. fit: the law that is explained. fresh: the best size
     and tokens along compute, for a table of one epoch. marks: what pictures show beside the rows.
-    settle: trials that would tell dense from sparse, where no difference is shown. tuned: `runs`
-    are points at their best settings with the losses that a model of the settings expects there.
+    settle: trials that would tell dense from sparse, where no difference is shown. measured:
+    the table's rows, where `runs` are its points at their best settings, with the losses that a
+    model of the settings expects there.
     """
 
     runs: Runs
@@ -89,7 +90,17 @@ class Study:
     fresh: Fresh | None = None
     marks: tuple[Mark, ...] = ()
     settle: Design | None = None
-    tuned: bool = False
+    measured: Runs | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Whether `runs` are points at their best settings."""
+        return self.measured is not None
+
+    @property
+    def table(self) -> Runs:
+        """The rows of the table."""
+        return self.runs if self.measured is None else self.measured
 
     @property
     def word(self) -> str:
@@ -140,7 +151,8 @@ def analyse(
     chosen = pick(tried)
     wanted_law = law or (chosen.law if chosen else None)
     if wanted_law is None:
-        return Study(runs, cost, box, tried, None, None, wanted, (), (), _no_law(measured or runs, tried))
+        lacking = _no_law(measured or runs, tried)
+        return Study(runs, cost, box, tried, None, None, wanted, (), (), lacking, measured=measured)
     hold_outs = _hold_outs(runs, tried, delta, seed, min(bootstraps, HOLD_OUT_DRAWS), beside) if chosen else None
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
@@ -162,13 +174,14 @@ def analyse(
         budgets=wanted,
         recommendations=recommendations,
         curves=curves,
-        warnings=of_fit(runs, fitted, draws) + said,
+        warnings=of_fit(measured or runs, fitted, draws) + said,
         rmse=rmse,
         comparison=comparison,
         laws=laws,
         fresh=fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
         marks=marks_of(recommendations),
         settle=_settle(fitted, draws, recommendations, box, cost),
+        measured=measured,
     )
 
 

@@ -28,7 +28,9 @@ APART = 0.01  # relative difference of a law and the ensemble at the answer that
 
 
 def of_fit(runs: Runs, fitted: Fit, draws: Draws) -> tuple[str, ...]:
-    """Of the table and one law fitted to it."""
+    """Of the table and one law fitted to it. runs: the rows of the table, also where the law is
+    fitted to its points at their best settings.
+    """
     found = []
     rows, free = len(runs), len(fitted.law.names)
     if rows < max(FEW, 4 * free):
@@ -43,7 +45,7 @@ def of_fit(runs: Runs, fitted: Fit, draws: Draws) -> tuple[str, ...]:
         )
     if draws.noise < 1e-9:
         found.append("the law fits every row exactly: intervals have no width and vouch for nothing")
-    return (*found, *lack_of_fit(runs, fitted), *fit_flags(fitted, draws))
+    return (*found, *lack_of_fit(fitted.runs, fitted), *fit_flags(fitted, draws))
 
 
 def lack_of_fit(runs: Runs, fitted: Fit) -> tuple[str, ...]:

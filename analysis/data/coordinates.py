@@ -21,6 +21,7 @@ from analysis.data.points import Array
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DEFAULT_COUNT = next(iter(COUNTS))  # what N is where nobody says
 FLOPS = 6.0  # of a weight and a trained token
 
 
@@ -50,7 +51,7 @@ class Columns:
         for how in found.said:
             self.notes.append(f"column {column!r} is read with {how}")
         for row, cell in found.wrong.items():
-            self.wrong.setdefault(row, f"{role} is {cell!r} in row {row + 1}, no number")
+            self.wrong.setdefault(row, f"{role} is {cell!r}, no number")
         letter = self.said.get(role) or (size_of(column) if role in units.SIZED else "")
         bare = np.ones(len(found.values), dtype=bool)
         bare[list(found.sized)] = False
@@ -100,6 +101,7 @@ class Columns:
         if not said and set(COUNTS[count]) <= set(self.table.column_names):
             total = sum((cells_of(self.table, column).values for column in COUNTS[count]), np.zeros(len(density)))
             return total * density if count == "published" else total, count
+        self._note_unused(count)
         if self.has("active") and said != {"total"}:
             self.size, column = "active", self.roles["active"]
             self._check_meaning(column, density)
@@ -117,6 +119,13 @@ class Columns:
             f"the table lacks {', '.join(COUNTS[count])} for the count {count!r}; choose another count "
             f"or map one, for example --columns active=NAME"
         )
+
+    def _note_unused(self, count: str) -> None:
+        """Say it where a count was asked for and N is told otherwise."""
+        if count != DEFAULT_COUNT:
+            missing = [name for name in COUNTS[count] if name not in self.table.column_names]
+            why = f"the table lacks {', '.join(missing)}" if missing else "the columns that were mapped say what N is"
+            self.notes.append(f"the count {count!r} is not used: {why}")
 
     def _check_meaning(self, column: str, density: Array) -> None:
         """Refuse a name that means all weights or the active ones where that makes a difference."""

@@ -23,6 +23,7 @@ from analysis.data.arrow import codes, floats, text
 from analysis.data.columns import DATA, DEFAULTS, MIXTURES, SPARSE_MIXTURES, alike, resolve
 from analysis.data.coordinates import Columns
 from analysis.data.coordinates import coordinates as coordinates_of
+from analysis.data.methods import keep_one_method
 from analysis.data.points import Array, Points
 from analysis.data.settings import Experiment, duplicates, groups_of, settings_of, unexplained
 from analysis.data.source import load
@@ -157,7 +158,7 @@ def read_table(
     same = Experiment.of(table, settings)
     reasons = _reasons(table, roles, coordinates, known.wrong)
     _mark_earlier_steps(table, ids, reasons)
-    _keep_one_method(table, roles, method, reasons, notes)
+    keep_one_method(table, roles, method, coordinates["density"], reasons, notes)
     _mark_duplicates(table, same, roles, coordinates, reasons, ids)
     usable = np.flatnonzero(reasons == "")
     excluded = tuple(Excluded(str(ids[i]), str(reasons[i])) for i in np.flatnonzero(reasons != ""))
@@ -268,24 +269,6 @@ def _refuse_several_data_sets(table: pa.Table, usable: NDArray[np.int64]) -> Non
                 f"the table mixes {len(values)} values of {column!r} ({listed}), whose losses do not compare; choose "
                 f"one, for example --where {column}={values[0]}"
             )
-
-
-def _keep_one_method(
-    table: pa.Table, roles: Mapping[str, str], method: str | None, reasons: NDArray[np.object_], notes: list[str]
-) -> None:
-    """One law describes one way to train: keep the dense rows and one sparse method's."""
-    if "method" not in roles:
-        return
-    methods = text(table, roles["method"])
-    sparse, frequency = np.unique(methods[(methods != "dense") & (reasons == "")].astype(str), return_counts=True)
-    if method is not None and method not in sparse and method != "dense":
-        raise ValueError(f"no usable row has method {method!r}; the table has {', '.join(sparse) or 'dense'}")
-    if method is None and len(sparse) > 1:
-        method = str(min(zip(-frequency, sparse != "smet", sparse, strict=True))[2])  # of equals, the project's own
-        notes.append(f"the table mixes sparse methods ({', '.join(sparse)}); the law is {method!r}'s")
-    if method is not None:
-        other = (methods != "dense") & (methods != method) & (reasons == "")
-        reasons[other] = f"method is not {method} or dense"
 
 
 def _note_mixtures(

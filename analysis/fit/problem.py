@@ -50,8 +50,8 @@ class Problem:
     """One fit. fixed: stored name -> value of parameters that do not move. delta: Huber threshold
     (log loss).
 
-    Raises ValueError for a fixed or prior parameter that the law does not have, and if nothing is
-    left free.
+    Raises ValueError for a delta that is not positive, a fixed or prior parameter that the law
+    does not have, and if nothing is left free.
     """
 
     law: Law
@@ -62,6 +62,8 @@ class Problem:
     delta: float = DELTA
 
     def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise ValueError(f"delta is {self.delta!r}; expected a Huber threshold of log loss above 0, such as 0.01")
         for given, what in ((self.fixed, "fixed"), (self.prior.mean if self.prior else {}, "prior")):
             unknown = sorted(set(given) - set(self.law.names))
             if unknown:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analysis.answer.choice import BestRun, Choice, Measured
+from analysis.answer.choice import BestRun, Choice, Measured, Refused
 from analysis.answer.recommend import Interval
 from analysis.answer.settle import Settling
 from raysparse.units import count
 
 
-def lines(best: BestRun, settling: Settling | None = None) -> list[str]:
+def lines(best: BestRun | Refused, settling: Settling | None = None) -> list[str]:
     """What to train, what to expect, dense beside sparse and what would tell them apart, the best
-    measured runs, warnings.
+    measured runs, warnings; or why there is no answer.
     """
+    asked = f"for {count(best.unique)} unique tokens and at most {best.budget:.3g} {best.unit}"
+    if isinstance(best, Refused):
+        return [f"{asked}: no answer: {best.reason}"]
     told = [
-        f"for {count(best.unique)} unique tokens and at most {best.budget:.3g} {best.unit}, train:",
+        f"{asked}, train:",
         *_choice(best.best, best.unit),
         verdict(best),
         *_settling(settling),

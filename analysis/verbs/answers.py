@@ -32,7 +32,7 @@ from analysis.fit.select import candidates, nearest_law, pick
 from analysis.laws import named
 from analysis.show.best import lines as best_lines
 from analysis.show.report import write_runs_report
-from analysis.verbs.common import law_of, out, require_numbers, runs_of, table_notes
+from analysis.verbs.common import law_of, out, require_numbers, runs_of, runs_without_settings
 from raysparse.units import count, interval_text
 
 DRAWS = 100  # of every law of the average at most
@@ -52,15 +52,6 @@ def _box(options: Namespace, box: Box) -> Box:
     return replace(box, **{name: getattr(options, name) for name in ASKED if getattr(options, name)})
 
 
-def _unique(options: Namespace) -> float | None:
-    if options.unique == "any":
-        return None
-    try:
-        return float(options.unique)
-    except ValueError as error:
-        raise ValueError(f"--unique is {options.unique!r}; expected a number of tokens, or any") from error
-
-
 def _laws(options: Namespace, runs: Runs) -> tuple[Draws, Ensemble | None]:
     """The law that is explained with its draws, and the average of laws unless one was named."""
     if options.law != "auto":
@@ -77,9 +68,18 @@ def _laws(options: Namespace, runs: Runs) -> tuple[Draws, Ensemble | None]:
     return bootstrap(chosen.fit, options.bootstraps, options.seed), laws
 
 
+def _asked(options: Namespace) -> Runs:
+    """The table of a question that can be asked."""
+    if options.unique is None and options.epochs:
+        raise ValueError(
+            "--epochs limits nothing where any number of unique tokens is there: every run is one epoch; give --unique"
+        )
+    return runs_of(options)
+
+
 def optimum_table(options: Namespace) -> str:
     """`optimum`: the run to train under a budget."""
-    runs, unique = runs_of(options), _unique(options)
+    runs, unique = _asked(options), options.unique
     if runs.settings and options.law == "auto" and unique is not None and len(runs) >= LEAST_ROWS:
         box = _box(options, data_box(runs))
         found = answer(
@@ -89,22 +89,24 @@ def optimum_table(options: Namespace) -> str:
         require_numbers("the optimum", active=best.active.value, density=best.density.value, loss=best.loss.value)
         away = of_distance(runs, best.point(unique))
         found = replace(found, warnings=(*found.warnings, *away))
-        return out(options, asdict(found), [*best_lines(found), *table_notes(runs)])
+        return out(options, asdict(found), best_lines(found), runs)
     points = (
         tuned_points(wide_surrogate(runs, seed=options.seed)) if runs.settings and len(runs) >= LEAST_ROWS else runs
     )
     draws, laws = _laws(options, points)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
     item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws, measured=runs)
+    if not np.isfinite(item.loss.value):
+        raise ValueError(f"budget {item.budget:.3g} {cost.unit}: {'; '.join(item.flags)}; raise it or widen the box")
     require_numbers(
         "the optimum", active=item.active.value, density=item.density.value, tokens=item.tokens, loss=item.loss.value
     )
-    warnings = (*item.flags, *of_laws(laws), *of_fit(points, draws.fit, draws))
+    warnings = (*item.flags, *of_laws(laws), *of_fit(runs, draws.fit, draws))
     weights = {} if laws is None else {f.law.name: w for f, w in zip(laws.fits, laws.weights[0], strict=True) if w > 0}
     value = {"law": draws.fit.law.name, "laws": weights, "cost": asdict(cost), "box": asdict(box), **asdict(item)}
     value["warnings"] = warnings
     lines = _optimum_lines(item, draws, weights, cost)
-    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings), *table_notes(runs)])
+    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings)], runs)
 
 
 def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float], cost: Cost) -> list[str]:
@@ -124,10 +126,10 @@ def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float]
 
 def design_table(options: Namespace) -> str:
     """`design`: the next trials for an aim, per cost."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     fitted = fit(law_of(options, runs), runs, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, max(options.bootstraps, DESIGN_DRAWS), options.seed)
-    cost, box, unique = _cost(options, runs), _box(options, Box.of(runs)), _unique(options)
+    cost, box, unique = _cost(options, runs), _box(options, Box.of(runs)), options.unique
     region = None if options.target is None else _points(options, options.target)
     if options.candidates is not None:
         points = _points(options, options.candidates)
@@ -144,7 +146,7 @@ def design_table(options: Namespace) -> str:
     value = {"law": fitted.law.name, "target": chosen.target, "sd_before": chosen.sd[0], "trials": trials}
     value["warnings"] = warnings
     lines = [*_design_lines(chosen, fitted.law.name, options.budget), *(f"! {warning}" for warning in warnings)]
-    return out(options, value, lines + table_notes(runs))
+    return out(options, value, lines, runs)
 
 
 def _points(options: Namespace, path: Any) -> Points:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 from analysis.data.files import dumps
@@ -23,6 +24,17 @@ def runs_of(options: Namespace) -> Runs:
     )  # fmt: skip
 
 
+def runs_without_settings(options: Namespace) -> Runs:
+    """The rows for a verb that fits laws to all of them as they stand; settings that differ are
+    noted.
+    """
+    runs = runs_of(options)
+    if not runs.settings:
+        return runs
+    told = f"rows differ in {', '.join(runs.settings)}, which laws ignore; optimum and report take it into account"
+    return replace(runs, notes=(*runs.notes, told))
+
+
 def law_of(options: Namespace, runs: Runs) -> Law:
     return choose_law(runs, options.seed, options.delta) if options.law == "auto" else named(options.law)
 
@@ -37,8 +49,13 @@ def require_numbers(asked: str, **values: float) -> None:
             )
 
 
-def out(options: Namespace, value: dict[str, Any], lines: list[str]) -> str:
-    return dumps(value) if options.json else "\n".join(lines)
+def out(options: Namespace, value: dict[str, Any], lines: list[str], runs: Runs | None = None) -> str:
+    """The answer as it is printed. runs: the table, whose excluded rows and notes are told too."""
+    if not options.json:
+        return "\n".join(lines if runs is None else [*lines, *table_notes(runs)])
+    if runs is None:
+        return dumps(value)
+    return dumps(value | {"excluded": [asdict(row) for row in runs.excluded], "notes": runs.notes})
 
 
 def table_notes(runs: Runs) -> list[str]:

@@ -15,13 +15,13 @@ from analysis.fit.profile import Profile, profile_all
 from analysis.fit.sensitivity import LEAST_SQUARES, sensitivity
 from analysis.fit.staged import staged
 from analysis.laws import named
-from analysis.verbs.common import law_of, out, runs_of, table_notes
+from analysis.verbs.common import law_of, out, runs_without_settings
 from raysparse.units import interval_text
 
 
 def fit_table(options: Namespace) -> str:
     """`fit`: parameters with intervals; on request profiles, the four stages, other thresholds."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     law = law_of(options, runs)
     fitted = fit(law, runs, fixed=options.fix, delta=options.delta, seed=options.seed)
     draws = bootstrap(fitted, options.bootstraps, options.seed)
@@ -41,13 +41,11 @@ def fit_table(options: Namespace) -> str:
         "profile_95_stored": {name: (p.low, p.high) for name, p in profiles.items()},
         "warnings": warnings,
         "minima": [{"objective": m.objective, "parameters": _natural(fitted, m.theta)} for m in fitted.minima],
-        "excluded": [asdict(row) for row in runs.excluded],
-        "notes": runs.notes,
     }
     lines = [*_parameters(fitted, draws, profiles), *(f"minimum {m.objective:.12g}" for m in fitted.minima[1:])]
     lines += _stages(options, fitted, value) if options.staged else []
     lines += _thresholds(fitted, value) if options.deltas else []
-    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings), *table_notes(runs)])
+    return out(options, value, [*lines, *(f"! {warning}" for warning in warnings)], runs)
 
 
 def _parameters(fitted: Fit, draws: Draws, profiles: dict[str, Profile]) -> list[str]:
@@ -97,7 +95,7 @@ def _natural(fitted: Fit, theta: Any) -> dict[str, float]:
 
 def compare_table(options: Namespace) -> str:
     """`compare`: every law on every hold-out."""
-    runs = runs_of(options)
+    runs = runs_without_settings(options)
     laws = [named(name) for name in options.laws] if options.laws else None
     result = compare(runs, laws, delta=options.delta, draws=min(options.bootstraps, 100), seed=options.seed)
     lines = [f"{'law':28} {'held out by':12} {'rows':>5} {'RMSE':>8} {'bias':>8} {'in 95 %':>8}"]
@@ -115,4 +113,4 @@ def compare_table(options: Namespace) -> str:
         "chosen": result.chosen,
         "why": result.why,
     }
-    return out(options, value, [*lines, "", result.why, *table_notes(runs)])
+    return out(options, value, [*lines, "", result.why], runs)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +23,9 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "results.parquet"
     pq.write_table(laptop(), path)
     return str(path)
+
+
+PLAN = ("simulate", "--sizes", "3e7,1e8,3e8", "--densities", "1,.5,.25,.125", "--unique", "5e8", "--epochs", "1,4,16")
 
 
 def said(capsys, *arguments):
@@ -98,6 +102,21 @@ def test_every_verb_that_answers_warns(table, capsys):
     assert "the nearest run" in away
 
 
+@pytest.mark.parametrize("verb", ["fit", "compare", "optimum", "design"])
+def test_rows_that_are_left_out_are_in_the_json_of_every_verb(verb, capsys, tmp_path):
+    records = laptop().to_pylist()
+    records[3]["validation_loss"] = None
+    pq.write_table(pa.Table.from_pylist([*records, {**records[0], "trial_id": "again"}]), tmp_path / "t.parquet")
+    asked = ("--laws", "sparse_small") if verb == "compare" else ("--law", "sparse_small")
+    asked += ("--budget", "2e12", "--unique", "4e5") if verb in ("optimum", "design") else ()
+    value = json.loads(said(capsys, verb, str(tmp_path / "t.parquet"), *asked, "--bootstraps", "5", "--json"))
+    assert value["excluded"] == [
+        {"row": "t003", "reason": "loss is not finite"},
+        {"row": "again", "reason": "duplicate of t000"},
+    ]
+    assert isinstance(value["notes"], list)
+
+
 def test_without_a_named_law_the_average_answers(table, capsys):
     text = said(capsys, "optimum", table, "--budget", "2e12", "--unique", "4e5", "--bootstraps", "20")
     assert "; by sparse_" in text
@@ -105,11 +124,12 @@ def test_without_a_named_law_the_average_answers(table, capsys):
 
 
 def test_any_unique_tokens_is_a_question_too(table, capsys):
-    value = json.loads(
-        said(capsys, "optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
-    )
+    asked = ("optimum", table, "--law", "sparse_small", "--budget", "2e12", "--bootstraps", "20", "--json")
+    value = json.loads(said(capsys, *asked))
     assert value["unique"] is None
     assert value["epochs"]["value"] == 1.0
+    assert not any("epochs" in flag for flag in value["flags"]), "epochs are not searched"
+    assert json.loads(said(capsys, *asked, "--unique", "400k"))["unique"] == 4e5
 
 
 def test_report_writes_its_files(table, capsys, tmp_path):
@@ -139,8 +159,7 @@ def test_pairs_may_be_given_one_by_one_but_a_name_only_once(table, capsys):
 
 
 def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
-    plan = ("--sizes", "3e7,1e8,3e8", "--densities", "1,.5,.25,.125", "--unique", "5e8", "--epochs", "1,4,16")
-    text = said(capsys, "simulate", *plan, "--output", str(tmp_path / "t.csv"), "--budget", "1e19", "--tables", "2")
+    text = said(capsys, *PLAN, "--output", str(tmp_path / "t.csv"), "--budget", "1e19", "--tables", "2")
     assert "36 points, 1 each" in text
     assert "holds the truth in" in text
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 37
@@ -152,7 +171,13 @@ def test_simulate_writes_a_table_and_tells_the_power(capsys, tmp_path):
         (("fit", "nowhere.parquet"), "error: no table at nowhere.parquet"),
         (("fit", "TABLE", "--law", "sparse_smal"), "did you mean 'sparse_small'"),
         (("fit", "TABLE", "--columns", "loss=validation_los"), "did you mean 'validation_loss'"),
-        (("optimum", "TABLE", "--budget", "1e12", "--unique", "lots", "--law", "sparse_small"), "--unique is 'lots'"),
+        (("optimum", "TABLE", "--budget", "1e12", "--epochs", "1:4"), "--epochs limits nothing where any number"),
+        (
+            ("optimum", "TABLE", "--budget", "1e3", "--unique", "4e5", "--law", "sparse_small", "--bootstraps", "5"),
+            "error: budget 1e+03 FLOP: the budget fits no run inside the box, whose runs cost ",
+        ),
+        ((*PLAN, "--budget", "1e9"), "error: budget 1e+09 FLOP: the budget fits no run inside the box"),
+        ((*PLAN, "--budget", "1e19", "--tables", "0"), "error: tables is 0; the power needs at least one"),
         (
             ("simulate", "--law", "chinchilla", "--sizes", "1", "--densities", "1", "--unique", "1", "--epochs", "1"),
             "give --parameters for law 'chinchilla'",
@@ -165,6 +190,20 @@ def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "value", "message"),
+    [
+        *(("optimum", "--unique", value, f"'{value}' is not above 0") for value in ("0", "-5")),
+        *(("optimum", "--unique", value, f"'{value}' is no number") for value in ("lots", "nan", "inf")),
+        *(("fit", "--delta", value, f"'{value}' is not above 0") for value in ("0", "-1")),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_option(verb, option, value, message, table, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, table, *(("--budget", "1e12") if verb == "optimum" else ()), f"{option}={value}"])
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 def test_a_budget_far_beyond_the_data_is_warned_about(table, capsys):

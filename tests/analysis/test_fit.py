@@ -193,6 +193,9 @@ def test_too_few_rows_say_which_law_would_do(datablations):
         choose_law(read_table(laptop().slice(0, 3)))
     with pytest.raises(ValueError, match=r"fixed parameters .'gamma'. are not in law"):
         fit(named("chinchilla"), datablations, fixed={"gamma": 1.0})
+    for delta in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"delta is {delta}; expected a Huber threshold of log loss above 0"):
+            fit(named("chinchilla"), datablations, delta=delta)
 
 
 def test_the_ladder_says_what_a_table_lacks_and_takes_the_plainest_law_that_predicts():

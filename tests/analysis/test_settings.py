@@ -31,6 +31,9 @@ from analysis.data.table import Runs, read_table
 from analysis.laws import named
 from analysis.show.best import lines
 from analysis.show.plots.pictures import PICTURES
+from analysis.show.report import write_runs_report
+from analysis.show.report.summary import numbers
+from analysis.show.report.summary import summary as told
 from benchmarks import settings_truths as truths
 from benchmarks.analysis_settings import judge, summary
 from raysparse import results
@@ -105,14 +108,51 @@ def test_rows_that_are_called_measured_have_the_losses_of_the_table(decays, caps
 
 def test_a_report_of_points_at_their_best_settings_lists_what_was_measured(decays):
     runs = read_table(decays[0])
-    study = analyse(tuned_points(surrogate(runs)), law=named("sparse_small"), bootstraps=10, measured=runs)
+    points = tuned_points(surrogate(runs))
+    study = analyse(points, law=named("sparse_small"), bootstraps=10, measured=runs)
     rows = study.recommendations[-1].rows
     assert rows
     assert all(row.loss == pytest.approx(decays[1][row.row]) for row in rows)
     said = PICTURES["predicted_vs_measured"].said_of
-    assert (said(study), study.word) == (PICTURES["predicted_vs_measured"].caption, "measured")
-    tuned = dataclasses.replace(study, tuned=True)
-    assert (said(tuned).endswith("the model of all rows expects there."), tuned.word) == (True, "tuned")
+    assert (said(study).endswith("the model of all rows expects there."), study.word) == (True, "tuned")
+    plain = dataclasses.replace(study, measured=None)
+    assert (said(plain), plain.word) == (PICTURES["predicted_vs_measured"].caption, "measured")
+
+
+def replicated():
+    """Twelve points of two settings and two seeds each."""
+    levels = np.meshgrid([1e5, 3e5, 1e6], [1.0, 0.5], [1e6, 4e6], [0.03, 0.3], [0, 1])
+    size, density, tokens, decay, _ = (grid.ravel() for grid in levels)
+    loss = 2 + 1e2 / size**0.4 + 1e2 / tokens**0.4 + 0.1 * (1 - density) + 0.02 * np.log(decay / 0.1) ** 2
+    loss *= np.exp(0.002 * np.random.default_rng(0).standard_normal(len(size)))
+    return Runs.from_arrays(size, density, 1e6, tokens, loss, {"weight_decay": decay})
+
+
+def test_a_report_of_points_at_their_best_settings_counts_the_rows_of_the_table():
+    runs = replicated()
+    points = tuned_points(surrogate(runs))
+    fixed = {"law": named("chinchilla"), "bootstraps": 10}
+    study = analyse(points, measured=runs, **fixed)
+    assert "48 usable runs at 12 points, 0 excluded" in told(study, "t")
+    assert (numbers(study, "t")["rows"], numbers(study, "t")["fitted_to"]) == (48, 12)
+    assert any("no replicates" in warning for warning in analyse(points, **fixed).warnings)
+    assert not any("no replicates" in warning for warning in study.warnings)
+
+
+def test_a_named_law_says_the_same_in_optimum_and_report(decays, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("analysis.show.plots.pictures.PICTURES", {})
+    asked = [decays[0], "--law", "sparse_small", "--bootstraps", "10", "--json"]
+    assert main(["optimum", *asked, "--budget", "1e12", "--unique", "5e4"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main(["report", *asked, "--budgets", "1e12", "--output", str(tmp_path)]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["recommendations"]
+    for name in ("active", "density", "epochs", "loss", "saving"):
+        assert shown[name] == pytest.approx(alone[name], rel=1e-6)
+
+
+def test_a_verb_that_ignores_settings_says_so(decays, capsys):
+    assert main(["fit", decays[0], "--law", "sparse_small", "--bootstraps", "5"]) == 0
+    assert "note: rows differ in weight_decay, which laws ignore" in capsys.readouterr().out
 
 
 def test_tokens_that_are_asked_for_limit_the_answer_with_settings(decays, capsys):
@@ -188,6 +228,19 @@ def test_a_table_of_dense_runs_is_answered_without_a_comparison():
 def test_a_budget_below_the_cheapest_run_is_refused_with_its_cost():
     with pytest.raises(ValueError, match=r"fits no run inside the box; the cheapest there costs .* FLOP"):
         alone(MOVING.table(20), budget=1e6, unique=UNIQUE)
+
+
+def test_a_budget_below_the_cheapest_run_costs_a_report_that_answer_only(monkeypatch, tmp_path):
+    monkeypatch.setattr("analysis.show.report.guided", lambda runs, **_: surrogate(runs))
+    one_law = {"law": named("sparse_small")}
+    monkeypatch.setattr("analysis.show.report.analyse", lambda runs, **asked: analyse(runs, **(asked | one_law)))
+    monkeypatch.setattr("analysis.show.plots.pictures.PICTURES", {})
+    report = write_runs_report(MOVING.table(24), tmp_path, title="t", budgets=(1e3, BUDGET), bootstraps=5)
+    (refused,), (answered,) = report.numbers["refused"], report.numbers["answers"]
+    assert (refused["budget"], answered["budget"]) == (1e3, BUDGET)
+    assert refused["reason"].startswith("the budget 1e+03 FLOP fits no run inside the box; the cheapest there costs")
+    assert f"at most 1e+03 FLOP: no answer: {refused['reason']}" in report.summary
+    assert f"at most {BUDGET:.3g} FLOP, train:" in report.summary
 
 
 def test_a_u_outside_the_data_is_said():

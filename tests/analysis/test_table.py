@@ -97,11 +97,45 @@ def test_sparse_methods_are_not_mixed_in_silence():
         rows(trial_id="r", method="rigl", tokens=8000),
     ]
     runs = read(*records)
-    assert [(row.row, row.reason) for row in runs.excluded] == [("r", "method is not smet or dense")]
+    assert [(row.row, row.reason) for row in runs.excluded] == [("r", "method is rigl, not smet")]
     assert "mixes sparse methods" in runs.notes[0]
     assert [row.row for row in read(*records, method="rigl").excluded] == ["s1", "s2"]
     with pytest.raises(ValueError, match="no usable row has method 'sett'"):
         read(*records, method="sett")
+    assert [row.row for row in read(*records, method="dense").excluded] == ["s1", "s2", "r"]
+
+
+def test_a_count_that_is_not_used_is_said():
+    foreign = {"active": 1e6, "density": 1.0, "tokens": 4e6, "loss": 2.0}
+    told = read(foreign, count="published").notes
+    lacking = "params_sparse_total, params_norm, params_head"
+    assert f"the count 'published' is not used: the table lacks {lacking}" in told
+    mapped = read(rows(), columns={"active": "params_active_non_embedding"}, count="active").notes
+    assert "the count 'active' is not used: the columns that were mapped say what N is" in mapped
+    assert "not used" not in str([*read(foreign).notes, *read(rows(), count="active").notes])
+
+
+@pytest.mark.parametrize("name", ["", None, "none", "Dense", "dense"])
+def test_density_says_which_rows_are_dense_whatever_their_method_is_called(name):
+    dense = [rows(trial_id=f"d{i}", density=1.0, method=name, tokens=4000 * i) for i in range(1, 4)]
+    sparse = [rows(trial_id=f"s{i}", method="rigl", tokens=4000 * i) for i in range(1, 3)]
+    runs = read(*dense, *sparse)
+    assert (len(runs), runs.excluded) == (5, ())
+    assert not any("method" in note for note in runs.notes)
+    assert len(read(*dense, *sparse, rows(trial_id="one"), method="rigl")) == 5
+
+
+def test_dense_rows_of_several_methods_are_kept_and_said():
+    runs = read(rows(density=1.0, method="adam"), rows(trial_id="b", density=1.0, method="muon", tokens=8000))
+    assert (len(runs), runs.excluded) == (2, ())
+    assert "the dense rows mix methods (adam, muon): their losses may not compare" in runs.notes
+
+
+def test_a_method_that_no_column_can_tell_is_refused():
+    record = rows()
+    del record["method"]
+    with pytest.raises(ValueError, match="no column says the method, so 'rigl' cannot be kept; map one: --columns"):
+        read(record, method="rigl")
 
 
 def test_the_parameter_count_is_a_choice_that_the_runs_remember():

@@ -14,13 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.answer.choice import BestRun, Refused
+from analysis.answer.costs import Cost
 from analysis.answer.envelope import tuned_points
 from analysis.answer.guided import guided
 from analysis.answer.marks import marks_of
 from analysis.answer.settings import answer, own_cost
 from analysis.answer.settle import settling
+from analysis.answer.space import NoRunError
 from analysis.answer.study import STUDY_DELTA, Study, analyse
-from analysis.answer.surrogate import LEAST_ROWS, Surrogate
+from analysis.answer.surrogate import LEAST_ROWS, Surrogate, wide_surrogate
 from analysis.beside import ALONE, Alone
 from analysis.data.files import write_bytes, write_json
 from analysis.data.table import NoUsableRowError, Runs, read_table
@@ -29,7 +32,6 @@ from analysis.show.best import lines
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from analysis.answer.choice import BestRun
     from analysis.laws import Law
 
 
@@ -88,20 +90,20 @@ def write_runs_report(
     decides; delta: Huber threshold of the fits. vector: write every picture as SVG too.
     """
     beside.begin(_import_pictures)
-    with_settings = law is None and runs.settings and len(runs) >= LEAST_ROWS
-    model = guided(runs, seed=seed, beside=beside) if with_settings else None
+    with_settings = bool(runs.settings) and len(runs) >= LEAST_ROWS
+    model = guided(runs, seed=seed, beside=beside) if with_settings and law is None else None
     answers = beside.begin(_answers, model, budgets, seed)
-    tuned = runs if model is None else tuned_points(model)
+    tuned = tuned_points(model or wide_surrogate(runs, seed=seed)) if with_settings else runs
     cost = own_cost(runs)
     study = analyse(
         tuned, law=law, budgets=budgets, cost=cost, delta=delta, seed=seed, bootstraps=bootstraps, beside=beside,
-        measured=runs,
+        measured=runs if with_settings else None,
     )  # fmt: skip
     best = answers()
     first: list[str] = []
     if model is not None:
-        first = [line for one in best for line in lines(one, settling(model, one, cost, seed))]
-        study = replace(study, marks=marks_of(best), tuned=True)
+        first = [line for one in best for line in _lines(one, model, cost, seed)]
+        study = replace(study, marks=marks_of([one for one in best if isinstance(one, BestRun)]))
     return write_study(study, Path(folder), title, best, first, vector, beside)
 
 
@@ -110,14 +112,25 @@ def _import_pictures() -> None:
     import analysis.show.plots.pictures  # noqa: F401
 
 
-def _answers(model: Surrogate | None, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun, ...]:
+def _lines(one: BestRun | Refused, model: Surrogate, cost: Cost, seed: int) -> list[str]:
+    return lines(one, settling(model, one, cost, seed) if isinstance(one, BestRun) else None)
+
+
+def _answers(model: Surrogate | None, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun | Refused, ...]:
     """The answer with settings over the most unique tokens, for each budget."""
     if model is None:
         return ()
     runs = model.runs
     unique = float(runs.points.unique.max())
     dearest = float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())
-    return tuple(answer(runs, budget=budget, unique=unique, seed=seed, model=model) for budget in budgets or (dearest,))
+    return tuple(_answer(model, budget, unique, seed) for budget in budgets or (dearest,))
+
+
+def _answer(model: Surrogate, budget: float, unique: float, seed: int) -> BestRun | Refused:
+    try:
+        return answer(model.runs, budget=budget, unique=unique, seed=seed, model=model)
+    except NoRunError as error:
+        return Refused(budget, unique, own_cost(model.runs).unit, str(error))
 
 
 def _empty(reason: str, folder: Path, title: str) -> Report:
@@ -137,13 +150,13 @@ def write_study(
     study: Study,
     folder: Path,
     title: str,
-    best: Sequence[BestRun] = (),
+    best: Sequence[BestRun | Refused] = (),
     first: Sequence[str] = (),
     vector: bool = False,
     beside: Alone = ALONE,
 ) -> Report:
     """Write the files of an analysis made beforehand. best: answers with settings, and first: the
-    lines that say them, which come first.
+    lines that say them, which come first; a budget too small for any run is refused among them.
     """
     from analysis.show.plots.pictures import PICTURES
     from analysis.show.report.page import page
@@ -153,7 +166,9 @@ def write_study(
     shown = {name: picture for name, picture in PICTURES.items() if picture.suits(study)}
     written = beside.each(partial(_write_picture, study, folder, vector), shown)
     pictures = [path for paths in written for path in paths]
-    found = numbers(study, title) | {"answers": [asdict(one) for one in best]}
+    found = numbers(study, title)
+    found["answers"] = [asdict(one) for one in best if isinstance(one, BestRun)]
+    found["refused"] = [asdict(one) for one in best if isinstance(one, Refused)]
     numbers_path = write_json(folder / "report.json", found)
     bitmaps = [path for path in pictures if path.suffix == ".png"]
     embedded = {path.stem: (path.read_bytes(), shown[path.stem].said_of(study)) for path in bitmaps}

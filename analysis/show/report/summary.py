@@ -36,7 +36,7 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
     about = "The law of the points, each at its own best settings as the model of all rows expects them:"
     lines += [
         "",
-        about if first else "What it rests on:",
+        about if study.tuned else "What it rests on:",
         _table(study),
         f"law: {fitted.law.name} ({len(fitted.law.names)} parameters), {fitted.law.about}",
         f"     {fitted.law.formula}",
@@ -49,8 +49,11 @@ def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
 
 
 def _table(study: Study) -> str:
-    runs = study.runs
-    return f"{len(runs)} usable runs, {len(runs.excluded)} excluded; N is {runs.count}, budgets are {study.cost.words}"
+    runs = study.table
+    at = f" at {len(study.runs)} points" if study.tuned else ""
+    return (
+        f"{len(runs)} usable runs{at}, {len(runs.excluded)} excluded; N is {runs.count}, budgets are {study.cost.words}"
+    )
 
 
 def _tail(study: Study) -> list[str]:
@@ -186,7 +189,8 @@ def numbers(study: Study, title: str) -> dict[str, Any]:
     fitted, draws = study.fit, study.draws
     return {
         "title": title,
-        "rows": len(study.runs),
+        "rows": len(study.table),
+        "fitted_to": len(study.runs),
         "count": study.runs.count,
         "notes": study.runs.notes,
         "excluded": [{"row": row.row, "reason": row.reason} for row in study.runs.excluded],
