@@ -32,7 +32,15 @@ def command_plan(args: argparse.Namespace) -> int:
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    plan = script.load_plan(args.plan)
+    from raysparse.files import Folder
+
+    plan, usual = script.load_plan(args.plan), ("sweep", STORAGE)
+    if script.is_run_folder(args.plan):
+        folder = Folder(args.plan).absolute()
+        usual = folder.name, folder.parent.uri
+    args.name, args.storage = args.name or usual[0], args.storage or usual[1]
+    if args.workers is not None:
+        plan = plan.replace(placement=plan.placement.replace(workers=args.workers))
     args.device = plan.placement.device
     summary = script.run_plan(plan, args)
     return 1 if summary.unfinished else 0
@@ -170,8 +178,8 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=command_plan, executor="ray")
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")
-    sweep.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
-    arguments.add_run_arguments(sweep, name="sweep")
+    sweep.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder, which is then continued")
+    arguments.add_run_arguments(sweep)
     sweep.set_defaults(command=command_sweep)
 
     status = verbs.add_parser("status", help="say where a run folder stands")
