@@ -155,6 +155,12 @@ class Folder:
     def parent(self) -> Folder:
         return Folder(str(self.location.parent))
 
+    def absolute(self) -> Self:
+        """The same folder by its whole path, which has a name where `.` has none; a URI of an
+        object store is whole.
+        """
+        return type(self)(os.path.abspath(self.root)) if self.is_local else self
+
     def child(self, *parts: str) -> Folder:
         return Folder(self.at(*parts))
 

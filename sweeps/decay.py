@@ -26,6 +26,7 @@ from raysparse.files import Folder
 from raysparse.results import Results
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
+from raysparse.sweep.plan import load
 from raysparse.sweep.planners.grid import grid
 from raysparse.sweep.planners.recipe import Recipe
 
@@ -204,8 +205,10 @@ def main() -> int:
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="print the answer of these run folders")
     args = parser.parse_args()
     if args.tables:
-        storage = Folder(args.storage)
-        print(answer([row for name in args.tables for row in Results(RunFolder.named(storage, name)).rows()]))
+        folders = [RunFolder.named(Folder(args.storage), name) for name in args.tables]
+        for folder in folders:
+            load(folder)  # refuses one that is none
+        print(answer([row for folder in folders for row in Results(folder).rows()]))
         return 0
     summary = script.run(script.plan_of(args, specs(args.sizes)), args)
     if summary is None:

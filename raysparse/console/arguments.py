@@ -33,13 +33,17 @@ AXES = {
 }  # fmt: skip
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
-    """What every command that runs a plan takes."""
+def add_run_arguments(parser: argparse.ArgumentParser, *, name: str = "") -> None:
+    """What every command that runs a plan takes. Without a name of the command's own, PLAN says
+    what is not said: how many workers, and as a run folder where it lies.
+    """
     group = parser.add_argument_group("where and how it runs")
-    group.add_argument("--name", default=name, help="run folder, under the storage (default: %(default)s)")
+    usual_name, usual_storage = name or "PLAN's, or sweep", STORAGE if name else f"PLAN's, or {STORAGE}"
+    group.add_argument("--name", default=name, help=f"run folder, under the storage (default: {usual_name})")
     group.add_argument(
-        "--storage", default=STORAGE, help="a folder or a URI (s3://, gs://) that all machines reach (%(default)s)"
-    )
+        "--storage", default=STORAGE if name else "",
+        help=f"a folder or a URI (s3://, gs://) that all machines reach ({usual_storage})",
+    )  # fmt: skip
     group.add_argument(
         "--executor", choices=("ray", "inline"), default="ray", help="inline: one after another, without Ray"
     )
@@ -60,7 +64,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
         "--scheduler", choices=[name for name in get_args(Scheduler) if name], default="",
         help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
     )  # fmt: skip
-    group.add_argument("--workers", type=int, default=1, help="processes that train one trial together (%(default)s)")
+    group.add_argument(
+        "--workers", type=int, default=1 if name else None,
+        help=f"processes that train one trial together ({1 if name else 'as PLAN says'})",
+    )  # fmt: skip
     group.add_argument(
         "--min-workers", type=int, default=0, help="go on with so many where machines went away (default: wait)"
     )

@@ -32,7 +32,15 @@ def command_plan(args: argparse.Namespace) -> int:
 
 
 def command_sweep(args: argparse.Namespace) -> int:
-    plan = script.load_plan(args.plan)
+    from raysparse.files import Folder
+
+    plan, usual = script.load_plan(args.plan), ("sweep", STORAGE)
+    if script.is_run_folder(args.plan):
+        folder = Folder(args.plan).absolute()
+        usual = folder.name, folder.parent.uri
+    args.name, args.storage = args.name or usual[0], args.storage or usual[1]
+    if args.workers is not None:
+        plan = plan.replace(placement=plan.placement.replace(workers=args.workers))
     args.device = plan.placement.device
     summary = script.run_plan(plan, args)
     return 1 if summary.unfinished else 0
@@ -56,11 +64,23 @@ def command_train(args: argparse.Namespace) -> int:
         return _train_from(args)
     if not args.size:
         raise ValueError("train what? Give a SIZE of the ladder, or --from RUN_FOLDER for what a sweep recommends")
+    _check_from_scratch(args)
     recipe, fixed = arguments.recipe_from(args), arguments.fixed_from(args)
     density, unique, epochs = said_or_default(args)
     spec = recipe.spec(args.size, density, unique, epochs, seed=args.seed or 0, settings=fixed)
     args.name = args.name or f"train-{spec.trial_id}"
     return _train_one(script.plan_of(args, [spec]), args)
+
+
+def _check_from_scratch(args: argparse.Namespace) -> None:
+    """Raise ValueError for what says something only of a trained model or a sweep."""
+    epochs = args.epochs if (args.epochs or "").startswith("+") else None
+    for flag, value in (("--row", args.row or None), ("--budget", args.budget), ("--epochs", epochs)):
+        if value is not None:
+            raise ValueError(
+                f"{flag} {value} says nothing of SIZE {args.size}, which trains from scratch: name a model or a run "
+                f"folder by --from instead of it, or leave {flag} out"
+            )
 
 
 def said_or_default(args: argparse.Namespace) -> tuple[float, int, float]:
@@ -85,7 +105,7 @@ def _train_from(args: argparse.Namespace) -> int:
 
     if (args.epochs or "").startswith("+"):
         return training.train_continued(args)
-    folder = RunFolder(args.source)
+    folder = RunFolder(args.source).absolute()
     if not args.row:
         training.check_taken(args, {"budget"}, training.OF_RECOMMENDED)
         args.storage = training.storage_beside(args, folder)
@@ -170,8 +190,8 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=command_plan, executor="ray")
 
     sweep = verbs.add_parser("sweep", help="run a plan, or what is left of it")
-    sweep.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder")
-    arguments.add_run_arguments(sweep, name="sweep")
+    sweep.add_argument("plan", metavar="PLAN", help="a plan.json, or a run folder, which is then continued")
+    arguments.add_run_arguments(sweep)
     sweep.set_defaults(command=command_sweep)
 
     status = verbs.add_parser("status", help="say where a run folder stands")

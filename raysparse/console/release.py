@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -86,7 +87,7 @@ def command_evaluate(args: argparse.Namespace) -> int:
         print("\n".join([*said(held, "passages"), *of_row(opened, held), *each_alone(apart), *kept(remembered)]))
         found |= {"held_out": as_json(held), "by_document": as_json(apart), "memorisation": memory_as_json(remembered)}
     if args.json:
-        write_file_atomically(Path(args.json), (json.dumps(found, indent=1) + "\n").encode())
+        write_file_atomically(Path(args.json), (json.dumps(_finite(found), indent=1, allow_nan=False) + "\n").encode())
     return 0
 
 
@@ -242,6 +243,15 @@ def as_json(measured: Measured) -> dict[str, Any]:
             for nats, tokens, size, group, begins in columns
         ],
     }  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """The same for JSON, which has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def memory_as_json(remembered: Memorised) -> dict[str, Any]:

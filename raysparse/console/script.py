@@ -206,6 +206,11 @@ def save_plan(plan: Plan, path: str) -> None:
     write_file_atomically(Path(path), as_json(plan.to_dict()))
 
 
+def is_run_folder(path: str) -> bool:
+    """Whether PLAN is a folder; otherwise it is a file."""
+    return Path(path).is_dir() or "://" in path
+
+
 def load_plan(path: str) -> Plan:
     """A plan from a JSON file, or from a run folder."""
     import json
@@ -213,7 +218,7 @@ def load_plan(path: str) -> Plan:
     from raysparse.files import Folder
     from raysparse.sweep.plan import Plan, load
 
-    if Path(path).is_dir() or "://" in path:
+    if is_run_folder(path):
         return load(Folder(path))
     if not Path(path).is_file():
         raise ValueError(f"there is no plan {path!r}; `python sweeps/grid.py --plan FILE` writes one")

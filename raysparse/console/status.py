@@ -14,7 +14,7 @@ from collections.abc import Callable
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raysparse.results import FINAL
+from raysparse.results import FINAL, Results
 from raysparse.run_folder import TRIALS, RunFolder
 from raysparse.sweep.budget import UNIT_NAMES
 from raysparse.sweep.overview import Begun, Overview, overview
@@ -28,6 +28,7 @@ LIVELY = 120.0  # seconds without a word after which a driver may be gone
 def status_table(folder: RunFolder, clock: Callable[[], float] = time.time) -> RenderableType:
     """Where a run folder stands. Raises ValueError when it is none."""
     now = overview(folder, clock)
+    end = _end(folder, now)
     statuses = Counter(row["status"] for row in now.rows.values())
     said = ", ".join(f"{status.replace('_', ' ')} {n}" for status, n in sorted(statuses.items()))
     planned = len(now.plan.specs)
@@ -38,8 +39,7 @@ def status_table(folder: RunFolder, clock: Callable[[], float] = time.time) -> R
         f"{planned - now.finished - now.begun} not begun",
         f"  {said or 'no rows yet'}",
         f"  {_spent(now)}",
-        *_pace(now),
-        *_life(now),
+        *([f"  {end}"] if end else [*_pace(now), *_life(now)]),
         *_running(now.running),
         *(f"  best at {b.size} U={b.unique_tokens:,}: {b.loss:.3f} (d={b.density:g}, x{b.epochs:g})" for b in best),
         *(f"  {row['name']}: {row['status']}, {row['reason']}" for _, row in mine if row["status"] not in FINAL),
@@ -54,6 +54,27 @@ def _spent(now: Overview) -> str:
         else f" of {amount(plan.budget.total)}"
     )
     return f"spent {amount(now.spent)} {UNIT_NAMES[plan.budget.unit]}{limit}"
+
+
+def _end(folder: RunFolder, now: Overview) -> str:
+    """Why the next run would find nothing to do, though trials are missing or a planner may ask for
+    more; "" where it would, or where a driver trains now.
+    """
+    from raysparse.sweep.runner import what_is_left
+
+    plan, missing = now.plan, len(now.plan.specs) - now.finished
+    is_live = bool(now.running) and now.silent is not None and now.silent < LIVELY
+    if is_live or not now.rows or (not missing and plan.planner is None):
+        return ""
+    try:
+        if what_is_left(plan, folder, Results(folder)).chosen:
+            return ""
+    except ModuleNotFoundError:  # the planner's packages, which only the machine of the sweep needs
+        return ""
+    if missing:
+        return f"the budget is spent; raise it (--max-flops) to add {missing} trial{'s' * (missing > 1)}"
+    within = "" if plan.budget.total is None else " within what is left of the budget"
+    return f"the sweep has ended: its planner has nothing more to ask{within}"
 
 
 def _pace(now: Overview) -> list[str]:

@@ -59,17 +59,30 @@ def _density(opened: OpenedModel) -> str:
 def _facts(opened: OpenedModel, dtype: str) -> dict[str, str]:
     spec = opened.spec
     params = counts.parameters(spec.model, spec.sparsity)
+    share = opened.step / spec.steps  # which may have been stopped before its end
+    planned = "" if opened.is_whole else f" of {spec.data.epochs:.3g}"
+    epochs, tokens = f"{spec.data.epochs * share:.3g}{planned} epochs", opened.step * spec.tokens_per_step
     return {
         "data": f"`{spec.data.corpus}`, tokenizer `{spec.data.tokenizer}`",
-        "tokens": f"{spec.data.unique_tokens:,} unique, {spec.data.epochs:.3g} epochs, {spec.tokens:,} in all",
+        **_parent(spec.parent),
+        "tokens": f"{spec.data.unique_tokens:,} unique, {epochs}, {tokens:,} in all",
         "weights": f"{count(params.active)} active of {count(params.total)}, written as {dtype}",
         "density of the projections": _density(opened),
         "context": f"{spec.model.context} tokens",
         "steps": f"{opened.step} of {spec.steps}" + (", averaged weights" if opened.average else ""),
-        "compute": f"{amount(counts.flops(spec)[0])} active FLOPs",
+        "compute": f"{amount(counts.flops(spec)[0] * share)} active FLOPs",
         "learning rate, weight decay": f"{spec.optimizer.lr:.3g}, {spec.optimizer.weight_decay:.3g}",
         "trial": f"`{spec.trial_id}`, seed {spec.seed}",
     }
+
+
+def _parent(parent: str) -> dict[str, str]:
+    """What a model went on from (`TrialSpec.parent`), whose training is not in its own numbers."""
+    if not parent:
+        return {}
+    trial, _, average = parent.partition(":")
+    what = f"`{trial}`" + (", its averaged weights" if average else "")
+    return {"continued from": f"{what}; its tokens and FLOPs are not counted here"}
 
 
 def _table(facts: dict[str, str]) -> list[str]:

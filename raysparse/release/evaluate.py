@@ -43,7 +43,10 @@ class Measured:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.scores.loss)
+        try:
+            return math.exp(self.scores.loss)
+        except OverflowError:  # of a loss above 709
+            return math.inf
 
     @property
     def bits_per_byte(self) -> float:

@@ -128,9 +128,7 @@ def _empty(spec: TrialSpec, resident: bool, device: str) -> tuple[Llama, SparseW
 
 def located(place: str) -> Folder:
     """The folder of the trial or export that `place` means. Raises ValueError when it is none."""
-    folder = Folder(place)
-    if folder.is_local:
-        folder = Folder(folder.local_path)
+    folder = Folder(place).absolute()
     if folder.name.endswith(".pt"):
         return _of_file(folder)
     if folder.exists(exported.ABOUT):

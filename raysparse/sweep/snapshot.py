@@ -91,6 +91,8 @@ def snapshot(broker: Broker) -> Snapshot:
     waiting = [e.spec for e in entries if e.state is State.WAITING] + [
         s for s in broker.chosen if s.trial_id not in begun
     ]
+    under_way = sum(plan.price(e.spec) * (e.step - e.first_step) / e.spec.steps for e in running)
+    spent = broker.ledger.spent + under_way  # the ledger counts attempts that ended
     left = [(e.spec, 1.0 - e.step / e.spec.steps) for e in running] + [(spec, 1.0) for spec in waiting]
     return Snapshot(
         statuses=dict(Counter(e.status for e in ended)),
@@ -100,8 +102,8 @@ def snapshot(broker: Broker) -> Snapshot:
         at_work=sum(e.state in (State.RUNNING, State.WAITING) for e in entries),
         wanted=broker.wanted,
         present=broker.present,
-        spent=broker.ledger.spent,
-        left=None if math.isinf(plan.budget.limit) else max(0.0, plan.budget.limit - broker.ledger.spent),
+        spent=spent,
+        left=None if math.isinf(plan.budget.limit) else max(0.0, plan.budget.limit - spent),
         left_to_spend=sum(plan.price(spec) * share for spec, share in left),
         seconds_done=sum(plan.seconds(e.spec) * (e.step - e.first_step) / e.spec.steps for e in [*running, *ended]),
         seconds_left=sum(plan.seconds(spec) * share for spec, share in left),

@@ -198,6 +198,22 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
 
 
+def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
+    """The standard error of one document, and the perplexity of a loss that is very high."""
+    (tmp_path / "one.txt").write_text("the tree of a small house")
+    file = tmp_path / "found.json"
+    score = evaluate.score_documents
+    monkeypatch.setattr(evaluate, "score_documents", lambda *all_of_it: score(*all_of_it) * 1e4)
+    assert cli.main(["evaluate", run.uri, "--corpus", str(tmp_path / "one.txt"), "--json", str(file)]) == 0
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is not JSON")
+
+    found = json.loads(file.read_text(), parse_constant=refuse)["by_document"]
+    assert found["loss"] > 1000
+    assert (found["standard_error"], found["perplexity"]) == (None, None)
+
+
 def test_documents_are_grouped_by_a_field_and_what_is_left_out_is_said(run, tmp_path, capsys):
     rows = [{"text": f"the tree {n}", "author": "ab"[n % 2]} for n in range(6)] + [{"text": " ", "author": "a"}]
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -16,18 +16,19 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysparse import ladder
+from raysparse import counts, ladder
 from raysparse.console import cli
 from raysparse.data.tokenizer import SEPARATOR, ByteTokenizer, train_bpe
 from raysparse.files import Folder
 from raysparse.model.llama import Llama
 from raysparse.release import evaluate
-from raysparse.release.card import engine_warnings
+from raysparse.release.card import card, engine_warnings
 from raysparse.release.export import export
 from raysparse.release.llama_names import projection
 from raysparse.release.opened import OpenedModel, open_model
 from raysparse.sparsity.storage import INIT_STD, SparseWeights
 from raysparse.spec import TrialSpec
+from raysparse.units import amount
 from tests.conftest import small_trial
 from tests.release.models import place
 
@@ -191,6 +192,20 @@ def test_the_card_says_what_was_trained(run, spec, tmp_path):
     for said in ("license:  # yours to say", "2,049 unique", "2.6 epochs", "density 0.25", spec.trial_id,
                  "nats per token", "bits per byte"):  # fmt: skip
         assert said in text
+
+
+def test_the_card_counts_the_training_that_happened():
+    """Not the plan's of a trial that was stopped; and a parent's training is told of, not added."""
+    spec = small_trial()
+    opened = made(spec.replace(parent="0123456789abcdef:average"))
+    opened.step = 10
+    text = card(opened, "fp32", "raysparse export")
+    assert f"| steps | 10 of {spec.steps} |" in text
+    assert f"2,049 unique, {2.6 * 10 / spec.steps:.3g} of 2.6 epochs, 1,280 in all" in text
+    assert f"| compute | {amount(counts.flops(spec)[0] * 10 / spec.steps)} active FLOPs |" in text
+    parent = "`0123456789abcdef`, its averaged weights; its tokens and FLOPs are not counted here"
+    assert f"| continued from | {parent} |" in text
+    assert "continued from" not in card(made(spec), "fp32", "raysparse export")
 
 
 def test_what_engines_will_not_take_is_said():

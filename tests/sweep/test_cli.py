@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from raysparse.console import cli, script
+from raysparse.files import Folder
+from raysparse.run_folder import RunFolder
+from raysparse.sweep import runner
 from tests.conftest import REPOSITORY
 from tests.sweep.plans import small_plan
 
@@ -58,6 +61,9 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
             ["train", "laptop-xs", "--layout", "tile", "--block", "64"],
             "does not divide layers.0.attention.query of 32 x 32",
         ),
+        (["train", "laptop-xs", "--row", "zzz"], "--row zzz says nothing of SIZE laptop-xs, which trains from scratch"),
+        (["train", "laptop-xs", "--budget", "3"], "--budget 3.0 says nothing of SIZE"),
+        (["train", "laptop-xs", "--epochs", "+2"], "--epochs +2 says nothing of SIZE"),
         (["train", "laptop-xs", "--balanced"], "sparsity.balanced is for layout 'tile', not 'element'"),
         (["memory", "--model", "60m"], "size '60m' could be dc-60m or smet-60m; give the whole name"),
         (["train", "laptop-xs", "--tokenizer", "words"], "tokenizer 'words' is unknown"),
@@ -117,12 +123,26 @@ def test_a_plan_file_is_what_a_run_folder_holds(corpus, tmp_path, capsys):
     script.save_plan(small_plan(corpus, densities=(1.0,), epochs=(1,)), str(file))
     assert cli.main(["sweep", str(file), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"]) == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == json.loads(file.read_text())
-    capsys.readouterr()
-    assert (
-        cli.main(["sweep", str(tmp_path / "run"), "--executor", "inline", "--storage", str(tmp_path), "--name", "run"])
-        == 0
-    )
-    assert capsys.readouterr().out.startswith("nothing to do: 1 of 1 trials are finished already")
+
+
+@pytest.mark.parametrize("place", ["runs/one", "."])
+def test_a_run_folder_is_continued_where_it_lies(place, tmp_path, monkeypatch):
+    """Its name and storage are those that are not said; --workers is applied, so another number
+    than the folder's is refused.
+    """
+    made, seen = RunFolder.named(Folder(tmp_path / "runs"), "one"), []
+    small_plan("text").save(made)
+    monkeypatch.setattr(runner, "run", lambda plan, storage, name, *_, **__: seen.append((plan, storage, name)))
+    monkeypatch.chdir(made.local_path if place == "." else tmp_path)
+    for said in ([], ["--name", "two"], ["--storage", "s"], ["--workers", "2"]):
+        with pytest.raises(AttributeError):  # there is no summary to print
+            cli.main(["sweep", place, "--executor", "inline", *said])
+    places = [(storage.uri, name) for _, storage, name in seen]
+    here = made.storage.uri
+    assert places == [(here, "one"), (here, "two"), ("s", "one"), (here, "one")]
+    assert [plan.placement.workers for plan, *_ in seen] == [1, 1, 1, 2]
+    with pytest.raises(ValueError, match="workers is 1 there and 2 here"):
+        seen[-1][0].check(made)
 
 
 def test_doctor_looks_at_everything(tmp_path, capsys):

@@ -34,6 +34,12 @@ def test_the_trials_are_those_of_the_study():
     assert sum(s.optimizer.decay_per == "dense_rate" for s in specs) == 12
 
 
+def test_tables_of_a_folder_that_does_not_exist_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["decay.py", "--storage", str(tmp_path), "--tables", "nope"])
+    assert decay.main() == 2
+    assert f"{tmp_path}/nope holds no plan.json, so it is not a run folder" in capsys.readouterr().err
+
+
 @given(best=st.floats(0.55, 5.47))
 def test_a_parabola_in_the_logarithm_is_solved_exactly(best):
     losses = {v: 2.0 + 0.3 * math.log(v / best) ** 2 for v in (0.3, 1.0, 3.0, 10.0)}

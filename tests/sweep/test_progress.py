@@ -63,6 +63,16 @@ def test_the_time_left_follows_the_pace_of_the_training_not_of_the_start(tmp_pat
     assert f"about {duration(expected)}" in sweep.printed.splitlines()[-1]
 
 
+def test_what_a_running_trial_has_done_is_spent(tmp_path):
+    sweep = Sweep(tmp_path, terminal=False)
+    lease = sweep.broker.take("slot")
+    sweep.broker.progress(lease.claim, report(lease, lease.spec.steps // 4))
+    price = sweep.plan.price(lease.spec)
+    assert f"; {amount(price / 4)} FLOPs spent" in sweep.display._line(snapshot(sweep.broker))
+    sweep.broker.finish(lease.claim, completed(lease.spec))
+    assert f"; {amount(price)} FLOPs spent" in sweep.display._line(snapshot(sweep.broker))
+
+
 def test_a_terminal_shows_what_runs_and_the_best_loss_by_size_and_budget(tmp_path):
     sweep = Sweep(tmp_path, terminal=True)
     first = sweep.broker.take("slot")

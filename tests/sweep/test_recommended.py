@@ -139,6 +139,9 @@ def test_what_was_recommended_earlier_stays_behind_what_is_now(folder, tmp_path,
 
     monkeypatch.setattr(runner, "run", run)
     where = ["train", "--from", str(tmp_path / "grid")]
+    monkeypatch.chdir(tmp_path / "grid")
+    assert cli.main(["train", "--from", "."]) == 2
+    assert seen["name"] == "grid-model", "a folder that is said as . has a name"
     assert cli.main(where) == 2
     plan = seen["plan"]
     assert plan.specs[1:] == (earlier,)

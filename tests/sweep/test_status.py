@@ -17,6 +17,8 @@ from raysparse.results import Outcome, Results, make_row
 from raysparse.run_folder import RunFolder
 from raysparse.sweep.budget import Budget, Work, save_work
 from raysparse.sweep.overview import WINDOW, overview
+from raysparse.sweep.planners.adaptive import Adaptive
+from raysparse.sweep.planners.recipe import Recipe
 from raysparse.units import duration
 from tests.sweep.plans import small_plan
 
@@ -93,6 +95,31 @@ def test_what_the_budget_cannot_pay_takes_no_time(tmp_path):
     scene.ended(0, ago=300)
     scene.ended(1, ago=200)
     assert scene.overview.pace.to_go == 0
+
+
+def test_a_sweep_whose_budget_is_spent_says_what_would_add_trials(tmp_path):
+    scene = Scene(tmp_path, total=1.0)
+    scene.spent(ago=3 * 3600, _0=4)
+    scene.ended(0, ago=3 * 3600)
+    assert "the budget is spent; raise it (--max-flops) to add 3 trials" in scene.printed
+    assert "run it again" not in scene.printed
+    assert "to go" not in scene.printed
+    richer = Scene(tmp_path, total=1e15)
+    assert "run it again to continue" in richer.printed, "a killed sweep that can pay for more goes on"
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_planner_that_has_nothing_more_to_ask_has_ended(asked, tmp_path, monkeypatch):
+    scene = Scene(tmp_path, total=1e15)
+    first, other = scene.plan.specs[0], scene.plan.specs[1]
+    planner = Adaptive(recipe=Recipe(vocab_size=257), start=(first,), compute=1e9, unique_tokens=4_097)
+    monkeypatch.setattr(Adaptive, "ask", lambda *_: [other][:asked])
+    scene.folder.delete("plan.json")
+    scene.plan.replace(specs=(first,), planner=planner).save(scene.folder)
+    scene.spent(ago=3 * 3600, _0=4)
+    scene.ended(0, ago=3 * 3600)
+    has_ended = "the sweep has ended: its planner has nothing more to ask" in scene.printed
+    assert (has_ended, "run it again to continue" in scene.printed) == (not asked, bool(asked))
 
 
 def test_who_trains_is_shown_with_the_age_of_the_last_word(tmp_path):
