@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import tokenize
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -40,7 +41,7 @@ def documents_of(path: Path, reading: ReadingSpec, tally: Tally) -> Iterator[Doc
     reader = Reader(path, reading, tally)
     try:
         yield from TABLES.get(form_of(path), _text)(reader)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     except UnicodeDecodeError as error:  # of an encoding whose bad bytes cannot be told apart
         raise ValueError(

@@ -116,9 +116,11 @@ class TestKinds:
             opened(put(tmp_path / "a.csv", "text\none\ntwo, and more words\n"))
         assert whole(put(tmp_path / "b.csv", "id,text\n1,one,\n2,two, \n")) == {"one", "two"}, "blank cells hold none"
 
-    def test_a_damaged_gz_is_named(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("how", ["cut off", "overwritten"])
+    def test_a_damaged_gz_is_named(self, tmp_path: Path, how: str) -> None:
         path = FORMS["gz"](tmp_path, TEXTS)
-        path.write_bytes(path.read_bytes()[:-50])
+        data = path.read_bytes()
+        path.write_bytes(data[:-50] if how == "cut off" else data[:60] + b"\xff" * 60 + data[120:])
         with pytest.raises(ValueError, match=r"a\.jsonl\.gz is damaged"):
             opened(path)
 
