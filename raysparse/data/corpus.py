@@ -209,10 +209,11 @@ class FiniteCorpus:
         """The documents, by number, that are held out whole."""
         return self._held.documents
 
-    @property
-    def cut_characters(self) -> float:
-        """Of the document that is cut, how many are held out; 0 where none is."""
-        return self._held.characters
+    def characters_held_out(self, n: int, text: str) -> int:
+        """Of document `n` with this text: all, those of its pieces where it is cut, or none."""
+        if n != self._held.cut:
+            return len(text) if n in self._held.documents else 0
+        return sum(len(piece) for piece in cut(text) if digest(piece) in self._pieces)
 
     def passages(self) -> Iterator[Passage]:
         """Each passage once, in the order of its hash; one that is held out is never trained on."""

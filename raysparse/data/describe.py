@@ -12,6 +12,7 @@ import heapq
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from raysparse.data.corpus import FiniteCorpus
 from raysparse.data.manifest import said_of
@@ -31,15 +32,14 @@ def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     for n, text in found.texts():
         documents += 1
         characters += len(text)
-        apart += len(text) if n in found.held_out else 0
+        apart += found.characters_held_out(n, text)
         largest = heapq.nlargest(LARGEST, [*largest, len(text)])
         if documents <= SCRIPT_DOCUMENTS:
             letters.update(c for c in text[:SCRIPT_CHARACTERS] if c.isalpha())
     yield f"corpus {found.name} [{found.fingerprint[:8]}]"
     yield f"  {found.files} files, {documents:,} documents, {characters:,} characters"
     cut = ", one cut" if found.facts["cut"] else ""
-    share = (apart + found.cut_characters) / characters
-    yield f"  held out: {len(found.held_out):,} documents{cut} ({share:.1%} of characters)"
+    yield f"  held out: {len(found.held_out):,} documents{cut} ({apart / characters:.1%} of characters)"
     for line in said_of(found.facts, found.tally.first):
         yield f"  {line}"
     if not found.policy.near:
@@ -48,10 +48,21 @@ def lines(found: FiniteCorpus, tokenizers: list[str]) -> Iterator[str]:
     yield f"  largest documents: {', '.join(f'{size:,}' for size in largest)} characters"
     for name in tokenizers:
         train, held_out = tokens(found, name)
-        yield f"  tokenizer {name}: a sweep can ask for {count(train)} unique tokens; {count(held_out)} are held out"
+        yield f"  tokenizer {name}: a sweep can ask for {train} unique tokens; {held_out} are held out"
 
 
-def tokens(found: FiniteCorpus, name: str) -> tuple[float, float]:
+class Tokens(NamedTuple):
+    """exact: all of them were counted, not a sample."""
+
+    number: float
+    exact: bool
+
+    def __str__(self) -> str:
+        """What is exact is said to the last one, as a sweep can ask for all of them."""
+        return f"{self.number:.0f}" if self.exact else f"about {count(self.number)}"
+
+
+def tokens(found: FiniteCorpus, name: str) -> tuple[Tokens, Tokens]:
     """Training and held-out tokens, separators counted; of a sample, scaled by characters, where
     there are more passages than SAMPLE_PASSAGES.
     """
@@ -66,7 +77,9 @@ def tokens(found: FiniteCorpus, name: str) -> tuple[float, float]:
             part[passage.held_out] += len(passage.text)
     for side in (False, True):
         made[side] = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample[side]))
-    totals = [made[side] * whole[side] / max(part[side], 1) for side in (False, True)]
+    totals = [
+        Tokens(made[side] * whole[side] / max(part[side], 1), whole[side] == part[side]) for side in (False, True)
+    ]
     return totals[0], totals[1]
 
 

@@ -8,6 +8,7 @@ what is an error, is `reader`'s.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -15,6 +16,7 @@ import json
 import re
 import sys
 import tokenize
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -39,8 +41,13 @@ def documents_of(path: Path, reading: ReadingSpec, tally: Tally) -> Iterator[Doc
     reader = Reader(path, reading, tally)
     try:
         yield from TABLES.get(form_of(path), _text)(reader)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    except UnicodeDecodeError as error:  # of an encoding whose bad bytes cannot be told apart
+        raise ValueError(
+            f"{path} is not {error.encoding} throughout: {error.reason}; name its encoding with --encoding, or "
+            f"--replace-bad-bytes"
+        ) from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     reader.check_fields()
@@ -95,22 +102,41 @@ def _head(file: BinaryIO) -> bytes:
 
 
 def _json(reader: Reader) -> Iterator[Document]:
-    """An array of records, or records one after the other, whatever white space is between them."""
+    """An array of records, or records one after the other, whatever white space is between them;
+    bad bytes are met record by record.
+    """
     with reader.open() as file:
-        text = io.TextIOWrapper(file, reader.encoding(_head(file)), reader.errors, newline="")
-        try:
-            for number, value in enumerate(_values(text, reader.path), start=1):
-                if (found := reader.record(value, number, "record")) is not None:
-                    yield found
-        except UnicodeDecodeError as error:
-            reader.undecodable(error)
+        encoding = reader.encoding(_head(file))
+        text = io.TextIOWrapper(file, encoding, _escaping(reader), newline="")
+        encoder = codecs.getincrementalencoder(encoding)("surrogateescape")
+        at = 0  # bytes of the file before this record
+        for number, (value, raw) in enumerate(_values(text, reader.path), start=1):
+            try:
+                raw.encode()
+            except UnicodeEncodeError as error:
+                bad = at + len(encoder.encode(raw[: error.start]))
+                why = f"byte {ord(raw[error.start]) - 0xDC00:#04x} at {bad} of the file is not {encoding}"
+                reader.tally.add("undecodable", reader.path, number, why, "record")
+                at = bad + len(encoder.encode(raw[error.start :]))
+                continue
+            if reader.errors == "strict":  # otherwise none is bad
+                at += len(encoder.encode(raw))
+            if (found := reader.record(value, number, "record")) is not None:
+                yield found
 
 
-def _values(file: TextIO, path: Path | str) -> Iterator[Any]:
-    """The JSON values of a stream, or of the one array that it is."""
+def _escaping(reader: Reader) -> str:
+    """How to decode what is judged later, piece by piece: bad bytes become halves of surrogates."""
+    return "replace" if reader.reading.replace_bad_bytes else "surrogateescape"
+
+
+def _values(file: TextIO, path: Path | str) -> Iterator[tuple[Any, str]]:
+    """The JSON values of a stream, or of the one array that it is; each with the text that ends
+    with it and begins where the one before ended.
+    """
     decoder = json.JSONDecoder()
     text = file.read(CHUNK)
-    start, size, ended = BETWEEN.match(text).end(), CHUNK, not text  # type: ignore[union-attr]
+    before, start, size, ended = 0, BETWEEN.match(text).end(), CHUNK, not text  # type: ignore[union-attr]
     inside = text[start : start + 1] == "["
     start += inside
     while True:
@@ -118,26 +144,26 @@ def _values(file: TextIO, path: Path | str) -> Iterator[Any]:
         if inside and text[start : start + 1] == "]":
             return
         try:
-            value, start = decoder.raw_decode(text, start)
-            size = CHUNK
+            value, stop = decoder.raw_decode(text, start)
         except ValueError as error:
             if ended and (inside or start < len(text)):
                 raise ValueError(f"{path} is not JSON: {error}") from error
             if ended:
                 return
             more = file.read(size)
-            text, start, ended = text[start:] + more, 0, not more
+            text, before, start, ended = text[before:] + more, 0, start - before, not more
             size *= 2  # a long text is not begun too often
             continue
-        yield value
+        yield value, text[before:stop]
+        before = start = stop
+        size = CHUNK
 
 
 def _separated(reader: Reader) -> Iterator[Document]:
     """CSV and TSV: the first row names the columns; bad bytes are met cell by cell."""
     csv.field_size_limit(sys.maxsize)
-    errors = "replace" if reader.reading.replace_bad_bytes else "surrogateescape"
     with reader.open() as file:
-        text = io.TextIOWrapper(file, reader.encoding(_head(file)), errors, newline="")
+        text = io.TextIOWrapper(file, reader.encoding(_head(file)), _escaping(reader), newline="")
         head = text.readline()
         delimiter = "\t" if form_of(Path(reader.path)) == ".tsv" else max(DELIMITERS, key=head.count)
         names = next(csv.reader([head], delimiter=delimiter), [])
@@ -150,10 +176,20 @@ def _separated(reader: Reader) -> Iterator[Document]:
         rows = csv.reader(text, delimiter=delimiter)
         try:
             for number, row in enumerate(rows, start=2):
+                if any(cell.strip() for cell in row[len(names) :]):
+                    raise _too_long(reader, row, len(names), number)
                 if row and (found := _of_row(reader, dict(zip(names, row, strict=False)), number)) is not None:
                     yield found
         except csv.Error as error:
             raise ValueError(f"{reader.path} line {rows.line_num + 1} is not CSV: {error}") from error
+
+
+def _too_long(reader: Reader, row: list[str], names: int, number: int) -> ValueError:
+    """Text beyond the last name would be lost."""
+    return ValueError(
+        f"{reader.path} row {number} ({row[0]!r:.60}, ...) has {len(row)} cells, but {names} columns have names; quote "
+        f"a text that holds the delimiter, or put plain text in a .txt file"
+    )
 
 
 def _of_row(reader: Reader, record: dict[str, str], number: int) -> Document | None:

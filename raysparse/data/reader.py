@@ -104,17 +104,14 @@ class Reader:
         try:
             text = data.decode(encoding or self.reading.encoding or "utf-8", self.errors)
         except UnicodeDecodeError as error:
-            self.undecodable(error, number, unit)
+            why = f"byte {data[error.start]:#04x} at {error.start} is not {error.encoding}"
+            self.tally.add("undecodable", self.path, number, why, unit)
             return None
         if "\0" in text and not self.reading.encoding:
             why = f"zero byte at {data.index(0)}, which is no text, or of UTF-16 without a mark"
             self.tally.add("undecodable", self.path, number, why, unit)
             return None
         return text
-
-    def undecodable(self, error: UnicodeDecodeError, number: int = 0, unit: str = "row") -> None:
-        why = f"byte {error.object[error.start]:#04x} at {error.start} is not {error.encoding}"
-        self.tally.add("undecodable", self.path, number, why, unit)
 
     def record(self, value: Any, number: int, unit: str = "row") -> Document | None:
         """The document of a JSON value: an object with the field, or a text itself."""

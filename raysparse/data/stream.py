@@ -18,7 +18,7 @@ from typing import Any
 from raysparse.data import places
 from raysparse.data.forms import documents_of
 from raysparse.data.passage import Passage, Policy
-from raysparse.data.reader import Reader
+from raysparse.data.reader import Document, Reader
 from raysparse.data.split import MEET, REACH, digest, is_held_out, normal
 from raysparse.data.tally import Tally
 from raysparse.reading import ReadingSpec
@@ -91,6 +91,8 @@ class StreamCorpus:
             text += f"\n{sorted(said.items())}"
         if self._own:
             text += f"\n{b''.join(sorted(digest(text) for text in self._own.values())).hex()}"
+        if self._own_groups:
+            text += f"\n{sorted(self._own_groups)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -100,33 +102,50 @@ class StreamCorpus:
     @cached_property
     def _own(self) -> dict[bytes, str]:
         """The texts that --validation holds out, by what makes texts one."""
-        if not self.reading.validation:
-            return {}
         found: dict[bytes, str] = {}
-        for path in places.files_of(self.reading.validation, self._before):
-            for document in documents_of(path, self.reading, self._before):
-                found.setdefault(self._key(document.text), document.text)
+        for document in self._own_documents:
+            found.setdefault(self._key(document.text), document.text)
+        return found
+
+    @cached_property
+    def _own_documents(self) -> list[Document]:
+        if not self.reading.validation:
+            return []
+        paths = places.files_of(self.reading.validation, self._before)
+        found = [document for path in paths for document in documents_of(path, self.reading, self._before)]
         if not found:
             raise ValueError(f"validation {self.reading.validation!r} is empty")
         return found
 
+    @cached_property
+    def _own_groups(self) -> set[str]:
+        """What belongs to one of these is not trained on."""
+        return {document.group for document in self._own_documents} - {""}
+
     def _key(self, text: str) -> bytes:
         return digest(text if self.policy.rule == REACH else normal(text))
+
+    def documents(self, tally: Tally) -> Iterator[Document]:
+        """All that is text, as it arrives; what is left out is counted in `tally`. Raises
+        ValueError when the first record lacks a field that was asked for.
+        """
+        reader = Reader(self.name, self.reading, tally)
+        for number, example in enumerate(self._builder.as_streaming_dataset(split=self._split), start=1):
+            document = reader.record(example, number)
+            if number == 1:
+                reader.check_fields()
+            if document is not None:
+                yield document
 
     def passages(self) -> Iterator[Passage]:
         yield from (Passage(self._own[key], True) for key in sorted(self._own))
         self.tally = self._before.copy()
-        reader = Reader(self.name, self.reading, self.tally)
-        for number, example in enumerate(self._builder.as_streaming_dataset(split=self._split), start=1):
-            document = reader.record(example, number)
-            if document is None:
-                if number == 1:
-                    reader.check_fields()
-                continue
+        for document in self.documents(self.tally):
             key = self._key(document.text)
-            if self._own:
-                if key not in self._own:
-                    yield Passage(document.text, False)
-            else:
+            if not self._own:
                 side = digest(document.group, b"group") if document.group else key
                 yield Passage(document.text, is_held_out(side, self.reading.validation_share))
+            elif key in self._own or document.group in self._own_groups:
+                self.tally.counts["withheld"] += 1
+            else:
+                yield Passage(document.text, False)

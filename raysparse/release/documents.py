@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from raysparse.data import places
-from raysparse.data.corpus import open_corpus
 from raysparse.data.forms import documents_of as documents_of_file
 from raysparse.data.reader import Document
 from raysparse.data.store import TokenStore
+from raysparse.data.stream import StreamCorpus
 from raysparse.data.tally import Tally
 from raysparse.reading import ReadingSpec
 
@@ -47,7 +47,7 @@ def _key(text: str) -> bytes:
 
 def _read(name: str, reading: ReadingSpec, tally: Tally) -> Iterator[Document]:
     if name.startswith("hf:"):
-        yield from (Document(passage.text) for passage in open_corpus(name, reading).passages())
+        yield from StreamCorpus(name, reading).documents(tally)
         return
     for path in places.files_of(name, tally):
         file = str(path) if places.form_of(path) in places.TABLES else ""

@@ -19,6 +19,7 @@ from raysparse.data.places import files_of
 from raysparse.data.split import PASSAGE_CHARACTERS, cut, digest, is_held_out, normal
 from raysparse.data.stream import StreamCorpus
 from raysparse.data.tally import Tally
+from raysparse.reading import ReadingSpec
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=40)
 
@@ -191,6 +192,12 @@ class TestStream:
             ValueError, match=r"has no field 'text'.*; its fields are content, id; name one with --text-field"
         ):
             list(open_corpus(f"hf:json:{tmp_path / 'a.jsonl'}").passages())
+
+    def test_a_group_field_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
+        path = write_jsonl(tmp_path / "a.jsonl", prose(3))
+        stream = open_corpus(f"hf:json:{path}", ReadingSpec(group_field="nope"))
+        with pytest.raises(ValueError, match=r"has no field 'nope'.*; its fields are text; name one with --group-fie"):
+            list(stream.passages())
 
     def test_a_dataset_that_does_not_exist(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"corpus 'hf:json:.*' does not exist: no file matches"):

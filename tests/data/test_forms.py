@@ -110,9 +110,17 @@ class TestKinds:
         monkeypatch.setattr("raysparse.data.forms.CHUNK", 7)
         assert whole(FORMS["array"](tmp_path, TEXTS)) == whole(write_jsonl(tmp_path / "b.jsonl", TEXTS))
 
-    def test_a_damaged_gz_is_named(self, tmp_path: Path) -> None:
+    def test_a_row_of_csv_with_more_cells_than_names_is_refused(self, tmp_path: Path) -> None:
+        said = r"a\.csv row 3 \('two', \.\.\.\) has 2 cells, but 1 columns have names; quote a text .*\.txt"
+        with pytest.raises(ValueError, match=said):
+            opened(put(tmp_path / "a.csv", "text\none\ntwo, and more words\n"))
+        assert whole(put(tmp_path / "b.csv", "id,text\n1,one,\n2,two, \n")) == {"one", "two"}, "blank cells hold none"
+
+    @pytest.mark.parametrize("how", ["cut off", "overwritten"])
+    def test_a_damaged_gz_is_named(self, tmp_path: Path, how: str) -> None:
         path = FORMS["gz"](tmp_path, TEXTS)
-        path.write_bytes(path.read_bytes()[:-50])
+        data = path.read_bytes()
+        path.write_bytes(data[:-50] if how == "cut off" else data[:60] + b"\xff" * 60 + data[120:])
         with pytest.raises(ValueError, match=r"a\.jsonl\.gz is damaged"):
             opened(path)
 
@@ -147,6 +155,30 @@ class TestBytes:
             "a.jsonl line 2" in found.tally.first["undecodable"][0],
             "b.csv row 3" in found.tally.first["undecodable"][1],
         ] == [True, True]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+    @pytest.mark.parametrize("chunk", [7, 2**20])
+    def test_one_record_of_json_is_lost_and_its_byte_in_the_file_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, chunk: int
+    ) -> None:
+        monkeypatch.setattr("raysparse.data.forms.CHUNK", chunk)
+        records = [{"text": f"{n} wörter"} for n in range(40)]
+        data = json.dumps(records, ensure_ascii=False, indent=1).replace("30 w", "30 é").encode(encoding)
+        at = data.index("é".encode())
+        path = put(tmp_path / "a.json", data[:at] + b"\xe9" + data[at + 2 :])
+        found = opened(path)
+        assert {passage.text for passage in found.passages()} == {f"{n} wörter" for n in range(40) if n != 30}
+        [named] = found.tally.first["undecodable"]
+        assert named.endswith(f"a.json record 31: byte 0xe9 at {at} of the file is not {encoding}")
+        assert "30 \ufffdörter" in whole(path, replace_bad_bytes=True)
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+    def test_utf_16_with_bytes_that_are_none_is_refused_by_the_name_of_its_file(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        data = '{"text": "one"}\n'.encode("utf-16") + b"\x00\xd8"
+        with pytest.raises(ValueError, match=rf"{name} is not utf-16.* throughout: .*; name its encoding with"):
+            opened(put(tmp_path / name, data + '{"text": "two"}\n'.encode("utf-16-le")))
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
     @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])

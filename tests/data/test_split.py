@@ -188,9 +188,10 @@ class TestOwnValidation:
         (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / "own.jsonl").write_text(json.dumps({"text": "another", "book": "a"}))
         reading = ReadingSpec(validation=str(tmp_path / "own.jsonl"), group_field="book")
-        found = open_corpus(str(tmp_path / "a.jsonl"), reading)
-        assert {p.text for p in found.passages() if not p.held_out} == {words(n, 50) for n in range(1, 10, 2)}
-        assert found.facts["withheld"] == 5
+        for place in (tmp_path / "a.jsonl", f"hf:json:{tmp_path / 'a.jsonl'}"):
+            found = open_corpus(str(place), reading)
+            assert {p.text for p in found.passages() if not p.held_out} == {words(n, 50) for n in range(1, 10, 2)}
+            assert found.facts["withheld"] == 5
 
     def test_the_whole_corpus_cannot_be_it(self, tmp_path: Path) -> None:
         path = str(write_jsonl(tmp_path / "a.jsonl", prose(5)))
