@@ -53,10 +53,9 @@ def run(
     to go away: then a checkpoint is written at once.
 
     Returns an Outcome that is completed, diverged (a loss or gradient is no number, also the last
-    validation loss), or pruned (a hook raised StopTrial). Raises
-    ValueError for a device that is not there, a spec that does not fit the store or a damaged
-    checkpoint; everything else that
-    goes wrong is raised as it is.
+    validation loss), or pruned (a hook raised StopTrial). Raises ValueError for a device that is
+    not there, a spec that does not fit the store or a damaged checkpoint; everything else that goes
+    wrong is raised as it is.
     """
     started = time.perf_counter()
     placement = device.fitted(spec, placement or Placement())
@@ -76,6 +75,11 @@ def run(
     faults.point("trial.trained")
     if ranks.rank() == 0:
         checkpoint.retire(folder, state)
+    return _outcome(state, store, status, reason, seconds=time.perf_counter() - began)
+
+
+def _outcome(state: TrainState, store: TokenStore, status: Status, reason: str, seconds: float) -> Outcome:
+    """seconds: of all attempts, in all."""
     evaluations, spoilt = finite(state.evaluations)
     if spoilt and status != "diverged":
         status, reason = "diverged", spoilt
@@ -90,10 +94,10 @@ def run(
         steps=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
-        seconds_total=time.perf_counter() - began,
+        seconds_total=seconds,
         bytes_measured=state.bytes_by_kind(),
-        micro_batch=placement.micro_batch or worker_share(spec, placement),
-        recompute=placement.recompute,
+        micro_batch=state.placement.micro_batch or worker_share(state.spec, state.placement),
+        recompute=state.placement.recompute,
         device=device_name(state.device),
         versions=versions(),
         git_commit=git_commit(),

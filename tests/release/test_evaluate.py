@@ -198,7 +198,6 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
 
 
-<<<<<<< HEAD
 def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
     """The standard error of one document, and the perplexity of a loss that is very high."""
     (tmp_path / "one.txt").write_text("the tree of a small house")
@@ -215,11 +214,8 @@ def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
     assert (found["standard_error"], found["perplexity"]) == (None, None)
 
 
-def test_documents_are_grouped_by_a_field_and_what_is_left_out_is_said(run, tmp_path, capsys):
-=======
 @pytest.mark.parametrize("kind", ["", "hf:json:"])
 def test_documents_are_grouped_by_a_field_and_what_is_left_out_is_said(run, tmp_path, capsys, kind):
->>>>>>> 228e47e2e1aeb62a0bc697ca705f93e6703c79d0
     rows = [{"text": f"the tree {n}", "author": "ab"[n % 2]} for n in range(6)] + [{"text": " ", "author": "a"}]
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert (
