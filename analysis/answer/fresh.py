@@ -84,7 +84,7 @@ def fresh(runs: Runs, tried: Sequence[Candidate], cost: Cost, draws: int = 100, 
     log_active = log_optimum(found, theta, np.log(budgets), cost)
     log_tokens = cost.log_tokens(np.log(budgets), log_active, np.zeros(ALONG))
     slope = np.ptp(log_active[:, [0, -1]], axis=1) / np.log(budgets[-1] / budgets[0])
-    exact = Interval.of(slope, sample, (0.0, 1.0))
+    exact = Interval.of(slope, sample, (0.0, 1.0 / cost.size))
     law_road = Road("3, the law", exact, found.law.name, budgets, np.exp(log_active[0]))
     roads = (_least(dense, cost, draws, seed), _parabolas(dense, found, cost, draws, seed), law_road)
     return Fresh(found.law.name, sample, roads, budgets, np.exp(log_active), np.exp(log_tokens))

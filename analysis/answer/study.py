@@ -158,22 +158,14 @@ def analyse(
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
     uniques = _uniques(runs)
-    asked = [(b, unique) for unique in uniques for b in wanted or (float(spent[_over(runs, unique)].max()),)]
+    asked = [(b, u) for u in uniques for b in wanted or (float(spent[_over(runs, u)].max()),)]
     recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws, measured) for one in asked)
     curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
     comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else _cross_validated(fitted, seed)
     said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
     return Study(
-        runs=runs,
-        cost=cost,
-        box=box,
-        tried=tried,
-        fit=fitted,
-        draws=draws,
-        budgets=wanted,
-        recommendations=recommendations,
-        curves=curves,
+        runs, cost, box, tried, fitted, draws, wanted, recommendations, curves,
         warnings=of_fit(measured or runs, fitted, draws) + said,
         rmse=rmse,
         comparison=comparison,
@@ -182,7 +174,7 @@ def analyse(
         marks=marks_of(recommendations),
         settle=_settle(fitted, draws, recommendations, box, cost),
         measured=measured,
-    )
+    )  # fmt: skip
 
 
 def _check(budgets: Sequence[float], cost: Cost) -> None:
