@@ -7,8 +7,6 @@ done in `raysparse/release/`.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -59,8 +57,8 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def command_evaluate(args: argparse.Namespace) -> int:
+    from analysis.data.files import write_json
     from raysparse.data.tally import Tally
-    from raysparse.files import write_file_atomically
     from raysparse.reading import ReadingSpec
     from raysparse.release import evaluate
     from raysparse.release.opened import open_model
@@ -87,7 +85,7 @@ def command_evaluate(args: argparse.Namespace) -> int:
         print("\n".join([*said(held, "passages"), *of_row(opened, held), *each_alone(apart), *kept(remembered)]))
         found |= {"held_out": as_json(held), "by_document": as_json(apart), "memorisation": memory_as_json(remembered)}
     if args.json:
-        write_file_atomically(Path(args.json), (json.dumps(_finite(found), indent=1, allow_nan=False) + "\n").encode())
+        write_json(Path(args.json), found)
     return 0
 
 
@@ -243,15 +241,6 @@ def as_json(measured: Measured) -> dict[str, Any]:
             for nats, tokens, size, group, begins in columns
         ],
     }  # fmt: skip
-
-
-def _finite(value: Any) -> Any:
-    """The same for JSON, which has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def memory_as_json(remembered: Memorised) -> dict[str, Any]:
