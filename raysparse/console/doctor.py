@@ -101,6 +101,19 @@ def _devices() -> Iterator[Finding]:
         yield f"GPU {n}", f"{found.name}, {found.total_memory / 2**30:.0f} GiB", ""
     if not torch.cuda.is_available():
         yield "GPU", "none: trials train on CPUs", ""
+    yield "kernels on a CPU", _kernels(), ""
+
+
+def _kernels() -> str:
+    from raysparse.kernels.native import library
+
+    if not library.is_wanted():
+        return f"torch's, as {library.ASKED} asks"
+    try:
+        library.load()
+    except library.NoLibrary as reason:
+        return f"torch's, which are slower: {reason}"
+    return "compiled"
 
 
 def _machine(asked: str) -> Iterator[Finding]:

@@ -1,5 +1,5 @@
-"""The operations on compact storage, twice: `torch` is the definition and the CPU's way, `triton`
-its twin, and `ops` the door to both.
+"""The operations on compact storage: `torch` is the definition and anybody's way, `triton` its twin
+on a GPU, `native` that of its passes over memory on a CPU, and `ops` the door to all.
 
 Nothing here knows what a layer or a trial is: tensors and numbers in, tensors out. Everything is
 deterministic, and every random choice comes from `philox`, so that one seed makes the same topology

@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from raysparse import memory
+from raysparse.kernels import ops
 from raysparse.model.apart import apart
 
 
@@ -54,11 +55,8 @@ class _HeadLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         head_gradient = torch.empty_like(head, dtype=torch.float32)  # the first portion fills it
         for part in _portions(len(hidden), head):
-            probability = F.log_softmax(hidden[part] @ weight.t(), dim=1, dtype=torch.float32)
-            target = targets[part].unsqueeze(1)
-            total -= probability.gather(1, target).sum()
-            probability.exp_().scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
-            gradient = probability.to(hidden.dtype)
+            gradient = hidden[part] @ weight.t()  # logits, and after the next line their gradient
+            total += ops.cross_entropy(gradient, targets[part])
             torch.mm(gradient, weight, out=hidden_gradient[part])
             if gradient.dtype == torch.float32:
                 head_gradient.addmm_(gradient.t(), hidden[part], beta=0 if part.start == 0 else 1)

@@ -157,7 +157,7 @@ class Layout:
     def compact_accumulate(self, dense: Tensor, grad: Tensor) -> None:
         """grad += the active weights' entries of the dense matrix (rows, columns)."""
         if self.mask is None or self.bases is None:
-            grad.add_(dense.view(-1))
+            ops.accumulate(dense, grad)
         else:
             ops.compact_accumulate(self._dense_view(dense), self.mask, self.bases, grad, self._tile)
 

@@ -82,11 +82,11 @@ class Group:
 
 class Smet:
     """The optimizer over all groups of a trial. It has no state of its own: moments, ages and
-    averages are in the arenas. compiled: as `kernels.ops.adam_step` takes it.
+    averages are in the arenas.
     """
 
-    def __init__(self, spec: TrialSpec, groups: list[Group], *, compiled: bool = False):
-        self.spec, self.groups, self.compiled = spec, groups, compiled
+    def __init__(self, spec: TrialSpec, groups: list[Group]):
+        self.spec, self.groups = spec, groups
 
     def gradient_norm(self) -> Tensor:
         """Euclidean norm over all gradients, dense and compact, float32 scalar on the device."""
@@ -120,7 +120,7 @@ class Smet:
                 there[2 * number, first:], there[2 * number + 1, first:],
                 gradient_factor=gradient_factor, beta1=spec.beta1, beta2=spec.beta2, eps=spec.eps,
                 decay=spec.decay(rate, group.factor, self.spec.steps) if group.decays else 0.0,
-                noise=philox.stream(self.spec.seed, step, number, ROUNDING), compiled=self.compiled,
+                noise=philox.stream(self.spec.seed, step, number, ROUNDING),
             )  # fmt: skip
             arena.revision += 1
             if arena.average is not None:

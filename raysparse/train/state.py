@@ -50,7 +50,7 @@ class TrainState:
             "tables": Group(tables),
             "norms": Group(norms, decays=False),
         }
-        self.optimizer = Smet(spec, list(self.groups.values()), compiled=placement.compile)
+        self.optimizer = Smet(spec, list(self.groups.values()))
         self.topology = Topology(spec)
         self.reducer = GradientReducer(self.weights, [tables.grad, norms.grad])
         self.step = 0

@@ -174,6 +174,32 @@ def exchange(shape: Shape, density: float, dtype: torch.dtype, *, device: str = 
     return Case(ops.exchange, arguments, {}, {where: Answer(values) for where, values in answers.items()})
 
 
+def accumulate(shape: Shape, dense_dtype: torch.dtype, stored: torch.dtype, *, device: str = "cpu") -> Case:
+    dense = torch.randn(shape, device=device).to(dense_dtype)
+    grad = torch.randn(dense.numel(), device=device).to(stored)
+    answer = Answer((grad.float() + dense.flatten().float()).to(stored))
+    return Case(ops.accumulate, (dense, grad), {}, {1: answer})
+
+
+# --- the loss
+
+
+def cross_entropy(rows: int, columns: int, dtype: torch.dtype, *, device: str = "cpu") -> Case:
+    """In float64. Logits far apart and all alike among others; with two of them, one is spoilt."""
+    logits = torch.randn(rows, columns, device=device) * 4
+    logits[0], logits[rows // 2, 0] = 3.0, 300.0
+    logits[-1, columns // 2] = math.nan if columns == 2 else 0.0
+    logits, targets = logits.to(dtype), torch.randint(columns, (rows,), device=device)
+    exact = logits.double().log_softmax(1)
+    right = torch.nn.functional.one_hot(targets, columns)
+    rounding = 1e-5 if dtype == FP32 else 2**-8
+    answers: dict[int | None, Answer] = {
+        None: Answer(-exact[right.bool()].sum().float(), 1e-5),
+        0: Answer((exact.exp() - right).to(dtype), rounding),
+    }
+    return Case(ops.cross_entropy, (logits, targets), {}, answers)
+
+
 # --- the optimizer
 
 
@@ -269,6 +295,8 @@ GRID: dict[Callable[..., Case], list[list[tuple[Any, ...]]]] = {
     regrow_in_rows: [[(1, 9), (40, 60), (1, 25), (False, True)]],
     expand: STORAGE,
     compact_accumulate: STORAGE,
+    accumulate: [[((1, 1), (33, 65)), DTYPES, DTYPES]],
+    cross_entropy: [[(1, 7), (1, 2, 97, 5000), DTYPES]],
     exchange: [[SIZES, (0.0, 0.5, 1.0), (FP32,)], [SIZES, (0.5,), (BF16,)]],
     adam_step: [[(2304,), (0, 1, 3, 256), DTYPES, DTYPES]],
     tile_case: [

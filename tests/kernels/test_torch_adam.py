@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysparse.kernels import philox
+from raysparse.kernels import ops, philox
 from raysparse.kernels.torch import adam
 
 
@@ -39,9 +39,8 @@ def plain_smet_adam(w, g, m, v, t, warmup, *, lr, beta1, beta2, eps):
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("portion", [adam.STEP_PORTION, 8, 0])
 def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
-    """In one portion, in many, and (0) by what a compiler is given."""
+    """In one portion, in many, and (0) in C."""
     monkeypatch.setattr(adam, "STEP_PORTION", portion)
-    monkeypatch.setattr(adam, "_whole", lambda: adam._in_one_pass)
     blocks, settings_ = 23, {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     generator = torch.Generator().manual_seed(0)
     w, g, m = (torch.randn(blocks * size, generator=generator) for _ in range(3))
@@ -59,10 +58,11 @@ def test_adam_step_follows_the_formula_at_every_age(monkeypatch, size, portion):
         )
         for i in range(blocks * size)
     ]
-    adam.adam_step(
-        w, g, m, v, age, step_size.float(), correction.float(),
-        gradient_factor=torch.tensor(1.0), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=0, compiled=not portion,
-    )  # fmt: skip
+    with ops.using("torch" if portion else "native"):
+        ops.adam_step(
+            w, g, m, v, age, step_size.float(), correction.float(),
+            gradient_factor=torch.tensor(1.0), beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, noise=0,
+        )  # fmt: skip
     for got, want in zip((w, m, v), zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(got, torch.tensor(want), rtol=2e-5, atol=1e-7)
     assert not g.any()

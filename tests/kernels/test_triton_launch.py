@@ -23,10 +23,10 @@ import torch
 from raysparse.kernels import bitmask, ops, philox
 from raysparse.kernels.tile_lists import tile_lists
 from raysparse.kernels.torch.bits import bases
-from raysparse.kernels.triton import adam, bits, pointwise, selection, storage, tiles
+from raysparse.kernels.triton import adam, bits, entropy, pointwise, selection, storage, tiles
 from tests import stub_gpu
 
-MODULES = [adam, bits, pointwise, selection, storage, tiles]
+MODULES = [adam, bits, entropy, pointwise, selection, storage, tiles]
 BF16, FP32 = torch.bfloat16, torch.float32
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01, "noise": philox.stream(1)}
 # (blocks, size) of single weights and runs, (rows, columns, tile) of tiles.
@@ -189,6 +189,14 @@ def test_what_lies_between_products(shape, dtype, launches, tmp_path):
     assert_nothing_spills(launches, tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=str)
+@pytest.mark.parametrize("columns", [1, 97, 4096, 32000])
+def test_cross_entropy(columns, dtype, launches, tmp_path):
+    ops.cross_entropy(torch.zeros(3, columns, dtype=dtype), torch.zeros(3, dtype=torch.long))
+    assert names(launches) == {"_cross_entropy"}
+    assert_nothing_spills(launches, tmp_path)
+
+
 def tile_products(side: int, tokens: int, dtype: torch.dtype, stored: torch.dtype | None = None) -> None:
     """The three products with 6 of 3 x 4 tiles, whose gradients are stored as the tiles or
     otherwise.
@@ -236,4 +244,5 @@ def test_no_kernel_is_left_out(launches):
     ops.exchange(mask, bases, 2500, torch.zeros(1250, dtype=torch.bool), torch.zeros_like(mask), torch.zeros(1250))
     tile_products(32, 33, BF16)
     between_products(6, 64, 1000, 33, BF16)
+    ops.cross_entropy(torch.zeros(3, 97), torch.zeros(3, dtype=torch.long))
     assert names(launches) == set(re.findall(r"^\s+(_\w+)\[.*\]\(", sources, flags=re.MULTILINE))

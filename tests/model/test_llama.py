@@ -8,7 +8,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from raysparse import counts, memory
-from raysparse.kernels.torch import adam
 from raysparse.model.dropout import Dropout
 from raysparse.model.loss import head_loss
 from raysparse.placement import Placement
@@ -262,7 +261,6 @@ def test_compiling_changes_nothing_but_rounding(monkeypatch):
         "compile",
         lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager")),
     )
-    monkeypatch.setattr(adam, "_whole", lambda: torch.compile(adam._in_one_pass, backend="eager", dynamic=True))
     spec = small_trial(density=0.3, optimizer={"dropout": 0.2})
     plain, compiled = TrainState(spec, Placement()), TrainState(spec, Placement(compile=True))
     rows, graphs = tokens(plain), []

@@ -31,7 +31,7 @@ from tests.conftest import small_trial
 
 OPERATIONS = (
     "bases", "survivors", "weakest", "regrow_at_random", "regrow_largest", "regrow_in_rows", "exchange", "adam_step",
-    "expand", "compact_accumulate", "rotary", "rotary_gradient", "swiglu", "swiglu_gradient",
+    "expand", "compact_accumulate", "rotary", "rotary_gradient", "swiglu", "swiglu_gradient", "cross_entropy",
 )  # fmt: skip
 NAME, PEAK = "a Hopper that is not there", 12_345
 
@@ -88,7 +88,7 @@ def short(method: str, density: float = 0.25, **changes):
 
 
 UPDATES = {"_count_digits", "_count_ties", "_choose", "_exchange", "_move", "_count_groups"}
-ANY = {"_adam_step", "_rotary", "_swiglu", "_swiglu_gradient"}
+ANY = {"_adam_step", "_cross_entropy", "_rotary", "_swiglu", "_swiglu_gradient"}
 PRODUCTS = {"_expand", "_compact", *ANY}
 CASES = {
     "dense": (short("dense"), ANY),
@@ -111,7 +111,8 @@ CASES = {
 def expected(request, store, tmp_path, monkeypatch):
     """The outcome on the CPU, with products joined as on a GPU; made before anything is stubbed."""
     monkeypatch.setattr(storage, "multiplied", lambda blocks, device: counts.multiplied(blocks, "cuda"))
-    return trial.run(CASES[request.param][0], store, Folder(tmp_path / "cpu"))
+    with ops.using("torch"):
+        return trial.run(CASES[request.param][0], store, Folder(tmp_path / "cpu"))
 
 
 @pytest.mark.parametrize(("case", "expected"), [(name, name) for name in CASES], indirect=["expected"], ids=list(CASES))

@@ -3,14 +3,10 @@
 Whatever depends on a weight's age takes one of 256 values (ages are kept as a count of topology
 updates in one byte), so bias correction and warm-up are two small tables worked out in float64, and
 the step is one sequence of multiply-adds over a portion of flat memory that stays in the cache.
-Portions also keep temporaries at a few hundred KB, however large the model. torch.compile makes one
-pass without temporaries of the same formula, where nothing is rounded on its way to memory.
+Portions also keep temporaries at a few hundred KB, however large the model.
 """
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,7 +33,6 @@ def adam_step(
     eps: float,
     decay: float,
     noise: int,
-    compiled: bool = False,
 ) -> None:
     """One Adam step in place over flat tensors, with per-age bias correction and warm-up (SMET
     sections 3.1 and 3.2), after which the gradient is 0.
@@ -46,16 +41,10 @@ def adam_step(
     uses entry 0 for all. step_size: float32 (256,), learning rate x warm-up / (1 - beta1^t) by age;
     correction: 1 / sqrt(1 - beta2^t) by age. gradient_factor: scalar tensor the gradient is
     multiplied by (clipping). decay: learning rate x weight decay. noise: Philox key for stochastic
-    rounding of tensors stored in bf16; weight i of them uses counter i. compiled: by torch.compile
-    where all is stored in float32; the same to rounding.
+    rounding of tensors stored in bf16; weight i of them uses counter i.
     """
     size = values.numel() // age.numel() if age is not None else 1
     is_rounded = any(t.dtype != torch.float32 for t in (values, exp_avg, exp_avg_sq))
-    if compiled and not is_rounded:
-        keep = torch.tensor(1.0 - decay, device=values.device)  # a number would be compiled in
-        tensors = [t.view(-1, size) for t in (values, grad, exp_avg, exp_avg_sq)]
-        _whole()(*tensors, age, step_size, correction, gradient_factor, keep, beta1, beta2, eps)
-        return
     portion = max(1, STEP_PORTION // (4 if is_rounded else 1) // size) * size
     memory = torch.empty(min(portion, values.numel()), device=values.device)
     factors = torch.empty(len(memory) // size, device=values.device)
@@ -74,26 +63,6 @@ def adam_step(
         w.sub_(torch.div(m, denominator, out=denominator).mul_(_by_age(step_size, entry, factors)))
         if is_rounded:
             _store(stored, [w, m, v], noise, part)
-
-
-@functools.cache
-def _whole() -> Callable[..., None]:
-    """`_in_one_pass`, compiled once for all sizes."""
-    found: Callable[..., None] = torch.compile(_in_one_pass, dynamic=True)
-    return found
-
-
-def _in_one_pass(
-    w: Tensor, grad: Tensor, m: Tensor, v: Tensor, age: Tensor | None, step_size: Tensor, correction: Tensor,
-    factor: Tensor, keep: Tensor, beta1: float, beta2: float, eps: float,
-) -> None:  # fmt: skip
-    """The step over (blocks, size) tensors, for a compiler to fuse."""
-    scale, unbias = (table[0] if age is None else table[age.int()].unsqueeze(1) for table in (step_size, correction))
-    g = grad * factor
-    grad.zero_()
-    m.lerp_(g, 1.0 - beta1)
-    v.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
-    w.mul_(keep).sub_(m / (v.sqrt() * unbias + eps) * scale)
 
 
 def _by_age(table: Tensor, entry: Tensor | None, out: Tensor) -> Tensor:

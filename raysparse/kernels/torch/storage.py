@@ -66,6 +66,11 @@ def compact_accumulate(dense: Tensor, mask: Tensor, bases: Tensor, grad: Tensor,
         grad.view(-1, size).add_(dense.index_select(0, index))
 
 
+def accumulate(dense: Tensor, grad: Tensor) -> None:
+    """grad += `dense`, of which every entry is active."""
+    grad.add_(dense.view(-1))
+
+
 def _tiles_of(dense: Tensor, tile: int) -> Tensor:
     """The dense matrix as (tile row, tile column, tile, tile), a view."""
     rows, columns = dense.shape

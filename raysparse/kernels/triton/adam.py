@@ -97,10 +97,9 @@ def adam_step(
     eps: float,
     decay: float,
     noise: int,
-    compiled: bool = False,
 ) -> None:
     """One step in place over flat tensors, without waiting for the device. The arguments are those
-    of `raysparse/kernels/torch/adam.py`; `compiled` changes nothing in what is one pass already.
+    of `raysparse/kernels/torch/adam.py`.
     """
     total = values.numel()
     _adam_step[(triton.cdiv(total, PORTION),)](

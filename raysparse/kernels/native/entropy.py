@@ -1,0 +1,23 @@
+"""Cross-entropy and its gradient in C: a row stays in the cache until its gradient is there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from raysparse.kernels.native.library import function
+from raysparse.kernels.torch import entropy
+
+_OF = {torch.float32: "cross_entropy_f32", torch.bfloat16: "cross_entropy_bf16"}
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross-entropies, nats, float32 scalar, of logits (rows, vocabulary), which become
+    its gradient; targets int64 (rows,). Both are contiguous.
+    """
+    operation = function(_OF.get(logits.dtype, "none"))
+    if operation is None:
+        return entropy.cross_entropy(logits, targets)
+    losses = torch.empty(len(logits))
+    operation(*(t.data_ptr() for t in (logits, targets, losses)), *logits.shape, torch.get_num_threads())
+    return losses.sum()
