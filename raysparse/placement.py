@@ -27,7 +27,7 @@ class Placement(Record):
     device: str = "cpu"
     threads: int = 1  # CPU threads of each worker; sums depend on it in the last bit, so a sweep keeps it fixed
     checkpoint_seconds: float = 30.0  # between checkpoints of a running trial: what an interruption costs at most
-    compile: bool = False  # torch.compile of what lies between the sparse products, and on a CPU of the optimizer
+    compile: bool = False  # torch.compile of the layers, between their sparse products
     resident: bool = False  # keep every dense weight that a product needs, not one at a time: memory for time
     recompute: Recompute = "auto"
     device_share: float = 1.0  # of a GPU's memory, for this worker

@@ -166,7 +166,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile what lies between the products, and on a CPU the optimizer",
+        help="torch.compile the layers, between their sparse products",
     )
     group.add_argument(
         "--checkpoint-seconds", type=float, default=30.0, help="between checkpoints of a trial (%(default)s)"

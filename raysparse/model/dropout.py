@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from raysparse.kernels import philox
-from raysparse.model.apart import apart
 from raysparse.spec import TrialSpec
 
 DROPOUT = 7  # what a Philox stream is for
@@ -48,8 +47,6 @@ class Dropout:
         probability = spec.optimizer.dropout
         return cls(probability, spec.seed, step, first_row) if probability else None
 
-    # The key changes every step: a compiler that saw it would compile every step anew.
-    @apart
     def __call__(self, branch: Tensor, layer: int, place: int) -> Tensor:
         """The branch (b, t, h) with numbers dropped and the others scaled."""
         dropped = self.dropped(branch.shape, layer, place, branch.device)

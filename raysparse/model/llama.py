@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysparse.kernels import philox
+from raysparse.model.apart import apart, tell_the_compiler
 from raysparse.model.cache import Cache
 from raysparse.model.dropout import ATTENTION, MLP, Dropout
 from raysparse.model.loss import head_loss
 from raysparse.model.pointwise import swiglu, turned
-from raysparse.model.sparse_linear import SparseLinear
+from raysparse.model.sparse_linear import DenseLinear, SparseLinear
 from raysparse.placement import Recompute
 from raysparse.sparsity.arena import COMPUTE_DTYPE, STORAGE_DTYPE
 from raysparse.sparsity.storage import INIT_STD, SparseWeights
@@ -70,14 +71,19 @@ def again(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
 class Layer(nn.Module):
     """One block: attention and MLP, each behind a norm, each added to the residual stream."""
 
-    def __init__(self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype, recompute: Recompute):
+    def __init__(
+        self, number: int, model: ModelSpec, weights: SparseWeights, dtype: torch.dtype, recompute: Recompute,
+        compiled: bool,
+    ):  # fmt: skip
         super().__init__()
         self.number, self.heads, self.recompute = number, model.heads, recompute
         self.attention_norm = Norm(model.hidden, dtype)
         self.mlp_norm = Norm(model.hidden, dtype)
 
-        def linear(*names: str) -> SparseLinear:
-            return SparseLinear(weights, *(f"layers.{number}.{name}" for name in names))
+        def linear(*names: str) -> nn.Module:
+            names = tuple(f"layers.{number}.{name}" for name in names)
+            is_dense = all(weights.matrices[name].layout.is_full for name in names)
+            return (DenseLinear if compiled and is_dense else SparseLinear)(weights, *names)
 
         self.qkv, self.output = (
             linear("attention.query", "attention.key", "attention.value"),
@@ -89,14 +95,20 @@ class Layer(nn.Module):
         self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: Dropout | None, cache: Cache | None = None
     ) -> Tensor:
         attended = self.attend(self.attention_norm(x), cosine, sine, cache)
-        x = x + (attended if dropout is None else dropout(attended, self.number, ATTENTION))
+        x = x + (attended if dropout is None else self.drop(dropout, attended, ATTENTION))
         return again(self.mix, x, dropout) if self.recompute == "mlp" else self.mix(x, dropout)
 
     def mix(self, x: Tensor, dropout: Dropout | None) -> Tensor:
         """The layer's second half: x plus the MLP of it."""
         mixed: Tensor
         (mixed,) = self.down(swiglu(self.gate_up(self.mlp_norm(x))))
-        return x + (mixed if dropout is None else dropout(mixed, self.number, MLP))
+        return x + (mixed if dropout is None else self.drop(dropout, mixed, MLP))
+
+    # A compiler that saw the layer's number, or the step that makes the key, would compile every
+    # layer and step anew.
+    @apart
+    def drop(self, dropout: Dropout, branch: Tensor, place: int) -> Tensor:
+        return dropout(branch, self.number, place)
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor, cache: Cache | None = None) -> Tensor:
         b, t, h = z.shape
@@ -112,12 +124,16 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model of a trial, over `weights`; `recompute` as in `Placement`."""
+    """The model of a trial, over `weights`; `recompute` as in `Placement`. compiled: its layers
+    are, one code for all of them, however deep the model.
+    """
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, spec: TrialSpec, weights: SparseWeights, recompute: Recompute = "none"):
+    def __init__(
+        self, spec: TrialSpec, weights: SparseWeights, recompute: Recompute = "none", *, compiled: bool = False
+    ):
         super().__init__()
         self.recompute = recompute
         model, dtype = spec.model, STORAGE_DTYPE[spec.precision]
@@ -129,7 +145,12 @@ class Llama(nn.Module):
             return nn.Parameter(initial.to(dtype))
 
         self.embedding, self.head = table(), table()
-        self.layers = nn.ModuleList(Layer(n, model, weights, dtype, recompute) for n in range(model.layers))
+        layers = [Layer(n, model, weights, dtype, recompute, compiled) for n in range(model.layers)]
+        if compiled:
+            tell_the_compiler()
+            for layer in layers:
+                layer.compile()
+        self.layers = nn.ModuleList(layers)
         self.norm = Norm(model.hidden, dtype)
         cosine, sine = rotary_tables(model)
         self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)

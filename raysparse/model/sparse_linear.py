@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from raysparse.model.apart import apart
@@ -51,3 +52,16 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         flat = x.reshape(-1, x.shape[-1])
         return [_Product.apply(flat, m).view(*x.shape[:-1], m.shape[0]) for m in self.matrices]  # type: ignore[no-untyped-call]
+
+
+class DenseLinear(nn.Module):
+    """The same of dense matrices, for torch's compiler: the products are autograd's, so that a
+    layer is one graph, and their gradients arrive at the same places.
+    """
+
+    def __init__(self, weights: SparseWeights, *names: str):
+        super().__init__()
+        self.leaves = [m.leaf() for m in weights.multiplied(*names)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [F.linear(x, leaf.to(x.dtype)) for leaf in self.leaves]

@@ -103,9 +103,21 @@ class SparseMatrix:
             return found
         return gradient @ self.weight()
 
+    def leaf(self) -> Tensor:
+        """The weights of a dense matrix as autograd knows a parameter, (rows, columns) as stored.
+        It and its gradient are views of the arena.
+        """
+        leaf = self.values.view(self.shape).detach().requires_grad_()
+        leaf.grad = self.grad.view(self.shape)
+        leaf.register_post_accumulate_grad_hook(lambda _: self._tell())  # type: ignore[no-untyped-call]
+        return leaf
+
     def accumulate_gradient(self, gradient: Tensor, x: Tensor) -> None:
         """Add dy^T x to the compact gradient: dy (tokens, rows), x (tokens, columns)."""
         self._accumulate(gradient, x)
+        self._tell()
+
+    def _tell(self) -> None:
         for part in self.parts:
             if part.on_gradient is not None:
                 part.on_gradient(part.number)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysparse.model.apart import tell_the_compiler
 from raysparse.model.llama import Llama
 from raysparse.placement import Placement
 from raysparse.results import Evaluation
@@ -37,10 +36,7 @@ class TrainState:
         self.spec, self.placement = spec, placement
         self.device = torch.device(placement.device)
         self.weights = SparseWeights(spec, device=self.device, resident=placement.resident)
-        self.model = Llama(spec, self.weights, placement.recompute).to(self.device)
-        if placement.compile:
-            tell_the_compiler()
-            self.model.compile()
+        self.model = Llama(spec, self.weights, placement.recompute, compiled=placement.compile).to(self.device)
         moments = MOMENT_DTYPE[spec.optimizer.moments]
         averages = spec.optimizer.average > 0
         tables = adopt(self.model.tables(), moments=moments, averages=averages)
