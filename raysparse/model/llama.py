@@ -125,7 +125,7 @@ class Layer(nn.Module):
 
 class Llama(nn.Module):
     """The model of a trial, over `weights`; `recompute` as in `Placement`. compiled: its layers
-    are, one code for all of them, however deep the model.
+    are, one code for all of them, however deep the model, and the last norm.
     """
 
     cosine: Tensor
@@ -146,12 +146,12 @@ class Llama(nn.Module):
 
         self.embedding, self.head = table(), table()
         layers = [Layer(n, model, weights, dtype, recompute, compiled) for n in range(model.layers)]
-        if compiled:
-            tell_the_compiler()
-            for layer in layers:
-                layer.compile()
         self.layers = nn.ModuleList(layers)
         self.norm = Norm(model.hidden, dtype)
+        if compiled:
+            tell_the_compiler()
+            for part in (*layers, self.norm):
+                part.compile()
         cosine, sine = rotary_tables(model)
         self.register_buffer("cosine", cosine.to(self.compute_dtype), persistent=False)
         self.register_buffer("sine", sine.to(self.compute_dtype), persistent=False)

@@ -63,7 +63,7 @@ class _HeadLoss(torch.autograd.Function):
             elif part.start == 0:
                 head_gradient.copy_(gradient.t() @ hidden[part])
             else:
-                head_gradient.add_(gradient.t() @ hidden[part])
+                ops.accumulate(gradient.t() @ hidden[part], head_gradient.view(-1))
         ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
         return total
 
