@@ -3,8 +3,9 @@
 A mask is int32 words, block b in bit b % 32 of word b // 32; `base` holds the number of active
 blocks before every group of 1,024 (32 words), so a kernel finds the place of a block's values from
 one word, the words of its group and one base. That is 0.129 bytes a weight at most, against 4 d for
-an index list. On a CPU the list is made again whenever it is needed: `numpy.unpackbits` and
-`flatnonzero` read a mask at 0.4-0.8 ns a block, 1-2 % of the product that follows.
+an index list. Where torch has to do on a CPU the list is made again whenever it is needed:
+`numpy.unpackbits` and `flatnonzero` read a mask at 0.4-0.8 ns a block, 1-2 % of the product that
+follows.
 """
 
 from __future__ import annotations
