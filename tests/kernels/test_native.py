@@ -111,3 +111,10 @@ def test_torch_can_be_asked_for_and_nothing_else(anew, monkeypatch, recwarn):
     monkeypatch.setenv(library.ASKED, "fast")
     with pytest.raises(ValueError, match="RAYSPARSE_KERNELS is 'fast': expected 'native' or 'torch'"):
         library.library()
+
+
+@needs_compiler
+@pytest.mark.parametrize("target", [-1, 7])
+def test_a_target_that_no_logit_has_is_refused(target):
+    with pytest.raises(IndexError, match=f"targets reach from .*{target}.* logits from 0 to 6"):
+        ops.cross_entropy(torch.zeros(3, 7), torch.tensor([3, target, 3]))
