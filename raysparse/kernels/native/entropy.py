@@ -18,10 +18,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     operation = function(_OF.get(logits.dtype, "none"))
     if operation is None:
         return entropy.cross_entropy(logits, targets)
-    if len(targets) and not (0 <= targets.min() and targets.max() < logits.shape[1]):
-        raise IndexError(
-            f"targets reach from {targets.min()} to {targets.max()}, logits from 0 to {logits.shape[1] - 1}"
-        )
+    least, most = (int(target) for target in targets.aminmax())
+    if least < 0 or most >= logits.shape[1]:
+        raise IndexError(f"targets reach from {least} to {most}, logits from 0 to {logits.shape[1] - 1}")
     losses = torch.empty(len(logits))
     operation(*(t.data_ptr() for t in (logits, targets, losses)), *logits.shape, torch.get_num_threads())
     return losses.sum()
