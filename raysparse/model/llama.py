@@ -108,6 +108,7 @@ class Layer(nn.Module):
     # layer and step anew.
     @apart
     def drop(self, dropout: Dropout, branch: Tensor, place: int) -> Tensor:
+        """The branch with this layer's numbers of that place dropped."""
         return dropout(branch, self.number, place)
 
     def attend(self, z: Tensor, cosine: Tensor, sine: Tensor, cache: Cache | None = None) -> Tensor:

@@ -135,7 +135,7 @@ COMPACT(compact_group_bf16_f32, compact_plain_bf16_f32, bf16, sixteen_of_bf16)
 #define expand_group_bf16_bf16 expand_plain_bf16_bf16
 #define compact_group_bf16_bf16 compact_plain_bf16_bf16
 
-/* The groups of a matrix on `threads` threads; DENSE and COMPACT are advanced to a group's own. */
+/* CALL for every group of a matrix, which says where its dense and its compact numbers begin. */
 #define OVER_GROUPS(CALL)                                                                                \
     _Pragma("omp parallel for schedule(static) num_threads(threads)")                                    \
     for (int64_t group = 0; group < (blocks + GROUP - 1) / GROUP; group++) {                             \
@@ -165,13 +165,10 @@ GRADIENT(bf16_f32, bf16, f32)
 GRADIENT(bf16_bf16, bf16, bf16)
 
 /* total += more. */
-#define ADDED(KIND, FROM, TO, READ, TOTAL, CONVERT)                                                      \
-    void accumulate_##KIND(const FROM *restrict more, TO *restrict total, int64_t n, int threads) {      \
-        _Pragma("omp parallel for simd schedule(static) num_threads(threads)")                           \
-        for (int64_t i = 0; i < n; i++) total[i] = CONVERT(TOTAL(total[i]) + READ(more[i]));             \
-    }
-
-ADDED(bf16_f32, bf16, f32, f32_of_bf16, f32_of_f32, f32_of_f32)
+void accumulate_bf16_f32(const bf16 *restrict more, f32 *restrict total, int64_t n, int threads) {
+#pragma omp parallel for simd schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; i++) total[i] += f32_of_bf16(more[i]);
+}
 
 /* e^x for x of at most about 0, to some 2^-23 of its value (a polynomial of Cephes); NaN stays. */
 static inline f32 exponential(f32 x) {
