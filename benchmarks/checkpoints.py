@@ -31,6 +31,7 @@ from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step
 
+WARM_UP = 4  # checkpoints
 KEPT: tuple[Keep, ...] = ("state", "weights", "nothing")
 LEAST_SECONDS = 20.0  # of a stretch: at its end it waits for the last file, which a trial does once
 TIMED: dict[str, dict[str, Any]] = {  # size: sparsity
@@ -65,10 +66,13 @@ def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: f
     spec = trial(size, **TIMED[size])
     state, batches = TrainState(spec, Placement()), RandomBatches(spec)
     hook = Counted(Folder(folder), every_seconds)
-    for _ in range(3):  # the first makes the memory of the copies, and the caches warm
-        step_seconds = train_step(state, batches).seconds  # type: ignore[arg-type]
-        hook.behind.begin(state)
-        hook.behind.wait()
+    hook.start(state)
+    taken = train_step(state, batches)  # type: ignore[arg-type]
+    while hook.begun_so_far < WARM_UP:  # the first makes the memory of the copies, all tell what one costs
+        taken = train_step(state, batches)  # type: ignore[arg-type]
+        hook.after_step(state, taken)
+    hook.finish(state)
+    step_seconds = taken.seconds
     pause = max(every_seconds, hook.behind.cost / checkpoint.SHARE)
     steps = math.ceil(max(LEAST_SECONDS, 1.2 * pause) / step_seconds)
 

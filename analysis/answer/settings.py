@@ -36,7 +36,7 @@ ROWS = 5  # measured runs that are listed beside the answer
 # that, so a difference is not stretched.
 STRETCH = 1.5
 # Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
-CAUTION = 0.5
+CAUTION = 1.0
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
 
 

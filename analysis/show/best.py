@@ -25,7 +25,7 @@ def lines(best: BestRun | Refused, settling: Settling | None = None) -> list[str
     ]
     for name, choice in (("dense", best.dense), ("sparse", best.sparse)):
         if choice is not None:
-            told.append(f"best {name}: {_short(choice)}")
+            told.append(f"best {name}: {short(choice)}")
     if best.rows:
         told.append("best measured runs within the budget (measured / expected, nats per token):")
         told += [f"  {_row(row, best.unit)}" for row in best.rows]
@@ -61,7 +61,8 @@ def _settling(found: Settling | None) -> list[str]:
     ]
 
 
-def _short(choice: Choice) -> str:
+def short(choice: Choice) -> str:
+    """A run and the loss of one training, in a line."""
     settings = "".join(f", {name} {value.value:.3g}" for name, value in choice.settings.items())
     return (
         f"{count(choice.active.value)} active, density {choice.density.value:.3g}, "

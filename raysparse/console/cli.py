@@ -75,10 +75,12 @@ def command_train(args: argparse.Namespace) -> int:
 def _check_from_scratch(args: argparse.Namespace) -> None:
     """Raise ValueError for what says something only of a trained model or a sweep."""
     epochs = args.epochs if (args.epochs or "").startswith("+") else None
-    for flag, value in (("--row", args.row or None), ("--budget", args.budget), ("--epochs", epochs)):
-        if value is not None:
+    flags = {"--row": args.row, "--budget": args.budget, "--again": args.again, "--epochs": epochs}
+    for flag, value in flags.items():
+        if value not in ("", None) and value is not False:
+            said = flag if value is True else f"{flag} {value}"
             raise ValueError(
-                f"{flag} {value} says nothing of SIZE {args.size}, which trains from scratch: name a model or a run "
+                f"{said} says nothing of SIZE {args.size}, which trains from scratch: name a model or a run "
                 f"folder by --from instead of it, or leave {flag} out"
             )
 
@@ -107,9 +109,11 @@ def _train_from(args: argparse.Namespace) -> int:
         return training.train_continued(args)
     folder = RunFolder(args.source).absolute()
     if not args.row:
-        training.check_taken(args, {"budget"}, training.OF_RECOMMENDED)
+        training.check_taken(args, {"budget", "again"}, training.OF_RECOMMENDED)
         args.storage = training.storage_beside(args, folder)
-        return training.train_recommended(args, folder, both=False, budget=args.budget, seed=args.seed, name=args.name)
+        return training.train_recommended(
+            args, folder, both=False, budget=args.budget, seed=args.seed, name=args.name, again=args.again
+        )
     training.check_taken(args, {"row", "fields"}, training.OF_ROW)
     plan = load(folder)
     found = [spec for spec in plan.specs if spec.trial_id.startswith(args.row)]
@@ -238,6 +242,9 @@ def _add_train(verbs: Any) -> None:
     )  # fmt: skip
     train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
+    train.add_argument(
+        "--again", action="store_true", help="with --from: heed the models that were trained from it, too"
+    )  # fmt: skip
     train.add_argument("--storage", default=STORAGE)
     train.add_argument(
         "--name", default="", help="run folder (train-TRIAL_ID; of what a sweep recommends, its name and -model)"

@@ -37,32 +37,37 @@ if TYPE_CHECKING:
 
 def train_recommended(
     args: argparse.Namespace, folder: RunFolder, *, both: bool, budget: float | None = None,
-    unique_tokens: float | None = None, seed: int | None = None, name: str = "",
+    unique_tokens: float | None = None, seed: int | None = None, name: str = "", again: bool = False,
 ) -> int:  # fmt: skip
     """Train what the table of `folder` recommends; `both`: the best of the other kind beside it.
-    name: of the run folder, `<name of the sweep>-model` where it is "".
+    name: of the run folder, `<name of the sweep>-model` where it is "". again: the models that were
+    trained there are in the table, too.
 
     Returns an exit status. Raises ValueError when the folder has no results to recommend from.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from analysis.show.best import verdict
     from raysparse.results import Results
-    from raysparse.run_folder import CHECKPOINT, TRIALS
+    from raysparse.run_folder import CHECKPOINT, TRIALS, RunFolder
     from raysparse.sweep.plan import load
     from raysparse.sweep.planners.recommended import answer_of, trial_of
 
     plan, table = load(folder), Results(folder).table()
-    rows = table.to_pylist()
-    if not rows:
+    if not len(table):
         raise ValueError(f"{folder.uri} has no finished trial yet, so it recommends nothing; run its sweep first")
-    best = answer_of(table, budget=budget, unique_tokens=unique_tokens)
-    fresh = 1 + max(spec.seed for spec in plan.specs) if seed is None else seed
+    args.name, args.storage = name or f"{folder.name}{MODEL_SUFFIX}", folder.storage.uri
+    models = RunFolder.named(folder.storage, f"{folder.name}{MODEL_SUFFIX}")
+    heeded = Results(models).table() if again else table[:0]
+    if again and not len(heeded):
+        raise ValueError(f"--again: {models.uri} has no model that was trained from this sweep; leave --again out")
+    rows = [*table.to_pylist(), *heeded.to_pylist()]
+    best = answer_of(table, trained=heeded, budget=budget, unique_tokens=unique_tokens)
+    seeds = [spec.seed for spec in plan.specs] + [row["seed"] for row in rows]
     other = best.sparse if choice_name(best.best) == "dense" else best.dense
     choices = [best.best, *([other] if both and other is not None else [])]
+    fresh = 1 + max(seeds) if seed is None else seed
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
-    args.name, args.storage = name or f"{folder.name}{MODEL_SUFFIX}", folder.storage.uri
     ids = [spec.trial_id for spec in specs.values()]
     summary = _run_first(args, plan, specs.values(), () if name else earlier_recommendations(args, ids))
     trained = Results(summary.folder).table()
@@ -72,8 +77,9 @@ def train_recommended(
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
     if said := between(specs, measured, best):
-        again = answer_of(pa.concat_tables([table, trained]), budget=best.budget, unique_tokens=best.unique)
-        print(f"{said}\nwith both in the table, {verdict(again)}")
+        print(said)
+        now = answer_of(table, trained=trained, budget=best.budget, unique_tokens=best.unique)
+        print("\n".join(with_both(now, folder)))
     print(f"models: {summary.folder.at(TRIALS, '<id>', CHECKPOINT)}")
     return 1 if summary.unfinished else 0
 
@@ -210,6 +216,16 @@ def compared(choice: Choice, spec: TrialSpec, measured: float | None, best: Best
         return [*lines, f"{said}, not measured"]
     where = "inside" if loss.low <= measured <= loss.high else "OUTSIDE"
     return [*lines, f"{said}, measured {measured:.3f} ({where} the interval)"]
+
+
+def with_both(best: BestRun, folder: RunFolder) -> list[str]:
+    """What the table says once the rows of both trainings are in it, as lines."""
+    from analysis.show.best import short, verdict
+
+    return [
+        f"with both in the table, {verdict(best)}",
+        f"and it would train: {short(best.best)} (`raysparse train --from {folder.uri} --again` does)",
+    ]
 
 
 def between(specs: Mapping[str, TrialSpec], measured: Mapping[str, float | None], best: BestRun) -> str:

@@ -8,8 +8,9 @@ stopped and continues cannot harm what its successor wrote.
 
 Training does not wait for the writing. `Behind` copies the state to the CPU's memory (of a GPU on a
 stream of its own, while the next gradients are computed) and a thread serializes and writes the
-copy. How often follows from what that costs: at most `SHARE` of the time. Left out: keeping a
-history of checkpoints. The copy takes as much of the CPU's memory as the state.
+copy. How often follows from what that costs: at most `SHARE` of the time, of which the thread's own
+work is not all, for steps beside it slow down. Left out: keeping a history of checkpoints. The copy
+takes as much of the CPU's memory as the state.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+import statistics
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ from raysparse.train.state import TrainState
 from raysparse.train.weights import load_weights
 
 SHARE = 0.02  # of the time, at most
+USUAL, LAST = 50, 3  # steps that tell what one takes with nothing beside it; checkpoints that tell the cost
 RESUMING = ("exp_avg", "exp_avg_sq", "age")  # what only further training needs
 
 log = logging.getLogger(__name__)
@@ -111,36 +115,59 @@ def load(folder: Folder, state: TrainState, *, resume: bool = False) -> bool:
 
 
 class Behind:
-    """Writes checkpoints behind the training, one at a time. `cost` is what the last one took from
-    training, seconds: the wait for the copy and, on a CPU, the thread's own work.
+    """Writes checkpoints behind the training, one at a time.
+
+    What one takes from training is the wait for the copy and what steps beside the writing take
+    longer than others (memory, caches and cores are shared), or on a CPU the thread's own work if
+    that is more.
     """
 
     def __init__(self, folder: Folder):
-        self.folder, self.cost = folder, 0.0
+        self.folder = folder
+        self._costs: deque[float] = deque(maxlen=LAST)
+        self._usual: deque[float] = deque(maxlen=USUAL)
         self._memory: dict[tuple[str, ...], Tensor] = {}  # of the copy, used again
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._copying = self._working = self._slower = 0.0  # seconds, of the one that is being written
 
     @property
     def is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def cost(self) -> float:
+        """Seconds that a checkpoint took from training, the median of the last ones; 0 before."""
+        return statistics.median(self._costs) if self._costs else 0.0
 
     def begin(self, state: TrainState) -> None:
         """Copy the state as it is now, and go on writing; the one before must have ended."""
         self.wait()
         began = time.perf_counter()
         copy, event = self._copied(state)
-        self.cost = time.perf_counter() - began
+        self._copying, self._working, self._slower = time.perf_counter() - began, 0.0, 0.0
         self._thread = threading.Thread(target=self._write, args=(copy, event), name="checkpoint", daemon=True)
         self._thread.start()
 
+    def after_step(self, seconds: float) -> None:
+        """Hear what a step of training took."""
+        if self._thread is None:
+            self._usual.append(seconds)
+            return
+        if self._usual:
+            self._slower += seconds - statistics.median(self._usual)
+        if not self.is_busy:
+            self.wait()
+
     def wait(self) -> None:
         """Until nothing is being written. Raises what went wrong besides the storage."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            return
+        self._thread.join()
         self._thread = None
         if self._error is not None:
             raise self._error
+        self._costs.append(self._copying + max(self._working, self._slower))
 
     def _copied(self, state: TrainState) -> tuple[dict[str, Any], torch.cuda.Event | None]:
         if state.device.type != "cuda" or not state.weights.arena.values.is_cuda:
@@ -177,7 +204,7 @@ class Behind:
         except Exception as error:
             self._error = error
         if event is None:
-            self.cost += time.thread_time() - began
+            self._working = time.thread_time() - began
 
 
 def save_start(folder: Folder, weights: dict[str, Any]) -> None:

@@ -224,6 +224,7 @@ class Checkpoint(Hook):
     def after_step(self, state: TrainState, record: StepRecord) -> None:
         if state.is_done:
             return
+        self.behind.after_step(record.seconds)
         if self.is_leaving():
             self._save(state)
             self.behind.wait()

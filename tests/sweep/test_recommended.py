@@ -171,6 +171,8 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
         settings={"optimizer.weight_decay": [0.1, 1.0]},
     )  # fmt: skip
     runner.run(Plan(specs=specs), Folder(tmp_path), "small", Settings(executor="inline"))
+    assert cli.main(["train", "--from", str(tmp_path / "small"), "--again"]) == 2
+    assert "small-model has no model that was trained from this sweep; leave --again out" in capsys.readouterr().err
     assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
     said = capsys.readouterr().out
     assert "recommended: " in said
@@ -184,6 +186,7 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     assert said.count("recommended: ") == 1
     assert "dense minus sparse: predicted " in said
     assert "\nwith both in the table, sparsity: " in said
+    assert f"(`raysparse train --from {RunFolder.named(Folder(tmp_path), 'small').uri} --again` does)" in said
     assert ("best dense: " in said) != ("best sparse: " in said), "the other kind, and not the recommended one again"
     assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
     assert "nothing to do: 1 of 1 trials are finished already" in capsys.readouterr().out, "one of the two"
@@ -195,3 +198,29 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out
+
+
+def test_again_heeds_what_was_trained_and_trains_another(folder, tmp_path, monkeypatch, capsys):
+    """The models' rows teach, and ask nothing: the budget is still that of the sweep."""
+    shutil.copytree(folder.local_path, tmp_path / "grid")
+    sweep, models = (RunFolder.named(Folder(tmp_path), name) for name in ("grid", "grid-model"))
+    best = answer_of(Results(sweep).table())
+    spec = trial_of(best.best, Results(sweep).rows(), best, seed=7)
+    spec = spec.replace(data=spec.data.replace(epochs=2 * spec.data.epochs))  # dearer than the budget
+    Plan(specs=(spec,)).save(models)
+    outcome = Outcome(status="completed", validation_loss=9.0, steps=spec.steps, tokens=spec.tokens, seconds=1.0)
+    Results(models).record(make_row(spec, Placement(), outcome))
+    seen = {}
+
+    def run(plan, storage, name, settings, **_):
+        seen.update(plan=plan, name=name)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    assert cli.main(["train", "--from", str(tmp_path / "grid"), "--again"]) == 2
+    assert "far enough" in capsys.readouterr().err
+    again, earlier = seen["plan"].specs
+    assert (seen["name"], earlier, again.seed) == ("grid-model", spec, 8)
+    assert counts.flops(again)[0] <= best.budget * 1.001
+    assert cli.main(["train", "laptop-xs", "--again"]) == 2
+    assert "--again says nothing of SIZE laptop-xs" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from raysparse.train import checkpoint, trial
 from raysparse.train.evaluate import evaluate
 from raysparse.train.hooks import Hook, Progress, StopTrial
 from raysparse.train.state import TrainState
-from raysparse.train.step import train_step
+from raysparse.train.step import StepRecord, train_step
 from tests.conftest import small_trial
 from tests.train.test_trial import WHOLE_STATE, assert_same, final_state
 
@@ -136,13 +136,32 @@ def test_a_checkpoint_costs_at_most_its_share_of_the_time(store, tmp_path, monke
     begun = []
     monkeypatch.setattr("raysparse.train.hooks.time.monotonic", lambda: now[0])
     monkeypatch.setattr(hooks.behind, "begin", lambda state: begun.append(now[0]))
-    hooks.behind.cost = 1.0
+    monkeypatch.setattr(checkpoint.Behind, "cost", 1.0)
     state = TrainState(SPEC, Placement())
     hooks.start(state)
     for second in range(120):
         now[0] = float(second)
-        hooks.after_step(state, None)
+        hooks.after_step(state, StepRecord(second, 2.0, 1e-3, 1.0, seconds=1.0))
     assert begun == [50.0, 100.0]
+
+
+def test_what_steps_beside_the_writing_take_longer_is_a_cost(tmp_path, monkeypatch):
+    """Steps of .1 s, of which two take .5 s beside a file: .8 s, and little for the copy; a slow
+    step with nothing beside it is nobody's.
+    """
+    may_write = threading.Event()
+    monkeypatch.setattr(checkpoint, "write", lambda *_: may_write.wait())
+    behind = checkpoint.Behind(Folder(tmp_path))
+    for seconds in (0.1, 0.1, 3.0, 0.1):
+        behind.after_step(seconds)
+    assert behind.cost == 0.0
+    behind.begin(TrainState(SPEC, Placement()))
+    behind.after_step(0.5)
+    may_write.set()
+    behind._thread.join()
+    behind.after_step(0.5)
+    behind.after_step(0.6)
+    assert 0.8 <= behind.cost < 1.0
 
 
 @pytest.mark.parametrize(("keep", "suffix"), [("nothing", None), ("weights", "weights-"), ("state", "step-")])

@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from analysis.answer.choice import BestRun, Choice
 
 
-def answer_of(table: pa.Table, *, budget: float | None = None, unique_tokens: float | None = None) -> BestRun:
-    """The best run for a budget of active FLOPs and unique tokens, from a sweep's own table.
+def answer_of(
+    table: pa.Table, *, trained: pa.Table | None = None, budget: float | None = None, unique_tokens: float | None = None
+) -> BestRun:
+    """The best run for a budget of active FLOPs and unique tokens, from a sweep's own table and the
+    rows of what was `trained` from its answers.
 
     Default: the dearest run over the most unique tokens that the table has, and those tokens.
     Raises ValueError when the table has too few usable rows for a recommendation.
     """
+    import pyarrow as pa
+
     from analysis.answer.settings import answer
     from analysis.data.table import read_table
 
@@ -38,6 +43,8 @@ def answer_of(table: pa.Table, *, budget: float | None = None, unique_tokens: fl
     spent = runs.extras["flops_active"][runs.points.unique == unique]
     if budget is None and not len(spent):
         raise ValueError(f"no run in the table has {unique:.6g} unique tokens; say --budget, in active FLOPs")
+    if trained is not None:
+        runs = read_table(pa.concat_tables([table, trained]))
     return answer(runs, budget=budget or float(spent.max()), unique=unique)
 
 
