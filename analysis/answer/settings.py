@@ -210,11 +210,12 @@ class _Search:
         return self.model.moments(self.column)[0], draws
 
     def _noise(self) -> Array:
-        """(b,) a run's noise for each draw, nats, by its own process."""
+        """(b,) a run's noise for each draw, nats, by its own process or `Surrogate.least_noise`."""
         from scipy.special import ndtri
 
         each = len(self.paths) // len(self.model.processes)
-        sd = np.repeat([process.noise for process in self.model.processes], each)
+        least = self.model.least_noise
+        sd = np.repeat([max(process.noise, least) for process in self.model.processes], each)
         order = np.random.default_rng(self.seed).permutation(len(sd))
         return np.asarray(sd * ndtri((order + 0.5) / len(sd)))
 

@@ -52,7 +52,8 @@ def settling(model: Surrogate, best: BestRun, cost: Cost, seed: int = 0) -> Sett
     columns = model.columns(points, {name: np.array([each[name] for each in settings]) for name in model.settings})
     losses = model.warp.outward(draw(model.processes, DRAWS, seed).at(columns), model.base(columns))
     price = cost.of(points)
-    rows, sd = choose_trials(losses, losses[:, [0]] - losses[:, [1]], model.noise, price, TRIALS, replicates=SEEDS)
+    noise = max(model.noise, model.least_noise)
+    rows, sd = choose_trials(losses, losses[:, [0]] - losses[:, [1]], noise, price, TRIALS, replicates=SEEDS)
     if not len(rows):
         return None
     counted = tuple((names[row], int((rows == row).sum())) for row in dict.fromkeys(rows.tolist()))

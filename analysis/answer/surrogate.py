@@ -26,6 +26,8 @@ from analysis.data.table import Runs
 LEAST_ROWS = 5
 NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
 NOISE_SD = 0.5  # of its logarithm: two dozen rows, which a smooth surface follows, do not tell it
+SEEDS = 4  # replicates that NOISE counts for beside those of the table
+WILD = 3.0  # times NOISE: no group of replicates counts for more, on average (a diverged run is no noise)
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
 LEVELS = 7  # how often it narrows, each time by half
@@ -60,6 +62,23 @@ class Surrogate:
     @property
     def noise(self) -> float:
         return self.process.noise
+
+    @property
+    def least_noise(self) -> float:
+        """Sd between seeds of one run that is believed at least, nats: of the replicates and what
+        was thought beforehand. 0 where laws guide.
+
+        Few rows let a smooth surface follow them all, and then its own noise is too small.
+        """
+        if self.guided:
+            return 0.0
+        thought = NOISE * float(self.runs.loss.min())
+        _, group = np.unique(self.runs.group, return_inverse=True)
+        rows = np.bincount(group)
+        middle = np.bincount(group, self.runs.loss) / rows
+        squares = np.bincount(group, (self.runs.loss - middle[group]) ** 2)
+        told = np.minimum(squares, (rows - 1) * (WILD * thought) ** 2)
+        return float(np.sqrt((SEEDS * thought**2 + told.sum()) / (SEEDS + (rows - 1).sum())))
 
     def predict(self, points: Points, settings: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
         """Mean and sd of the *expected* loss (without a run's noise) at n points: (n,) each, nats.
