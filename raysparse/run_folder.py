@@ -32,6 +32,7 @@ TOKENS = "tokens"
 CURVES = "curves"
 REPORT = "report"
 ANSWER = "answer.txt"  # of the report; not there while its table grows
+ANALYSIS = "analysis.json"  # which code wrote the report
 RAY = "ray"
 LABEL = 200  # bytes of a name that a link takes; a file's name has 255
 MODEL_SUFFIX = "-model"  # <name>-model is the run folder in which what <name> recommends is trained

@@ -230,12 +230,13 @@ def load_plan(path: str) -> Plan:
 
 def report(args: argparse.Namespace, *, title: str) -> None:
     """Fit the laws to the results and print what they say; the answer is kept in the run folder,
-    and printed again until the next trial begins, which deletes it (`runner`).
+    and printed again until the next trial begins, which deletes it (`runner`), or the analysis is
+    another one.
     """
-    from raysparse.run_folder import ANSWER
+    from raysparse.run_folder import ANALYSIS, ANSWER
 
-    folder = run_folder(args)
-    if not folder.report.exists(ANSWER):
+    folder, analysis = run_folder(args), {"sha256": _fingerprint("analysis")}
+    if not folder.report.exists(ANSWER) or folder.report.read_json_if_there(ANALYSIS) != analysis:
         from analysis.beside import second
         from analysis.show.report import write_report
         from raysparse.results import Results
@@ -243,8 +244,22 @@ def report(args: argparse.Namespace, *, title: str) -> None:
         with _drawn_for(folder.report) as place, second() as beside:
             written = write_report(Results(folder).table(), place, title=title, beside=beside)
         text = "\n".join([written.summary, *_left_out(folder)])
+        folder.report.delete(ANSWER)
+        folder.report.write_json(ANALYSIS, analysis)
         folder.report.write(ANSWER, text.encode())
     print(f"\n{folder.report.read(ANSWER).decode()}\nreport: {folder.report.at('report.html')}")
+
+
+def _fingerprint(package: str) -> str:
+    """Of the sources of a package that is installed, which is not imported."""
+    from importlib.util import find_spec
+
+    from raysparse.files import checksum
+
+    found = find_spec(package)
+    assert found is not None
+    files = sorted(path for root in found.submodule_search_locations or () for path in Path(root).rglob("*.py"))
+    return checksum(b"".join(path.read_bytes() for path in files))
 
 
 @contextlib.contextmanager

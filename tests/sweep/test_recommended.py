@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -224,3 +225,22 @@ def test_again_heeds_what_was_trained_and_trains_another(folder, tmp_path, monke
     assert counts.flops(again)[0] <= best.budget * 1.001
     assert cli.main(["train", "laptop-xs", "--again"]) == 2
     assert "--again says nothing of SIZE laptop-xs" in capsys.readouterr().err
+
+
+def test_an_answer_is_kept_until_the_analysis_is_another_one(folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder.local_path, tmp_path / "grid")
+    args = script.parser("", name="grid").parse_args(["--storage", str(tmp_path)])
+    made = []
+
+    def write_report(table, place, *, title, beside):
+        made.append(title)
+        return SimpleNamespace(summary=f"answer {len(made)}")
+
+    monkeypatch.setattr("analysis.show.report.write_report", write_report)
+    for _ in range(2):
+        script.report(args, title="Grid")
+        assert "\nanswer 1\n" in capsys.readouterr().out
+    monkeypatch.setattr(script, "_fingerprint", lambda package: "newer")
+    for _ in range(2):
+        script.report(args, title="Grid")
+        assert "\nanswer 2\n" in capsys.readouterr().out
