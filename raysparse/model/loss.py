@@ -51,6 +51,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         weight = head.to(hidden.dtype)
+        targets = targets.contiguous()  # of sequences of one token they are every second
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
         head_gradient = torch.empty_like(head, dtype=torch.float32)  # the first portion fills it

@@ -185,9 +185,11 @@ def accumulate(shape: Shape, dense_dtype: torch.dtype, stored: torch.dtype, *, d
 
 
 def cross_entropy(rows: int, columns: int, dtype: torch.dtype, *, device: str = "cpu") -> Case:
-    """In float64. Logits far apart and all alike among others; with two of them, one is spoilt."""
+    """In float64. Logits far apart, and all alike and large, among others; with two of them, one is
+    spoilt.
+    """
     logits = torch.randn(rows, columns, device=device) * 4
-    logits[0], logits[rows // 2, 0] = 3.0, 300.0
+    logits[0], logits[rows // 2, 0] = 3e6, 300.0
     logits[-1, columns // 2] = math.nan if columns == 2 else 0.0
     logits, targets = logits.to(dtype), torch.randint(columns, (rows,), device=device)
     exact = logits.double().log_softmax(1)

@@ -173,11 +173,14 @@ def test_a_full_matrix_among_tiles_has_the_scratch_that_its_cast_needs(monkeypat
     assert all(m.grad.any() for m in state.weights.matrices.values())
 
 
-def test_the_loss_in_portions_equals_the_loss_at_once(monkeypatch):
+@pytest.mark.parametrize("context", [1, 37])
+def test_the_loss_in_portions_equals_the_loss_at_once(context, monkeypatch):
+    """Also where targets lie apart: of sequences of one token they are every second."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(37, 8, generator=generator, requires_grad=True)
     head = torch.randn(11, 8, generator=generator, requires_grad=True)
-    targets = torch.randint(0, 11, (37,), generator=generator)
+    targets = torch.randint(0, 11, (37 // context, context + 1), generator=generator)[:, 1:].flatten()
+    assert targets.is_contiguous() == (context > 1)
     monkeypatch.setattr(memory, "logit_elements", lambda *_: 44)  # four tokens at a time
     ours = head_loss(hidden, head, targets) * 0.5
     gradients = torch.autograd.grad(ours, (hidden, head))

@@ -180,14 +180,14 @@ static inline f32 exponential(f32 x) {
     p = mad(p, rest, 1.6666665459e-1f);
     p = mad(p, rest, 5.0000001201e-1f);
     p = mad(p * rest, rest, rest + 1);
-    int32_t bits = ((int32_t)(x < -87 ? 0 : whole) + 127) << 23;
+    int32_t bits = ((int32_t)(x >= -87 ? whole : 0) + 127) << 23; /* NaN is no integer */
     f32 power;
     memcpy(&power, &bits, 4);
     return x < -87 ? 0 : p * power;
 }
 
 /* The cross-entropy of each row of logits, which become its gradient. A row is read three times,
- * from a cache. */
+ * from a cache. The largest logit goes before anything is added: beside it a logarithm is lost. */
 #define CROSS_ENTROPY(NAME, T, READ, CONVERT)                                                            \
     void cross_entropy_##NAME(T *logits, const int64_t *targets, f32 *losses, int64_t rows,              \
                               int64_t columns, int threads) {                                            \
@@ -205,12 +205,11 @@ static inline f32 exponential(f32 x) {
                     some += exponential(READ(x[i]) - most);                                              \
                 sum += some;                                                                             \
             }                                                                                            \
-            f32 level = most + (f32)log(sum);                                                            \
-            losses[row] = level - READ(x[targets[row]]);                                                 \
-            f32 right = exponential(READ(x[targets[row]]) - level) - 1;                                  \
+            f32 share = (f32)(1 / sum), below = READ(x[targets[row]]) - most;                            \
+            losses[row] = (f32)log(sum) - below;                                                         \
             _Pragma("omp simd")                                                                          \
-            for (int64_t i = 0; i < columns; i++) x[i] = CONVERT(exponential(READ(x[i]) - level));       \
-            x[targets[row]] = CONVERT(right);                                                            \
+            for (int64_t i = 0; i < columns; i++) x[i] = CONVERT(exponential(READ(x[i]) - most) * share); \
+            x[targets[row]] = CONVERT(exponential(below) * share - 1);                                   \
         }                                                                                                \
     }
 
@@ -225,7 +224,8 @@ typedef struct {
 static inline void adam_weight(f32 *w, f32 *g, f32 *m, f32 *v, f32 scale, f32 unbias, const Step *step) {
     f32 gradient = *g * step->gradient_factor;
     *g = 0;
-    *m = mad(step->first, gradient - *m, *m);
+    f32 apart = gradient - *m; /* from the nearer end, as torch's lerp: without momentum m is the gradient */
+    *m = step->first < 0.5f ? mad(step->first, apart, *m) : mad(step->first - 1, apart, gradient);
     *v = mad(step->second * gradient, gradient, *v * step->beta2);
     *w = *w * step->keep - *m / (sqrtf(*v) * unbias + step->eps) * scale;
 }

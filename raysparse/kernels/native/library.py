@@ -13,6 +13,7 @@ so both share one pool.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -73,25 +74,31 @@ def function(name: str) -> Any:
 
 
 def load() -> ctypes.CDLL:
-    """The library, compiled if it is not there. Raises NoLibrary, with the reason."""
+    """The library, compiled if none is there that can be loaded. Raises NoLibrary, with the
+    reason.
+    """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "cc", "clang"))), None)
     if compiler is None:
         raise NoLibrary("there is no C compiler (gcc, cc or clang)")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raysparse"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raysparse"
+    except RuntimeError as error:  # of a user without a name, as in some containers
+        raise NoLibrary(f"compiled kernels have no folder ({error}); XDG_CACHE_HOME names one") from None
     kept = folder / f"kernels-{_made_of(compiler)}.so"
     try:
-        if not kept.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, kept)
-        return ctypes.CDLL(str(kept))
+        with contextlib.suppress(OSError):  # it is not there yet, or no library
+            return ctypes.CDLL(str(kept))
+        folder.mkdir(parents=True, exist_ok=True)
+        return _compile(compiler, kept)
     except OSError as error:
         where = f"compiled kernels cannot be kept in {folder}, or loaded from there ({error})"
         raise NoLibrary(f"{where}; XDG_CACHE_HOME names another place") from None
 
 
 def _made_of(compiler: str) -> str:
-    """The source, the flags, the compiler and the processor, as a name."""
-    made_of = [SOURCE.read_text(), repr((ALWAYS, TRIED)), os.path.realpath(compiler), sys.platform, _processor()]
+    """The source, the flags, the compiler and the machine, as a name."""
+    machine = [sys.platform, *platform.libc_ver(), _processor()]  # an older C library cannot load what a newer made
+    made_of = [SOURCE.read_text(), repr((ALWAYS, TRIED)), os.path.realpath(compiler), *machine]
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
 
 
@@ -105,15 +112,27 @@ def _processor() -> str:
     return " ".join([platform.machine(), *(told.get(key, "") for key in ("model name", "flags", "Features"))])
 
 
-def _compile(compiler: str, kept: Path) -> None:
-    """Make the file, whole or not at all. Raises NoLibrary where the compiler takes no flags."""
+def _compile(compiler: str, kept: Path) -> ctypes.CDLL:
+    """Make the file, whole or not at all, by the first flags of which a library comes that can be
+    loaded: some compilers take OpenMP's and have none. Raises NoLibrary or OSError for the last.
+    """
+    reason: Exception
     with tempfile.TemporaryDirectory(dir=kept.parent) as place:
         made = Path(place) / kept.name
         for flags in TRIED:
             call = [compiler, *flags, str(SOURCE), "-o", str(made), *ALWAYS]
-            done = subprocess.run(call, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                made.replace(kept)
-                return
-    said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-    raise NoLibrary(f"{compiler} cannot compile {SOURCE.name} ({said})")
+            done = subprocess.run(call, capture_output=True, text=True, errors="replace", check=False)
+            if done.returncode != 0:
+                said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+                reason = NoLibrary(f"{compiler} cannot compile {SOURCE.name} ({said})")
+                continue
+            try:
+                found = ctypes.CDLL(str(made))
+            except OSError as error:
+                reason = error
+                continue
+            with made.open("rb") as file:
+                os.fsync(file.fileno())  # half a library would end every process that loads it
+            made.replace(kept)
+            return found
+    raise reason

@@ -34,12 +34,13 @@ def _cross_entropy(logits, targets, losses, columns, portion: tl.constexpr):
         inside = start + column < columns
         x = tl.load(logits + start + column, mask=inside, other=float("-inf")).to(tl.float32)
         total += tl.exp(x - peak)
-    level = peak + tl.log(tl.sum(total, axis=0))
-    tl.store(losses + row, level - right)
+    every = tl.sum(total, axis=0)
+    share = 1.0 / every
+    tl.store(losses + row, tl.log(every) - (right - peak))  # beside a large peak a logarithm is lost
     for start in range(0, columns, portion):
         inside = start + column < columns
         x = tl.load(logits + start + column, mask=inside).to(tl.float32)
-        gradient = tl.exp(x - level) - tl.where(start + column == target, 1.0, 0.0)
+        gradient = tl.exp(x - peak) * share - tl.where(start + column == target, 1.0, 0.0)
         tl.store(logits + start + column, cast(gradient, logits.dtype.element_ty), mask=inside)
 
 
