@@ -198,6 +198,12 @@ def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
         *(("optimum", "--unique", value, f"'{value}' is not above 0") for value in ("0", "-5")),
         *(("optimum", "--unique", value, f"'{value}' is no number") for value in ("lots", "nan", "inf")),
         *(("fit", "--delta", value, f"'{value}' is not above 0") for value in ("0", "-1")),
+        *(
+            ("optimum", "--bootstraps", value, f"'{value}' is not a whole number from 2 on")
+            for value in ("0", "1", "9.5")
+        ),
+        ("fit", "--seed", "-1", "'-1' is not a whole number from 0 on"),
+        ("fit", "--fix", "ln_E", "'ln_E' is not of the form NAME=VALUE"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused_by_option(verb, option, value, message, table, capsys):
