@@ -70,9 +70,9 @@ def train_recommended(
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     ids = [spec.trial_id for spec in specs.values()]
     summary = _run_first(args, plan, specs.values(), () if name else earlier_recommendations(args, ids))
-    trained = Results(summary.folder).table()
-    trained = trained.filter(pc.is_in(trained["trial_id"], pa.array(ids)))
-    measured = {row["trial_id"]: row["validation_loss"] for row in trained.to_pylist()}
+    trained = Results(summary.folder).table()  # with what was recommended earlier, as --again has it
+    ours = trained.filter(pc.is_in(trained["trial_id"], pa.array(ids)))
+    measured = {row["trial_id"]: row["validation_loss"] for row in ours.to_pylist()}
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
