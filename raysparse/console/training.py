@@ -23,7 +23,7 @@ ALWAYS_TAKEN = {
     "recompute",
 }  # fmt: skip
 OF_RECOMMENDED = "what is recommended has its own; to go on from a trained model say --epochs +N"
-OF_ROW = "a trial is trained again as it was; --set changes it"
+OF_ROW = "a trial is trained again as it was; --seed, --epochs, --unique-tokens, --density and --set change it"
 OF_CONTINUED = "a model that goes on has its own; --set changes it"
 OF_MASKS = {"method", "layout", "block", "balanced", "update_every"}  # a dense model that is made sparse takes them
 
@@ -140,6 +140,21 @@ def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
     if args.storage != args.usual["storage"] and not is_same:
         raise ValueError(f"--storage {args.storage} and --from {args.source}: the new run folder lies beside that one")
     return storage.uri
+
+
+def row_again(args: argparse.Namespace, spec: TrialSpec) -> TrialSpec:
+    """The trial of --row as the arguments change it; its name, which is for people, says how."""
+    density = None if args.density == spec.sparsity.density else args.density
+    epochs = None if args.epochs is None else arguments.epochs_from(args.epochs)
+    said = {"seed": args.seed, "data.unique_tokens": args.unique_tokens, "data.epochs": epochs}
+    said = {path: value for path, value in (said | arguments.fixed_from(args)).items() if value is not None}
+    said = {path: value for path, value in said.items() if value != spec.at(path)}
+    changed = spec.replace(sparsity=_other_density(args, spec.sparsity) or spec.sparsity)
+    for path, value in said.items():
+        changed = changed.with_field(path, value)
+    told = {"density": density, **{path.rpartition(".")[2]: value for path, value in said.items()}}
+    words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
+    return changed.replace(name=f"{spec.name}, again with {words}") if words else spec
 
 
 def train_continued(args: argparse.Namespace) -> int:

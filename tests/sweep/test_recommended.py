@@ -199,8 +199,30 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
     assert load(models).specs == plan.specs, "the first is the recommended one, also where nothing is to be trained"
     capsys.readouterr()
-    assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
+    again = ["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id]
+    assert cli.main([*again, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out
+
+
+def test_a_row_is_trained_again_as_it_is_told_to_be_and_named_so(folder, monkeypatch, capsys):
+    """Every field can be changed, those with an argument of their own by it."""
+    seen = []
+
+    def run(plan, *_, **__):
+        seen.extend(plan.specs)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    row = load(folder).specs[0]
+    again = ["train", "--from", folder.uri, "--row", row.trial_id]
+    changes = ["--epochs", "4", "--density", ".5", "--set", "optimizer.weight_decay=0.7", "--seed", str(row.seed)]
+    assert cli.main(again) == cli.main([*again, *changes]) == 2
+    same, other = seen
+    assert (same, same.name) == (row, row.name)
+    assert (other.data.epochs, other.sparsity.density, other.optimizer.weight_decay) == (4.0, 0.5, 0.7)
+    assert other.sparsity.method == "smet"
+    assert other.name == f"{row.name}, again with density=0.5 epochs=4.0 weight_decay=0.7"
+    assert "far enough" in capsys.readouterr().err
 
 
 def test_what_would_be_trained_is_what_again_trains(folder, tmp_path, monkeypatch, capsys):
