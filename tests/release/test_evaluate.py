@@ -21,6 +21,8 @@ from raysparse.release import evaluate
 from raysparse.release.opened import open_model
 from raysparse.release.scores import Scores, score_documents, windows
 from raysparse.results import Results
+from raysparse.run_folder import RunFolder
+from raysparse.sweep.plan import Plan
 from tests.conftest import small_trial
 from tests.release.models import place, trained
 
@@ -78,6 +80,16 @@ def test_a_sweep_means_the_model_that_was_trained_from_its_answer(tmp_path, spec
     model = quick.replace(seed=7)
     trained(storage, "grid-model", model, quick.replace(seed=8))
     assert open_model(sweep.uri).spec == model
+
+
+def test_a_recommendation_that_was_stopped_does_not_pass_for_the_one_before(tmp_path, spec):
+    quick = spec.replace(data=spec.data.replace(epochs=0.1), evaluations=1)
+    sweep = RunFolder(f"{tmp_path}/runs/grid")
+    Plan(specs=(quick, quick.replace(seed=1))).save(sweep)
+    models = trained(tmp_path / "runs", "grid-model", quick.replace(seed=7))
+    Plan(specs=(quick.replace(seed=8), quick.replace(seed=7))).save(models)
+    with pytest.raises(ValueError, match=f"is trial {quick.replace(seed=8).trial_id}, which has not ended"):
+        open_model(sweep.uri)
 
 
 @pytest.mark.parametrize(
