@@ -67,6 +67,9 @@ def test_compare_tabulates_held_out_errors(table, capsys):
 def test_optimum_and_design_answer_for_a_budget(table, capsys):
     question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40")
     assert "density" in said(capsys, "optimum", table, *question)
+    sparse = said(capsys, "optimum", table, *question, "--density", "0.25")
+    assert "dense_loss   unknown: no dense run fits the box and the budget" in sparse
+    assert "nan" not in sparse
     value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
     assert value["box"]["density"] == [0.2, 1.0]
     tokens = ("--tokens", "4e5:1.6e6")
