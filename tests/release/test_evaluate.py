@@ -210,7 +210,7 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
 
 
-def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
+def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch, capsys):
     """The standard error of one document, and the perplexity of a loss that is very high."""
     (tmp_path / "one.txt").write_text("the tree of a small house")
     file = tmp_path / "found.json"
@@ -224,6 +224,7 @@ def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
     found = json.loads(file.read_text(), parse_constant=refuse)["by_document"]
     assert found["loss"] > 1000
     assert (found["standard_error"], found["perplexity"]) == (None, None)
+    assert " ± unknown nats per token" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["", "hf:json:"])
