@@ -10,6 +10,7 @@ answer, whose table has their rows too.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -239,7 +240,7 @@ def with_both(best: BestRun, folder: RunFolder) -> list[str]:
 
     return [
         f"with both in the table, {verdict(best)}",
-        f"and it would train: {short(best.best)} (`raysparse train --from {folder.uri} --again` does)",
+        f"and it would train: {short(best.best)} (`raysparse train --from {shlex.quote(folder.uri)} --again` does)",
     ]
 
 

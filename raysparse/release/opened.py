@@ -11,6 +11,7 @@ Left out: weights of other origin; other tools open those.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -172,8 +173,8 @@ def recommendation(run: RunFolder) -> Folder:
     specs = load_plan(here).specs
     if not specs or (len(specs) > 1 and not here.name.endswith(MODEL_SUFFIX)):
         raise ValueError(
-            f"what {run.uri} recommends is not trained yet: `raysparse train --from {run.uri}` does it; or name one "
-            f"of its trials, {run.at(TRIALS, 'ID')}"
+            f"what {run.uri} recommends is not trained yet: `raysparse train --from {shlex.quote(run.uri)}` does it; "
+            f"or name one of its trials, {run.at(TRIALS, 'ID')}"
         )
     ended = {spec.trial_id for spec in specs if here.child(JOURNAL).exists(f"{spec.trial_id}.json")}
     first = specs[0].trial_id

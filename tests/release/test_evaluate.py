@@ -72,10 +72,10 @@ def test_every_way_to_name_a_model_opens_the_same(run, spec):
 
 
 def test_a_sweep_means_the_model_that_was_trained_from_its_answer(tmp_path, spec):
-    storage = tmp_path / "runs"
+    storage = tmp_path / "my runs"
     quick = spec.replace(data=spec.data.replace(epochs=0.1), evaluations=1)
     sweep = trained(storage, "grid", quick, quick.replace(seed=1))
-    with pytest.raises(ValueError, match="is not trained yet: `raysparse train --from"):
+    with pytest.raises(ValueError, match=r"is not trained yet: `raysparse train --from '.*/my runs/grid'`"):
         open_model(sweep.uri)
     model = quick.replace(seed=7)
     trained(storage, "grid-model", model, quick.replace(seed=8))
