@@ -11,7 +11,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,11 @@ def _simulate(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     for name, what in (("sizes", "N at density 1"), ("densities", "d"), ("unique", "U"), ("epochs", "passes")):
         simulate.add_argument(f"--{name}", type=_numbers, required=True, metavar="X,...", help=what)
     simulate.add_argument("--noise", type=float, default=0.008, help="sd of log loss")
-    simulate.add_argument("--replicates", type=int, default=1)
+    simulate.add_argument("--replicates", type=_whole(1), default=1)
     simulate.add_argument("--tables", type=int, default=20, help="simulated sweeps for the power")
     simulate.add_argument("--budget", type=_positive, default=None, help="active FLOPs of the optimum asked for")
     simulate.add_argument("--output", type=Path, default=None, help="write one drawn table here (.csv or .parquet)")
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--seed", type=_whole(0), default=0)
     simulate.add_argument("--json", action="store_true")
 
 
@@ -124,8 +124,8 @@ def _verb(
         "--settings", type=_names, action="extend", default=[], metavar="COLUMN,...", help="columns that are settings"
     )
     parser.add_argument("--delta", type=_positive, default=1e-2, help="Huber threshold of log loss (published: 1e-3)")
-    parser.add_argument("--bootstraps", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bootstraps", type=_whole(2), default=200)
+    parser.add_argument("--seed", type=_whole(0), default=0)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -195,6 +195,18 @@ def _positive(text: str) -> float:
     return value
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """The type of a whole number that is not below `least`."""
+
+    def read(text: str) -> int:
+        value = _number(text)
+        if value < least or value != int(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(value)
+
+    return read
+
+
 def _unique(text: str) -> float | None:
     return None if text == "any" else _positive(text)
 
@@ -213,5 +225,8 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _pairs(text: str) -> dict[str, float]:
-    pairs = (part.partition("=") for part in text.split(","))
+    pairs = [part.partition("=") for part in text.split(",")]
+    bare = [name for name, equals, _ in pairs if not equals]
+    if bare:
+        raise argparse.ArgumentTypeError(f"{bare[0]!r} is not of the form NAME=VALUE, for example ln_E=0.6")
     return {name.strip(): _number(value) for name, _, value in pairs}

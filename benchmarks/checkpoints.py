@@ -95,7 +95,7 @@ def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: f
     return {
         "what": "checkpoints", "model": size, "density": spec.sparsity.density, "every seconds": every_seconds,
         "pause s": pause, "bytes": size_on_disk, "steps a stretch": steps,
-        "checkpoints a stretch": hook.begun_so_far / (rounds + 1),
+        "checkpoints a stretch": (hook.begun_so_far - WARM_UP) / (rounds + 1),
         "with s": with_them, "without s": without, "with / without": ratio,
         "CPU with / without": statistics.median(a / b for a, b in list(zip(cpu[True], cpu[False], strict=True))[1:]),
     }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ class RunFolder(Folder):
         words = [f"{name}={said[field]}" for field, name in names.items() if field in said]
         if host := said.get("endpoint_override"):
             words.append(f"S3_ENDPOINT={host if '://' in host else said.get('scheme', 'https') + '://' + host}")
-        return " ".join([*words, f"tensorboard --logdir {self.logdir}"])
+        return " ".join([*words, f"tensorboard --logdir {shlex.quote(self.logdir)}"])
 
     def tokens(self, corpus: str, tokenizer: str, reading: ReadingSpec | None = None) -> Folder:
         """The token store of a corpus; every run of the storage shares it."""

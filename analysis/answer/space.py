@@ -45,13 +45,20 @@ class Space:
     ) -> Space:
         """guided: laws carry the model, so that any size of the box may stand at any density.
 
-        Raises NoRunError if no run inside the box is within the budget, saying what the
-        cheapest costs, and ValueError if its epochs over U train no such tokens.
+        Raises NoRunError if no run inside the box is of a size that was trained, or none is within
+        the budget, saying what the cheapest costs, and ValueError if its epochs over U train no
+        such tokens.
         """
         box = within(box, unique)
         whole = np.array([1e-300, np.inf]) if guided else runs.points.active / runs.points.density
         space = cls(box, (float(whole.min()), float(whole.max())), cost, float(np.log(budget)), unique, frame)
         cheapest = space.cheapest()
+        if np.isinf(cheapest):
+            raise NoRunError(
+                f"no run inside the box is of a size that was trained: {box.active[0]:.3g} to "
+                f"{box.active[1]:.3g} active weights at density {box.density[0]:.3g} to {box.density[1]:.3g}, where "
+                f"active weights / density were {space.whole[0]:.3g} to {space.whole[1]:.3g}; widen the box"
+            )
         if not cheapest <= budget:
             raise NoRunError(
                 f"the budget {budget:.3g} {cost.unit} fits no run inside the box; the cheapest there costs "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.data import units
 from analysis.data.arrow import cells_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_COUNT = next(iter(COUNTS))  # what N is where nobody says
 FLOPS = 6.0  # of a weight and a trained token
+APART = 1.5  # factor between two numbers of one thing from which it is said
 
 
 @dataclass
@@ -144,6 +146,26 @@ class Columns:
             return tokens / self.numbers("epochs")
         self.notes.append("no unique-token and no epoch column: every row is taken as one epoch")
         return tokens.copy()
+
+    def other_epochs(self, unique: Array, tokens: Array, rows: NDArray[np.int64]) -> list[str]:
+        """What is to be said where a table's own epochs, which are not used beside unique tokens,
+        are not those of its tokens.
+        """
+        if not (self.has("unique") and self.has("epochs")):
+            return []
+        try:
+            said = cells_of(self.table, self.roles["epochs"]).values[rows]
+        except ValueError:  # of a column that is not used
+            return []
+        epochs = tokens[rows] / unique[rows]
+        apart = np.flatnonzero((said > 0) & (np.maximum(said / epochs, epochs / said) > APART))
+        if not len(apart):
+            return []
+        first = apart[0]
+        return [
+            f"column {self.roles['epochs']!r} is not used: in {len(apart)} of {len(rows)} rows it is not tokens / "
+            f"unique tokens ({said[first]:.4g} where these are {epochs[first]:.4g}); check what the three columns mean"
+        ]
 
     def guessed(self) -> list[str]:
         """Which columns were taken for what, where the name is not the role's own."""

@@ -50,7 +50,7 @@ class Points:
             if bad.any():
                 where = int(np.argmax(bad.ravel()))
                 limit = "in (0, 1]" if name == "density" else "finite and positive"
-                raise ValueError(f"{name}[{where}] is {array.ravel()[where]!r}; it must be {limit}")
+                raise ValueError(f"{name}[{where}] is {float(array.ravel()[where])!r}; it must be {limit}")
             object.__setattr__(self, name, np.atleast_1d(array.astype(float)))
             object.__setattr__(self, f"log_{name}", np.atleast_1d(np.log(array)))
 

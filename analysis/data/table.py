@@ -115,7 +115,7 @@ class Runs:
         bad = ~(np.isfinite(losses) & (losses > 0))
         if bad.any():
             where = int(np.argmax(bad))
-            raise ValueError(f"loss[{where}] is {losses[where]!r}; it must be finite and positive")
+            raise ValueError(f"loss[{where}] is {float(losses[where])!r}; it must be finite and positive")
         given = {
             name: np.broadcast_to(np.asarray(values, dtype=float), (len(points),)).copy()
             for name, values in (settings or {}).items()
@@ -170,7 +170,8 @@ def read_table(
     found = settings_of(table, same, usable, points, notes)
     extras = {name: known.numbers(name)[usable] for name in EXTRAS if name in roles}
     if not same.own:
-        notes += filter(None, [*known.guessed(), unexplained(table, roles, group, usable, same.same)])
+        notes += [*known.guessed(), *known.other_epochs(coordinates["unique"], coordinates["tokens"], usable)]
+        notes += filter(None, [unexplained(table, roles, group, usable, same.same)])
     return Runs(
         points,
         coordinates["loss"][usable],

@@ -124,8 +124,6 @@ def bootstrap(
 
     Raises ValueError for fewer than 2 draws or an unknown scheme.
     """
-    if draws < 2:
-        raise ValueError(f"draws is {draws}; an interval needs at least 2, and 200 or more are sensible")
     if scheme not in ("pairs", "smooth"):
         raise ValueError(f"scheme is {scheme!r}; expected 'pairs' or 'smooth'")
     if len(fit.runs) > LARGE:
@@ -159,7 +157,12 @@ def _subsampled(fit: Fit, draws: int, seed: int, scheme: Scheme, fresh: int, ste
 
 
 def resample(group: ArrayLike, draws: int, generator: np.random.Generator, scheme: Scheme) -> Array:
-    """(draws, n) row weights: every group is drawn (or weighted) as a whole."""
+    """(draws, n) row weights: every group is drawn (or weighted) as a whole.
+
+    Raises ValueError for fewer than 2 draws.
+    """
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; an interval needs at least 2, and 200 or more are sensible")
     inverse = np.unique(np.asarray(group), return_inverse=True)[1]
     groups = int(inverse.max()) + 1
     if scheme == "pairs":

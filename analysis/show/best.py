@@ -44,7 +44,7 @@ def _choice(choice: Choice, unit: str) -> list[str]:
 def verdict(best: BestRun) -> str:
     """What the table says of dense beside sparse, a line."""
     if best.difference is None:
-        return "sparsity: not compared, because only one of dense and sparse is in the table and the budget"
+        return "sparsity: not compared, because only one of dense and sparse is in the table, the box and the budget"
     gain = f"dense minus sparse {_loss(best.difference)} nats, each at its own best size, epochs and settings"
     if not best.shown:
         return f"sparsity: no difference shown ({gain})"

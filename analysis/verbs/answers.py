@@ -115,7 +115,9 @@ def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float]
     lines = [f"budget {item.budget:.4g} {cost.unit} ({cost.name}), U = {unique}; by {by}"]
     for name in ("active", "density", "epochs", "loss", "dense_loss", "saving"):
         value = getattr(item, name)
-        lines.append(f"  {name:12} {value.value:<11.5g} {interval_text(value.low, value.high)}")
+        known = f"{value.value:<11.5g} {interval_text(value.low, value.high)}"
+        unknown = "unknown: no dense run fits the box and the budget" if name == "dense_loss" else "unknown"
+        lines.append(f"  {name:12} {unknown if np.isnan(value.value) else known}")
     lines.append(f"  {'tokens':12} {item.tokens:<11.5g} at a cost of {item.cost:.4g} {cost.unit}")
     lines += [f"  d = {density:<8.4g} costs {loss - item.loss.value:+.5f} nats" for density, loss in item.by_density]
     for row in item.rows:

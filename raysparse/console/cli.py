@@ -114,15 +114,13 @@ def _train_from(args: argparse.Namespace) -> int:
         return training.train_recommended(
             args, folder, both=False, budget=args.budget, seed=args.seed, name=args.name, again=args.again
         )
-    training.check_taken(args, {"row", "fields"}, training.OF_ROW)
+    training.check_taken(args, {"row", "fields", "epochs", "unique_tokens", "density"}, training.OF_ROW)
     plan = load(folder)
     found = [spec for spec in plan.specs if spec.trial_id.startswith(args.row)]
     if len(found) != 1:
         near = nearest(args.row, plan.trial_ids)
         raise ValueError(f"--row {args.row!r} names {len(found)} trials of {folder.uri}, expected one trial id{near}")
-    spec = found[0] if args.seed is None else found[0].replace(seed=args.seed)
-    for path, value in arguments.fixed_from(args).items():
-        spec = spec.with_field(path, value)
+    spec = training.row_again(args, found[0])
     args.name, args.storage = args.name or f"train-{spec.trial_id}", training.storage_beside(args, folder)
     return _train_one(script.plan_of(args, [spec]), args)
 

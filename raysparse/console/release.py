@@ -7,6 +7,7 @@ done in `raysparse/release/`.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -179,13 +180,18 @@ def command_ensemble(args: argparse.Namespace) -> int:
     return 0
 
 
+def _error(value: float) -> str:
+    """A standard error, which a single document or group does not tell."""
+    return f"{value:.4f}" if math.isfinite(value) else "unknown"
+
+
 def said(measured: Measured, unit: str) -> list[str]:
     """A measurement in lines, its groups too."""
     scores = measured.scores
     lines = [
-        f"{measured.what}: {scores.loss:.4f} ± {scores.error:.4f} nats per token (perplexity "
-        f"{measured.perplexity:.2f}), {measured.bits_per_byte:.4f} ± {measured.bits_per_byte_error:.4f} bits per byte; "
-        f"{len(scores.nats)} {unit}, {int(scores.tokens.sum()):,} tokens"
+        f"{measured.what}: {scores.loss:.4f} ± {_error(scores.error)} nats per token (perplexity "
+        f"{measured.perplexity:.2f}), {measured.bits_per_byte:.4f} ± {_error(measured.bits_per_byte_error)} bits per "
+        f"byte; {len(scores.nats)} {unit}, {int(scores.tokens.sum()):,} tokens"
     ]
     if not scores.has_groups:
         return lines
@@ -193,7 +199,7 @@ def said(measured: Measured, unit: str) -> list[str]:
     for group in groups[:MOST_GROUPS]:
         part = scores.of_group(group)
         lines.append(
-            f"  {group}: {part.loss:.4f} ± {part.error:.4f} nats per token, {part.bits_per_byte:.4f} bits per byte"
+            f"  {group}: {part.loss:.4f} ± {_error(part.error)} nats per token, {part.bits_per_byte:.4f} bits per byte"
         )
     if len(groups) > MOST_GROUPS:
         lines.append(f"  and {len(groups) - MOST_GROUPS} groups more, in --json")
@@ -212,7 +218,7 @@ def of_row(opened: OpenedModel, held: Measured) -> list[str]:
 def each_alone(apart: Measured) -> list[str]:
     return [
         f"  each passage by itself, as other evaluators read: {apart.bits_per_byte:.4f} ± "
-        f"{apart.bits_per_byte_error:.4f} bits per byte"
+        f"{_error(apart.bits_per_byte_error)} bits per byte"
     ]
 
 
@@ -220,8 +226,8 @@ def kept(remembered: Memorised) -> list[str]:
     """Memorisation in lines."""
     trained = remembered.trained
     return [
-        f"trained text: {trained.loss:.4f} ± {trained.error:.4f} nats per token, {remembered.gap:.4f} ± "
-        f"{remembered.gap_error:.4f} below held-out text",
+        f"trained text: {trained.loss:.4f} ± {_error(trained.error)} nats per token, {remembered.gap:.4f} ± "
+        f"{_error(remembered.gap_error)} below held-out text",
         f"continued exactly behind {remembered.prompt} tokens of a sequence (likeliest token each time):",
         *(
             f"  the next {length:>3}: {share:.1%} of trained, {unseen:.1%} of held-out sequences"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import os
 import sys
 import tempfile
@@ -194,7 +195,10 @@ def show_plan(plan: Plan, args: argparse.Namespace) -> None:
     """Print a plan and its cost."""
     from raysparse.console.tables import plan_table
     from raysparse.console.terminal import console
+    from raysparse.record import require
 
+    require(args.slots >= 0, "--slots", args.slots, "0 (as many as fit) or more")
+    require(0.0 <= args.price_per_hour < math.inf, "--price-per-hour", args.price_per_hour, "0 (not known) or more")
     slots = args.slots or (1 if args.executor == "inline" else max(1, (os.cpu_count() or 1) // plan.placement.workers))
     console(soft_wrap=False).print(plan_table(plan, slots=slots, hourly=args.price_per_hour))
 

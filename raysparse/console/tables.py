@@ -28,7 +28,8 @@ def plan_table(plan: Plan, *, slots: int, hourly: float = 0.0) -> RenderableType
     """
     asked = plan.planner.question() if plan.planner is not None else ()
     if not plan.specs:
-        return Group(*asked, f"The budget is {amount(plan.budget.limit)} {UNIT_NAMES[plan.budget.unit]}.")
+        limit, unit = plan.budget.total, UNIT_NAMES[plan.budget.unit]
+        return Group(*asked, "There is no budget." if limit is None else f"The budget is {amount(limit)} {unit}.")
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("size", no_wrap=True)
     for column in ("density", "trials", "weights", "tokens", "active", "executed", "memory", "time"):

@@ -10,6 +10,7 @@ answer, whose table has their rows too.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ ALWAYS_TAKEN = {
     "recompute",
 }  # fmt: skip
 OF_RECOMMENDED = "what is recommended has its own; to go on from a trained model say --epochs +N"
-OF_ROW = "a trial is trained again as it was; --set changes it"
+OF_ROW = "a trial is trained again as it was; --seed, --epochs, --unique-tokens, --density and --set change it"
 OF_CONTINUED = "a model that goes on has its own; --set changes it"
 OF_MASKS = {"method", "layout", "block", "balanced", "update_every"}  # a dense model that is made sparse takes them
 
@@ -70,9 +71,9 @@ def train_recommended(
     specs = {choice_name(choice): trial_of(choice, rows, best, seed=fresh) for choice in choices}
     ids = [spec.trial_id for spec in specs.values()]
     summary = _run_first(args, plan, specs.values(), () if name else earlier_recommendations(args, ids))
-    trained = Results(summary.folder).table()
-    trained = trained.filter(pc.is_in(trained["trial_id"], pa.array(ids)))
-    measured = {row["trial_id"]: row["validation_loss"] for row in trained.to_pylist()}
+    trained = Results(summary.folder).table()  # with what was recommended earlier, as --again has it
+    ours = trained.filter(pc.is_in(trained["trial_id"], pa.array(ids)))
+    measured = {row["trial_id"]: row["validation_loss"] for row in ours.to_pylist()}
     print()
     for choice, spec in zip(choices, specs.values(), strict=True):
         print("\n".join(compared(choice, spec, measured.get(spec.trial_id), best)))
@@ -140,6 +141,21 @@ def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
     if args.storage != args.usual["storage"] and not is_same:
         raise ValueError(f"--storage {args.storage} and --from {args.source}: the new run folder lies beside that one")
     return storage.uri
+
+
+def row_again(args: argparse.Namespace, spec: TrialSpec) -> TrialSpec:
+    """The trial of --row as the arguments change it; its name, which is for people, says how."""
+    density = None if args.density == spec.sparsity.density else args.density
+    epochs = None if args.epochs is None else arguments.epochs_from(args.epochs)
+    said = {"seed": args.seed, "data.unique_tokens": args.unique_tokens, "data.epochs": epochs}
+    said = {path: value for path, value in (said | arguments.fixed_from(args)).items() if value is not None}
+    said = {path: value for path, value in said.items() if value != spec.at(path)}
+    changed = spec.replace(sparsity=_other_density(args, spec.sparsity) or spec.sparsity)
+    for path, value in said.items():
+        changed = changed.with_field(path, value)
+    told = {"density": density, **{path.rpartition(".")[2]: value for path, value in said.items()}}
+    words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
+    return changed.replace(name=f"{spec.name}, again with {words}") if words else spec
 
 
 def train_continued(args: argparse.Namespace) -> int:
@@ -224,7 +240,7 @@ def with_both(best: BestRun, folder: RunFolder) -> list[str]:
 
     return [
         f"with both in the table, {verdict(best)}",
-        f"and it would train: {short(best.best)} (`raysparse train --from {folder.uri} --again` does)",
+        f"and it would train: {short(best.best)} (`raysparse train --from {shlex.quote(folder.uri)} --again` does)",
     ]
 
 

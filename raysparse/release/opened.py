@@ -11,6 +11,7 @@ Left out: weights of other origin; other tools open those.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -164,17 +165,25 @@ def _of_file(file: Folder) -> Folder:
 
 def recommendation(run: RunFolder) -> Folder:
     """The trial that a run folder recommends and that was trained: the first of `<name>-model`, or
-    the only one of its own. Raises ValueError when there is none.
+    the only one of its own. Raises ValueError when there is none, or others have ended and it has
+    not (`train --from --again` was stopped, say).
     """
     trained = RunFolder(run.parent.at(run.name + MODEL_SUFFIX))
     here = trained if trained.exists(PLAN) else run
     specs = load_plan(here).specs
     if not specs or (len(specs) > 1 and not here.name.endswith(MODEL_SUFFIX)):
         raise ValueError(
-            f"what {run.uri} recommends is not trained yet: `raysparse train --from {run.uri}` does it; or name one "
-            f"of its trials, {run.at(TRIALS, 'ID')}"
+            f"what {run.uri} recommends is not trained yet: `raysparse train --from {shlex.quote(run.uri)}` does it; "
+            f"or name one of its trials, {run.at(TRIALS, 'ID')}"
         )
-    return here.trial(specs[0].trial_id)
+    ended = {spec.trial_id for spec in specs if here.child(JOURNAL).exists(f"{spec.trial_id}.json")}
+    first = specs[0].trial_id
+    if ended and first not in ended:
+        raise ValueError(
+            f"what {run.uri} recommends is trial {first}, which has not ended; if it was stopped, run the `raysparse "
+            f"train --from` that began it again; or name one that has, for example {here.trial(min(ended)).uri}"
+        )
+    return here.trial(first)
 
 
 def run_folder_of(trial: Folder) -> RunFolder:

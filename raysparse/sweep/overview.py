@@ -25,6 +25,7 @@ from raysparse.sweep.plan import Plan, load
 from raysparse.sweep.snapshot import Running, running_of
 
 WINDOW, LATEST = 3600.0, 50  # seconds before the last row, and rows, from which a rate is taken
+COPIED = 5.0  # seconds: rows that all came within fewer were copied, or are too few to tell a rate
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,15 @@ def _pace(
     plan: Plan, rows: Mapping[str, dict[str, Any]], written_at: Mapping[str, float], running: Sequence[Begun],
     spent: float,
 ) -> Pace | None:  # fmt: skip
-    """None when fewer than two rows came within the window. What is to go counts in planned
-    seconds, or in the budget's unit where a planner spends it.
+    """None when fewer than two rows came within the window, or all at once. What is to go counts in
+    planned seconds, or in the budget's unit where a planner spends it.
     """
     is_open = plan.planner is not None and plan.budget.total is not None
     work = plan.price if is_open else plan.seconds
     ended = [(written_at[s.trial_id], s) for s in plan.specs if _is_final(rows.get(s.trial_id))]
     ended = sorted(ended, key=lambda each: each[0])[-LATEST:]
     ended = [(at, spec) for at, spec in ended if at >= ended[-1][0] - WINDOW]
-    if len(ended) < 2 or (seconds := ended[-1][0] - ended[0][0]) <= 0:
+    if len(ended) < 2 or (seconds := ended[-1][0] - ended[0][0]) < COPIED:
         return None
     speed = sum(work(spec) for _, spec in ended[1:]) / seconds
     left = plan.budget.limit - spent

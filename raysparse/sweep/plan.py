@@ -253,7 +253,9 @@ def load(folder: Folder) -> Plan:
     """The plan of a run folder. Raises ValueError when there is none."""
     held = load_if_there(folder)
     if held is None:
-        raise ValueError(f"{folder.uri} holds no {PLAN}, so it is not a run folder; check --name and --storage")
+        raise ValueError(
+            f"{folder.uri} holds no {PLAN}, so it is not a run folder; check the path, or --name and --storage"
+        )
     return held
 
 

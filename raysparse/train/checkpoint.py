@@ -35,6 +35,7 @@ from raysparse.train.weights import load_weights
 
 SHARE = 0.02  # of the time, at most
 USUAL, LAST = 50, 3  # steps that tell what one takes with nothing beside it; checkpoints that tell the cost
+STOPPED = 10.0  # times the usual: in a longer step the process or its machine stood still, whatever was written
 RESUMING = ("exp_avg", "exp_avg_sq", "age")  # what only further training needs
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ class Behind:
             self._usual.append(seconds)
             return
         if self._usual:
-            self._slower += seconds - statistics.median(self._usual)
+            usual = statistics.median(self._usual)
+            self._slower += min(seconds, STOPPED * usual) - usual
         if not self.is_busy:
             self.wait()
 

@@ -67,6 +67,9 @@ def test_compare_tabulates_held_out_errors(table, capsys):
 def test_optimum_and_design_answer_for_a_budget(table, capsys):
     question = ("--law", "sparse_small", "--budget", "2e12", "--unique", "4e5", "--bootstraps", "40")
     assert "density" in said(capsys, "optimum", table, *question)
+    sparse = said(capsys, "optimum", table, *question, "--density", "0.25")
+    assert "dense_loss   unknown: no dense run fits the box and the budget" in sparse
+    assert "nan" not in sparse
     value = json.loads(said(capsys, "optimum", table, *question, "--cost", "executed", "--density", "0.2:1", "--json"))
     assert value["box"]["density"] == [0.2, 1.0]
     tokens = ("--tokens", "4e5:1.6e6")
@@ -198,6 +201,12 @@ def test_mistakes_come_back_as_one_line(arguments, message, table, capsys):
         *(("optimum", "--unique", value, f"'{value}' is not above 0") for value in ("0", "-5")),
         *(("optimum", "--unique", value, f"'{value}' is no number") for value in ("lots", "nan", "inf")),
         *(("fit", "--delta", value, f"'{value}' is not above 0") for value in ("0", "-1")),
+        *(
+            ("optimum", "--bootstraps", value, f"'{value}' is not a whole number from 2 on")
+            for value in ("0", "1", "9.5")
+        ),
+        ("fit", "--seed", "-1", "'-1' is not a whole number from 0 on"),
+        ("fit", "--fix", "ln_E", "'ln_E' is not of the form NAME=VALUE"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused_by_option(verb, option, value, message, table, capsys):

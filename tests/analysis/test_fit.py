@@ -299,6 +299,11 @@ def test_one_bad_row_is_named_and_does_not_choose_the_law():
     assert not outliers([c.fit for c in plain]).any()
 
 
+def test_one_draw_is_no_interval():
+    with pytest.raises(ValueError, match="draws is 1; an interval needs at least 2"):
+        resample([0, 1, 2], 1, np.random.default_rng(0), "pairs")
+
+
 @pytest.mark.parametrize("scheme", ["pairs", "smooth"])
 def test_replicates_are_resampled_as_a_whole(scheme):
     weights = resample([0, 0, 1, 2, 2, 2], 50, np.random.default_rng(0), scheme)

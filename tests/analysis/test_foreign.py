@@ -143,6 +143,18 @@ def test_a_column_that_stands_twice_is_said(tmp_path):
     assert not read_table(put(tmp_path / "b.csv", written([(*row, row[-1]) for row in ROWS], names))).notes
 
 
+def test_epochs_that_are_not_those_of_the_tokens_are_said(tmp_path):
+    """Where `tokens` means those of one epoch, every row would pass for a run of one."""
+    names = (*NAMES, "epochs")
+    runs = read_table(put(tmp_path / "a.csv", written([(*row, 2 * row[4] / row[3]) for row in ROWS], names)))
+    assert same(runs)
+    [said] = runs.notes
+    assert said.startswith("column 'epochs' is not used: in 5 of 5 rows it is not tokens / unique tokens (2 where")
+    rounded = [(*row, round(0.8 * row[4] / row[3])) for row in ROWS]
+    assert not read_table(put(tmp_path / "b.csv", written(rounded, names))).notes
+    assert same(read_table(put(tmp_path / "c.csv", written([(*row, "a few") for row in ROWS], names))))
+
+
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=20), st.sampled_from(["{}", "{:,}", "{:.6e}", " {} "]))
 def test_cells_are_read_as_they_were_written(numbers, form):
     found = parse([form.format(number) for number in numbers])

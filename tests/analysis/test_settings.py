@@ -230,6 +230,13 @@ def test_a_budget_below_the_cheapest_run_is_refused_with_its_cost():
         alone(MOVING.table(20), budget=1e6, unique=UNIQUE)
 
 
+def test_a_box_that_has_no_size_that_was_trained_is_refused_by_its_sizes():
+    runs = MOVING.table(20)
+    box = dataclasses.replace(data_box(runs), active=(1e12, 1e12))
+    with pytest.raises(ValueError, match=r"1e\+12 to 1e\+12 active weights at density .*; widen the box"):
+        alone(runs, budget=BUDGET, unique=UNIQUE, box=box)
+
+
 def test_a_budget_below_the_cheapest_run_costs_a_report_that_answer_only(monkeypatch, tmp_path):
     monkeypatch.setattr("analysis.show.report.guided", lambda runs, **_: surrogate(runs))
     one_law = {"law": named("sparse_small")}

@@ -43,6 +43,11 @@ def test_a_run_folder_finds_its_parts_beside_a_query():
         run.trial("a?b")
 
 
+def test_a_command_to_copy_holds_a_path_with_blanks_together():
+    run = RunFolder.named(Folder("/my runs"), "grid")
+    assert run.curves_command == "tensorboard --logdir '/my runs/grid/curves'"
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [

@@ -21,6 +21,8 @@ from raysparse.release import evaluate
 from raysparse.release.opened import open_model
 from raysparse.release.scores import Scores, score_documents, windows
 from raysparse.results import Results
+from raysparse.run_folder import RunFolder
+from raysparse.sweep.plan import Plan
 from tests.conftest import small_trial
 from tests.release.models import place, trained
 
@@ -70,14 +72,24 @@ def test_every_way_to_name_a_model_opens_the_same(run, spec):
 
 
 def test_a_sweep_means_the_model_that_was_trained_from_its_answer(tmp_path, spec):
-    storage = tmp_path / "runs"
+    storage = tmp_path / "my runs"
     quick = spec.replace(data=spec.data.replace(epochs=0.1), evaluations=1)
     sweep = trained(storage, "grid", quick, quick.replace(seed=1))
-    with pytest.raises(ValueError, match="is not trained yet: `raysparse train --from"):
+    with pytest.raises(ValueError, match=r"is not trained yet: `raysparse train --from '.*/my runs/grid'`"):
         open_model(sweep.uri)
     model = quick.replace(seed=7)
     trained(storage, "grid-model", model, quick.replace(seed=8))
     assert open_model(sweep.uri).spec == model
+
+
+def test_a_recommendation_that_was_stopped_does_not_pass_for_the_one_before(tmp_path, spec):
+    quick = spec.replace(data=spec.data.replace(epochs=0.1), evaluations=1)
+    sweep = RunFolder(f"{tmp_path}/runs/grid")
+    Plan(specs=(quick, quick.replace(seed=1))).save(sweep)
+    models = trained(tmp_path / "runs", "grid-model", quick.replace(seed=7))
+    Plan(specs=(quick.replace(seed=8), quick.replace(seed=7))).save(models)
+    with pytest.raises(ValueError, match=f"is trial {quick.replace(seed=8).trial_id}, which has not ended"):
+        open_model(sweep.uri)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,7 @@ def test_groups_are_reported_and_everything_is_written(run, spec, tmp_path, caps
     assert found["loss"] == pytest.approx(sum(d["nats"] for d in found["documents"]) / tokens)
 
 
-def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
+def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch, capsys):
     """The standard error of one document, and the perplexity of a loss that is very high."""
     (tmp_path / "one.txt").write_text("the tree of a small house")
     file = tmp_path / "found.json"
@@ -212,6 +224,7 @@ def test_what_is_not_finite_is_null_in_json(run, tmp_path, monkeypatch):
     found = json.loads(file.read_text(), parse_constant=refuse)["by_document"]
     assert found["loss"] > 1000
     assert (found["standard_error"], found["perplexity"]) == (None, None)
+    assert " ± unknown nats per token" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["", "hf:json:"])

@@ -53,6 +53,19 @@ def test_plan_prints_the_plan_and_its_cost(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--slots", "-1"], "--slots is -1, expected 0 (as many as fit) or more"),
+        (["--price-per-hour", "-3"], "--price-per-hour is -3.0, expected 0 (not known) or more"),
+    ],
+)
+def test_a_plan_has_no_negative_time_or_cost(arguments, message, tmp_path, capsys):
+    small_plan("text").save(RunFolder(tmp_path))
+    assert cli.main(["plan", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["plan", "nowhere.json"], "there is no plan 'nowhere.json'"),
         (["status", "nowhere"], "not a run folder"),
         (["train", "laptop-xs", "--density", "1.5"], "sparsity.density is 1.5, expected a fraction in (0, 1]"),

@@ -120,7 +120,7 @@ def test_names_are_no_identity(tmp_path):
 
 
 def test_a_folder_without_a_plan_is_no_run_folder(tmp_path):
-    with pytest.raises(ValueError, match="not a run folder; check --name and --storage"):
+    with pytest.raises(ValueError, match="not a run folder; check the path, or --name and --storage"):
         load(Folder(tmp_path))
 
 

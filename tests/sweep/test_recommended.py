@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from analysis.show.best import short
 from raysparse import counts, ladder
 from raysparse.console import cli, script
 from raysparse.console.training import train_recommended
@@ -105,6 +106,8 @@ def test_a_size_gets_the_rate_of_its_own_shape(folder):
         (["train", "--from", "nowhere"], "not a run folder"),
         (["train", "--from", "{folder}", "--row", "zzz"], "names 0 trials"),
         (["train", "--from", "{folder}", "--budget", "1"], "budget"),
+        (["train", "--from", "{folder}", "--budget", "0"], "--budget is 0, expected a positive number"),
+        (["train", "--from", "{folder}", "--budget", "-5"], "--budget is -5, expected a positive number"),
         (["train", "--from", "{folder}", "--set", "optimizer.clip=1"], "--set optimizer.clip=1 and --from"),
         (["train", "--from", "{folder}", "--precision", "bf16"], "--precision bf16 and --from"),
         (["train", "--from", "{folder}", "--balanced"], "--balanced and --from"),
@@ -197,8 +200,56 @@ def test_the_recommendation_is_trained_and_compared(corpus, tmp_path, capsys):
     assert cli.main(["train", "--from", str(tmp_path / "small")]) == 0
     assert load(models).specs == plan.specs, "the first is the recommended one, also where nothing is to be trained"
     capsys.readouterr()
-    assert cli.main(["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id, "--seed", "5"]) == 0
+    again = ["train", "--from", str(tmp_path / "small"), "--row", specs[0].trial_id]
+    assert cli.main([*again, "--seed", "5"]) == 0
     assert f"trial {specs[0].replace(seed=5).trial_id}" in capsys.readouterr().out
+
+
+def test_a_row_is_trained_again_as_it_is_told_to_be_and_named_so(folder, monkeypatch, capsys):
+    """Every field can be changed, those with an argument of their own by it."""
+    seen = []
+
+    def run(plan, *_, **__):
+        seen.extend(plan.specs)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    row = load(folder).specs[0]
+    again = ["train", "--from", folder.uri, "--row", row.trial_id]
+    changes = ["--epochs", "4", "--density", ".5", "--set", "optimizer.weight_decay=0.7", "--seed", str(row.seed)]
+    assert cli.main(again) == cli.main([*again, *changes]) == 2
+    same, other = seen
+    assert (same, same.name) == (row, row.name)
+    assert (other.data.epochs, other.sparsity.density, other.optimizer.weight_decay) == (4.0, 0.5, 0.7)
+    assert other.sparsity.method == "smet"
+    assert other.name == f"{row.name}, again with density=0.5 epochs=4.0 weight_decay=0.7"
+    assert "far enough" in capsys.readouterr().err
+
+
+def test_what_would_be_trained_is_what_again_trains(folder, tmp_path, monkeypatch, capsys):
+    """A smaller sweep's model lies there too: `--again` heeds it, so what is printed does."""
+    shutil.copytree(folder.local_path, tmp_path / "grid")
+    sweep, models = (RunFolder.named(Folder(tmp_path), name) for name in ("grid", "grid-model"))
+    earlier = RECIPE.spec("laptop-m", 0.25, 50_000, 9, seed=3, settings={"optimizer.weight_decay": 1.9})
+
+    def train(spec, loss):
+        outcome = Outcome(status="completed", validation_loss=loss, steps=spec.steps, tokens=spec.tokens, seconds=1.0)
+        Results(models).record(make_row(spec, Placement(), outcome))
+
+    def run(plan, storage, name, settings, *, only, **_):
+        plan.save(models)
+        for spec in plan.specs:
+            if spec.trial_id in only:
+                train(spec, loss_of(spec))
+        return runner.Summary(models, len(only), len(only), len(only), 0, {})
+
+    Plan(specs=(earlier,)).save(models)
+    train(earlier, 3.0)
+    monkeypatch.setattr(runner, "run", run)
+    args = script.parser("", name="grid").parse_args(["--storage", str(tmp_path)])
+    assert train_recommended(args, sweep, both=True) == 0
+    now = answer_of(Results(sweep).table(), trained=Results(models).table())
+    assert f"and it would train: {short(now.best)} (" in capsys.readouterr().out
 
 
 def test_again_heeds_what_was_trained_and_trains_another(folder, tmp_path, monkeypatch, capsys):

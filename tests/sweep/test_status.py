@@ -90,6 +90,14 @@ def test_an_earlier_session_takes_no_part_in_the_rate(tmp_path):
     assert scene.overview.pace.rows == 1
 
 
+def test_a_folder_that_was_copied_without_its_times_has_no_rate(tmp_path):
+    scene = Scene(tmp_path)
+    for n in range(3):
+        scene.ended(n, ago=10 - 0.01 * n)
+    assert scene.overview.pace is None
+    assert "an hour" not in scene.printed
+
+
 def test_what_the_budget_cannot_pay_takes_no_time(tmp_path):
     scene = Scene(tmp_path, total=1.0)
     scene.ended(0, ago=300)

@@ -164,6 +164,16 @@ def test_what_steps_beside_the_writing_take_longer_is_a_cost(tmp_path, monkeypat
     assert 0.8 <= behind.cost < 1.0
 
 
+def test_a_process_that_stood_still_is_not_what_its_checkpoint_cost(tmp_path):
+    """Stopped for ten minutes beside a file: the next one is not eight hours away."""
+    behind = checkpoint.Behind(Folder(tmp_path))
+    behind.after_step(0.1)
+    behind.begin(TrainState(SPEC, Placement()))
+    behind._thread.join()
+    behind.after_step(600.0)
+    assert 0.9 <= behind.cost < 2.0
+
+
 @pytest.mark.parametrize(("keep", "suffix"), [("nothing", None), ("weights", "weights-"), ("state", "step-")])
 def test_a_finished_trial_keeps_what_it_is_told(keep, suffix, store, tmp_path):
     folder = Folder(tmp_path)

@@ -31,7 +31,8 @@ def answer_of(
     rows of what was `trained` from its answers.
 
     Default: the dearest run over the most unique tokens that the table has, and those tokens.
-    Raises ValueError when the table has too few usable rows for a recommendation.
+    Raises ValueError when the table has too few usable rows for a recommendation, or the budget is
+    no positive number.
     """
     import pyarrow as pa
 
@@ -41,6 +42,8 @@ def answer_of(
     runs = read_table(table)
     unique = float(unique_tokens or runs.points.unique.max())
     spent = runs.extras["flops_active"][runs.points.unique == unique]
+    if budget is not None and not (np.isfinite(budget) and budget > 0):
+        raise ValueError(f"--budget is {budget:g}, expected a positive number of active FLOPs")
     if budget is None and not len(spent):
         raise ValueError(f"no run in the table has {unique:.6g} unique tokens; say --budget, in active FLOPs")
     if trained is not None:
