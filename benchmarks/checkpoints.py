@@ -1,20 +1,17 @@
-"""What checkpoints cost: time of training with one every second against none, and bytes on disk of
-trials that have ended.
+"""What checkpoints cost: time of training with one as often as `checkpoint.SHARE` allows against
+none, and bytes on disk of trials that have ended.
 
-Run it: `python -m benchmarks.checkpoints` (eight minutes on two cores). Stretches of the same
-training run in turn, with and without checkpoints, so the ratio holds although the machine's speed
-drifts; waiting for the last file is part of a stretch with them. Training has one thread; the
-writing may take the other core. CPU seconds of the whole process stand beside, which another
-program on the machine disturbs less.
+Run it: `python -m benchmarks.checkpoints` (eight minutes on two cores). A stretch is the pause
+between two checkpoints, which follows from what one costs; it begins with a checkpoint, or does
+not, in turn, of the same training. Longer stretches told less: a virtual machine's speed drifts by
+a tenth in a quarter of a minute. Training has one thread; the writing may take the other core.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +23,16 @@ from raysparse.files import Folder
 from raysparse.placement import Keep, Placement
 from raysparse.spec import DataSpec, OptimizerSpec, SparsitySpec, TrialSpec
 from raysparse.train import checkpoint
-from raysparse.train.hooks import Checkpoint
 from raysparse.train.speed import RandomBatches
 from raysparse.train.state import TrainState
 from raysparse.train.step import train_step
 
-WARM_UP = 4  # checkpoints
+WARM_UP = 4  # checkpoints, and steps beside each
 KEPT: tuple[Keep, ...] = ("state", "weights", "nothing")
-LEAST_SECONDS = 20.0  # of a stretch: at its end it waits for the last file, which a trial does once
 TIMED: dict[str, dict[str, Any]] = {  # size: sparsity
     "laptop-l": {"method": "dense", "density": 1.0},
     "dc-20m": {"method": "smet", "density": 0.25},
 }
-
-
-class Counted(Checkpoint):
-    """Knows how many it began."""
-
-    begun_so_far = 0
-
-    def _save(self, state: TrainState) -> None:
-        self.begun_so_far += 1
-        super()._save(state)
 
 
 def trial(size: str, **sparsity: Any) -> TrialSpec:
@@ -60,44 +45,35 @@ def trial(size: str, **sparsity: Any) -> TrialSpec:
 
 
 def time_with_and_without(folder: Path, size: str, rounds: int, every_seconds: float) -> dict[str, Any]:
-    """A stretch is long enough for the pause between two checkpoints, which follows from what one
-    costs; its clock starts with it.
-    """
     spec = trial(size, **TIMED[size])
     state, batches = TrainState(spec, Placement()), RandomBatches(spec)
-    hook = Counted(Folder(folder), every_seconds)
-    hook.start(state)
-    taken = train_step(state, batches)  # type: ignore[arg-type]
-    while hook.begun_so_far < WARM_UP:  # the first makes the memory of the copies, all tell what one costs
-        taken = train_step(state, batches)  # type: ignore[arg-type]
-        hook.after_step(state, taken)
-    hook.finish(state)
-    step_seconds = taken.seconds
-    pause = max(every_seconds, hook.behind.cost / checkpoint.SHARE)
-    steps = math.ceil(max(LEAST_SECONDS, 1.2 * pause) / step_seconds)
+    behind = checkpoint.Behind(Folder(folder))
 
-    cpu: dict[bool, list[float]] = {True: [], False: []}  # seconds of the whole process, by whether with them
-
-    def stretch(hook: Checkpoint | None) -> None:
-        began = time.process_time()
-        if hook is not None:
-            hook.start(state)
-        for _ in range(steps):
+    def steps(count: int) -> float:
+        for _ in range(count):
             taken = train_step(state, batches)  # type: ignore[arg-type]
-            if hook is not None:
-                hook.after_step(state, taken)
-        if hook is not None:
-            hook.finish(state)
-        cpu[hook is not None].append(time.process_time() - began)
+            behind.after_step(taken.seconds)
+        return taken.seconds
 
-    with_them, without, ratio = record.alternate(lambda: stretch(hook), lambda: stretch(None), rounds=rounds)
-    size_on_disk = sum(file.stat().st_size for file in folder.rglob("*.pt"))
+    steps(WARM_UP)
+    for _ in range(WARM_UP):  # the first makes the memory of the copies, all tell what one costs
+        behind.begin(state)
+        step_seconds = steps(WARM_UP)
+        behind.wait()
+    pause = max(every_seconds, behind.cost / checkpoint.SHARE)
+    count = math.ceil(pause / step_seconds)
+
+    def with_one() -> None:
+        behind.begin(state)
+        steps(count)
+        behind.wait()
+
+    with_them, without, ratio = record.alternate(with_one, lambda: steps(count), rounds=rounds)
     return {
         "what": "checkpoints", "model": size, "density": spec.sparsity.density, "every seconds": every_seconds,
-        "pause s": pause, "bytes": size_on_disk, "steps a stretch": steps,
-        "checkpoints a stretch": (hook.begun_so_far - WARM_UP) / (rounds + 1),
+        "pause s": pause, "bytes": sum(file.stat().st_size for file in folder.rglob("*.pt")),
+        "steps a stretch": count, "pairs": rounds, "a checkpoint's own cost s": behind.cost,
         "with s": with_them, "without s": without, "with / without": ratio,
-        "CPU with / without": statistics.median(a / b for a, b in list(zip(cpu[True], cpu[False], strict=True))[1:]),
     }  # fmt: skip
 
 
@@ -120,7 +96,7 @@ def bytes_on_disk(folder: Path, size: str, density: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help="pairs of stretches (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=25, help="pairs of stretches (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
