@@ -5,10 +5,11 @@ and of what was trained from their answers. All of these rows and the real trial
 make one smooth model, the stand-in for a truth that nobody has: its error in good runs, noise
 included, is told by leaving out a sixth of the rows at a time. Each sweep's table is then asked
 again, and so are random rows of the truths of `settings_truths`; the stand-in or the truth says
-what the advised runs lose. With `--caution` (sds of caution, `analysis.answer.settings`) as given.
-Then both runs are trained (a draw of noise) and the table is asked once more, as a sweep does. The
-stand-in is itself unsure, so coverage on real tables is a little too low. Writes
-results/promises.json; run `python -m benchmarks.promises` (ten minutes).
+what the advised runs lose, with so many sds of caution (`analysis.answer.settings`). Then both runs
+are trained (a draw of noise) and the table is asked once more, as a sweep does. Limits: the
+stand-in has seen the tables that it judges, a twelfth of its rows each, and is unsure by some .01
+nats itself. Writes results/promises.json; run `python -m benchmarks.promises` (a quarter of an
+hour).
 """
 
 from __future__ import annotations

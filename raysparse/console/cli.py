@@ -75,9 +75,9 @@ def command_train(args: argparse.Namespace) -> int:
 def _check_from_scratch(args: argparse.Namespace) -> None:
     """Raise ValueError for what says something only of a trained model or a sweep."""
     epochs = args.epochs if (args.epochs or "").startswith("+") else None
-    flags = {"--row": args.row, "--budget": args.budget, "--again": args.again, "--epochs": epochs}
+    flags = {"--row": args.row or None, "--budget": args.budget, "--again": args.again or None, "--epochs": epochs}
     for flag, value in flags.items():
-        if value not in ("", None) and value is not False:
+        if value is not None:
             said = flag if value is True else f"{flag} {value}"
             raise ValueError(
                 f"{said} says nothing of SIZE {args.size}, which trains from scratch: name a model or a run "

@@ -8,9 +8,9 @@ stopped and continues cannot harm what its successor wrote.
 
 Training does not wait for the writing. `Behind` copies the state to the CPU's memory (of a GPU on a
 stream of its own, while the next gradients are computed) and a thread serializes and writes the
-copy. How often follows from what that costs: at most `SHARE` of the time, of which the thread's own
-work is not all, for steps beside it slow down. Left out: keeping a history of checkpoints. The copy
-takes as much of the CPU's memory as the state.
+copy. How often follows from what that costs, slower steps beside it included: at most `SHARE` of
+the time. Left out: keeping a history of checkpoints. The copy takes as much of the CPU's memory as
+the state.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def answer_of(
         raise ValueError(f"--budget is {budget:g}, expected a positive number of active FLOPs")
     if budget is None and not len(spent):
         raise ValueError(f"no run in the table has {unique:.6g} unique tokens; say --budget, in active FLOPs")
-    if trained is not None:
+    if trained is not None and len(trained):
         runs = read_table(pa.concat_tables([table, trained]))
     return answer(runs, budget=budget or float(spent.max()), unique=unique)
 
