@@ -4,6 +4,7 @@ afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from raysparse.sweep.plan import Plan
 from raysparse.sweep.settings import Settings
 
 PATIENCE = 240.0  # seconds; a test never fails because a machine is slow
+STARTED: list[subprocess.Popen[str]] = []  # since `end_all`
 
 
 def start(
@@ -46,7 +48,7 @@ def start(
     ]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with open(storage / "log.txt", "a") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
@@ -55,6 +57,19 @@ def start(
             env=environment,
             preexec_fn=hear_ctrl_c,
         )
+    STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Interrupt what a failed test left, so that it is not in the way of the next one."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            process.kill()
 
 
 def hear_ctrl_c() -> None:
