@@ -73,8 +73,8 @@ class Machines:
         self.forget()
 
     def forget(self) -> None:
-        """End the actor by which Ray Train counts nodes: it outlives a sweep and looks every 20 s, so
-        an elastic group may begin without a node that came since. The next sweep makes it anew.
+        """End the actor by which Ray Train counts nodes; the next sweep makes it anew. It outlives
+        a sweep and looks every 20 s, so an elastic group may begin without a node that is new.
         """
         ray.init(address=self.cluster.address, log_to_driver=False)
         with contextlib.suppress(ValueError):  # none yet
