@@ -146,7 +146,7 @@ class _Search:
     def _best_place(self) -> Array:
         """(1, 3 + m) the best place."""
         order = np.argsort(self._judged(self.columns), kind="stable")[:BASINS]
-        at = self._zoom(self.cube[order], lambda columns: self._judged(columns.reshape(-1, columns.shape[2])))
+        at = self._zoom(self.cube[order], lambda columns: self._judged(np.concatenate(columns)))
         return at[[int(np.argmin(self._judged(self.space.columns(at)[0])))]]
 
     def _best_draws(self) -> Array:
@@ -161,7 +161,7 @@ class _Search:
             cloud = width * (2 * spread(at.shape[1], AROUND, self.seed + 1 + level) - 1)
             tried = np.concatenate([at[:, None], np.clip(at[:, None] + cloud, 0, 1)], axis=1)
             columns, fits = self.space.columns(tried.reshape(-1, at.shape[1]))
-            found = values(columns.reshape(*tried.shape[:2], -1)).reshape(tried.shape[:2])
+            found = values(columns.reshape(*tried.shape[:2], columns.shape[1])).reshape(tried.shape[:2])
             found = np.where(fits.reshape(found.shape), found, np.inf)
             at = tried[np.arange(len(at)), found.argmin(axis=1)]
             width *= 0.55

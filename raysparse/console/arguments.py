@@ -59,7 +59,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, name: str = "") -> Non
     group.add_argument(
         "--gpus", type=float, default=0.0, help="GPUs of each worker, 0.25 for small models (default: CPUs)"
     )
-    add_price_argument(group)
+    if name:  # these print a plan with its cost
+        add_price_argument(group)
     group.add_argument(
         "--scheduler", choices=[name for name in get_args(Scheduler) if name], default="",
         help="of Ray Tune, that may stop trials at an evaluation; --halving compares only trials of one budget",
@@ -251,6 +252,13 @@ def fields_from(args: argparse.Namespace) -> dict[str, list[Any]]:
             raise ValueError(f"--set {path!r} is said twice; give its values once, with commas between")
         found[path] = [from_text(known[path], value.strip(), path) for value in values.split(",")]
     return found
+
+
+def trial_id(text: str) -> str:
+    """What --row names. A script whose variable is empty means no trial, and none is meant."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, expected the id of a trial")
+    return text
 
 
 def epochs_from(text: str) -> float:

@@ -75,7 +75,7 @@ def command_train(args: argparse.Namespace) -> int:
 def _check_from_scratch(args: argparse.Namespace) -> None:
     """Raise ValueError for what says something only of a trained model or a sweep."""
     epochs = args.epochs if (args.epochs or "").startswith("+") else None
-    flags = {"--row": args.row or None, "--budget": args.budget, "--again": args.again or None, "--epochs": epochs}
+    flags = {"--row": args.row, "--budget": args.budget, "--again": args.again or None, "--epochs": epochs}
     for flag, value in flags.items():
         if value is not None:
             said = flag if value is True else f"{flag} {value}"
@@ -108,7 +108,7 @@ def _train_from(args: argparse.Namespace) -> int:
     if (args.epochs or "").startswith("+"):
         return training.train_continued(args)
     folder = RunFolder(args.source).absolute()
-    if not args.row:
+    if args.row is None:
         training.check_taken(args, {"budget", "again"}, training.OF_RECOMMENDED)
         args.storage = training.storage_beside(args, folder)
         return training.train_recommended(
@@ -238,7 +238,7 @@ def _add_train(verbs: Any) -> None:
         "--from", dest="source", default="", metavar="MODEL",
         help="train what a run folder recommends; with --epochs +N go on from any trained model",
     )  # fmt: skip
-    train.add_argument("--row", default="", metavar="ID", help="with --from: train this trial of it again")
+    train.add_argument("--row", type=arguments.trial_id, metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument(
         "--again", action="store_true", help="with --from: heed the models that were trained from it, too"

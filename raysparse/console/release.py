@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysparse.console import arguments
 from raysparse.record import require
 from raysparse.run_folder import ENSEMBLES
 from raysparse.units import amount, si
@@ -158,7 +159,7 @@ def command_export(args: argparse.Namespace) -> int:
 def _add_ensemble(verbs: Any) -> None:
     ensemble = verbs.add_parser("ensemble", help="the seeds of a point as one model, their probabilities averaged")
     ensemble.add_argument("folder", metavar="RUN_FOLDER", help="every point of it with two seeds or more")
-    ensemble.add_argument("--row", default="", metavar="ID", help="only the point of this trial")
+    ensemble.add_argument("--row", type=arguments.trial_id, metavar="ID", help="only the point of this trial")
     ensemble.set_defaults(command=command_ensemble)
 
 
@@ -167,7 +168,7 @@ def command_ensemble(args: argparse.Namespace) -> int:
     from raysparse.run_folder import RunFolder
 
     run = RunFolder(args.folder)
-    for rows in ensemble.points(run, args.row):
+    for rows in ensemble.points(run, args.row or ""):
         row = ensemble.measure(run, rows)
         ensemble.record(run, [row])
         single = row["member_validation_losses"]

@@ -142,6 +142,7 @@ def _values(file: TextIO, path: Path | str) -> Iterator[tuple[Any, str]]:
     while True:
         start = BETWEEN.match(text, start).end()  # type: ignore[union-attr]
         if inside and text[start : start + 1] == "]":
+            _nothing_after(file, text[start + 1 :], path)
             return
         try:
             value, stop = decoder.raw_decode(text, start)
@@ -157,6 +158,14 @@ def _values(file: TextIO, path: Path | str) -> Iterator[tuple[Any, str]]:
         yield value, text[before:stop]
         before = start = stop
         size = CHUNK
+
+
+def _nothing_after(file: TextIO, rest: str, path: Path | str) -> None:
+    """What follows an array would be lost."""
+    while rest := rest or file.read(CHUNK):
+        if found := rest.strip():
+            raise ValueError(f"{path} is not JSON: {found[:40]!r} follows the array; write one record after the other")
+        rest = ""
 
 
 def _separated(reader: Reader) -> Iterator[Document]:

@@ -16,6 +16,7 @@ import pytest
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.fresh import fresh, log_optimum
 from analysis.answer.optimum import Box
+from analysis.answer.settings import answer, own_cost
 from analysis.answer.simulate import simulate
 from analysis.answer.study import Study, analyse
 from analysis.data.files import dumps
@@ -25,7 +26,7 @@ from analysis.fit.select import candidates, cross_validate
 from analysis.laws import named
 from analysis.show.plots.losses import planes
 from analysis.show.plots.pictures import PICTURES
-from analysis.show.report import write_report
+from analysis.show.report import write_report, write_runs_report
 from analysis.show.report.summary import numbers, summary
 from tests.analysis.tables import laptop
 
@@ -80,6 +81,22 @@ def test_an_odd_table_is_answered_and_never_crashes(name):
         axes = picture.draw(study).axes
         assert all(axis.has_data() or not axis.axison for axis in axes), "no picture has an empty panel"
         assert picture.caption
+
+
+@pytest.mark.parametrize("name", ["few rows", "seeds of one run"])
+def test_a_table_that_carries_no_law_is_answered_by_the_smooth_model(name, tmp_path):
+    """As what is trained from it is chosen; the report says the same run."""
+    size, density = ([1e5, 2e5] * 3, [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]) if name == "few rows" else ([1e5] * 6, [1.0] * 6)
+    runs = Runs.from_arrays(size, density, 5e4, 1e5, 3.0 + 0.01 * np.arange(6))
+    report = write_runs_report(runs, tmp_path, title=name)
+    said = answer(runs, budget=float(own_cost(runs).of(runs.points).max()), unique=5e4)
+    assert report.study is not None
+    assert report.study.fit is None
+    assert report.summary.splitlines()[2].startswith("for 50k unique tokens and at most ")
+    [told] = json.loads((tmp_path / "report.json").read_text())["answers"]
+    assert told["best"]["loss"]["value"] == pytest.approx(said.best.loss.value)
+    assert "No law of these rows:" in report.summary
+    assert [mark.answer for mark in report.study.marks].count(True) == 1
 
 
 def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():

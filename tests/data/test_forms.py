@@ -104,6 +104,15 @@ class TestKinds:
         with pytest.raises(ValueError, match=r"a\.json (is not JSON|record 1 has no text)"):
             opened(put(tmp_path / "a.json", data))
 
+    @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+    def test_what_follows_an_array_is_refused_and_not_lost(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+    ) -> None:
+        monkeypatch.setattr("raysparse.data.forms.CHUNK", chunk)
+        assert whole(put(tmp_path / "b.json", '[{"text": "one"}]\n  \n')) == {"one"}
+        with pytest.raises(ValueError, match=r"""a\.json is not JSON: ['"]\[.* follows the array; write one record"""):
+            opened(put(tmp_path / "a.json", '[{"text": "one"}]\n\n[{"text": "two"}]'))
+
     def test_long_records_of_json_cross_the_chunks_in_which_it_is_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -100,6 +100,9 @@ def write_runs_report(
         measured=runs if with_settings else None,
     )  # fmt: skip
     best = answers()
+    if study.fit is None and law is None and not with_settings and len(runs) >= LEAST_ROWS:
+        model = guided(runs, seed=seed)  # as what is trained from this table is chosen
+        best = _answers(model, budgets, seed)
     first: list[str] = []
     if model is not None:
         first = [line for one in best for line in _lines(one, model, cost, seed)]
