@@ -181,8 +181,8 @@ class TokenStore:
         manifest = Manifest.read(folder)
         if manifest is None:
             raise ValueError(
-                f"there is no token store in {folder.uri} (no {MANIFEST}); prepare one with "
-                f"raysparse.data.store.prepare"
+                f"there is no token store in {folder.uri} (no {MANIFEST}); copy it there, where a run was copied "
+                f"without it, or prepare one with raysparse.data.store.prepare"
             )
         return cls(folder, manifest, cache)
 
