@@ -32,9 +32,6 @@ CANDIDATES = 1024  # places of the space that are looked at before the search na
 BASINS = 8  # of the mean's best places, how many are followed
 AROUND, LEVELS = 24, 7  # places tried around each, and how often the window halves
 ROWS = 5  # measured runs that are listed beside the answer
-# Of the draws of a loss where laws guide: they take what settings cost as known. Two runs share
-# that, so a difference is not stretched.
-STRETCH = 1.5
 # Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
 CAUTION = 1.0
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
@@ -199,25 +196,29 @@ class _Search:
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
-        mean, expected = self.expected()
-        if self.model.guided:
-            expected = mean + STRETCH * (expected - mean)
-        return mean, expected, expected + self._noise()
-
-    def expected(self) -> tuple[Array, Array]:
-        """Expected loss of the chosen run (1,), and its draws (b,) as the model has them."""
-        draws = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
-        return self.model.moments(self.column)[0], draws
-
-    def _noise(self) -> Array:
-        """(b,) a run's noise for each draw, nats, by its own process or `Surrogate.least_noise`."""
         from scipy.special import ndtri
 
-        each = len(self.paths) // len(self.model.processes)
-        least = self.model.least_noise
-        sd = np.repeat([max(process.noise, least) for process in self.model.processes], each)
-        order = np.random.default_rng(self.seed).permutation(len(sd))
-        return np.asarray(sd * ndtri((order + 0.5) / len(sd)))
+        mean, expected = self.expected()
+        order = np.random.default_rng(self.seed).permutation(len(expected))
+        noise = np.maximum(self._noise, self.model.least_noise) * ndtri((order + 0.5) / len(order))
+        return mean, expected, expected + noise
+
+    def expected(self) -> tuple[Array, Array]:
+        """Expected loss of the chosen run (1,), and its draws (b,).
+
+        Where a process thinks seeds to move less than is believed, its draws are wider by the root
+        of that factor: near rows they are as wide as the noise, far from them they are not.
+        """
+        mean = self.model.moments(self.column)[0]
+        draws = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
+        wider = np.sqrt(np.maximum(self.model.least_noise / self._noise, 1.0))
+        return mean, mean + wider * (draws - mean)
+
+    @property
+    def _noise(self) -> Array:
+        """(b,) sd of a run, nats, by each draw's own process."""
+        processes = self.model.processes
+        return np.repeat([process.noise for process in processes], len(self.paths) // len(processes))
 
 
 def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
