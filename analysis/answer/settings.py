@@ -200,25 +200,12 @@ class _Search:
 
         mean, expected = self.expected()
         order = np.random.default_rng(self.seed).permutation(len(expected))
-        noise = np.maximum(self._noise, self.model.least_noise) * ndtri((order + 0.5) / len(order))
-        return mean, expected, expected + noise
+        noise = np.maximum(self.model.noises(self.paths), self.model.least_noise)
+        return mean, expected, expected + noise * ndtri((order + 0.5) / len(order))
 
     def expected(self) -> tuple[Array, Array]:
-        """Expected loss of the chosen run (1,), and its draws (b,).
-
-        Where a process thinks seeds to move less than is believed, its draws are wider by the root
-        of that factor: near rows they are as wide as the noise, far from them they are not.
-        """
-        mean = self.model.moments(self.column)[0]
-        draws = self.model.warp.outward(self.paths.at(self.column)[:, 0], self.model.base(self.column))
-        wider = np.sqrt(np.maximum(self.model.least_noise / self._noise, 1.0))
-        return mean, mean + wider * (draws - mean)
-
-    @property
-    def _noise(self) -> Array:
-        """(b,) sd of a run, nats, by each draw's own process."""
-        processes = self.model.processes
-        return np.repeat([process.noise for process in processes], len(self.paths) // len(processes))
+        """Expected loss of the chosen run (1,), and its draws (b,)."""
+        return self.model.moments(self.column)[0], self.model.drawn(self.paths, self.column)[:, 0]
 
 
 def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -50,7 +50,7 @@ def settling(model: Surrogate, best: BestRun, cost: Cost, seed: int = 0) -> Sett
     chosen = [{name: value.value for name, value in c.settings.items()} for c in (best.dense, best.sparse)]
     settings = [*chosen, *(dict(row.settings) for row in best.rows)]
     columns = model.columns(points, {name: np.array([each[name] for each in settings]) for name in model.settings})
-    losses = model.warp.outward(draw(model.processes, DRAWS, seed).at(columns), model.base(columns))
+    losses = model.drawn(draw(model.processes, DRAWS, seed), columns)
     price = cost.of(points)
     noise = max(model.noise, model.least_noise)
     rows, sd = choose_trials(losses, losses[:, [0]] - losses[:, [1]], noise, price, TRIALS, replicates=SEEDS)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from analysis.answer.axes import Frame
 from analysis.answer.ensemble import Ensemble
 from analysis.answer.gaussian import NONE, SPREAD, Process, Trend, fit_process, spread
+from analysis.answer.paths import Paths
 from analysis.answer.warp import WIDE, WIDTH, Warp
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
@@ -118,6 +119,21 @@ class Surrogate:
     def moments(self, columns: Array) -> tuple[Array, Array]:
         """Mean and sd of the expected loss at the model's columns: (n,) each, nats."""
         return self.warp.moments(*self.warped(columns), self.base(columns))
+
+    def drawn(self, paths: Paths, columns: Array) -> Array:
+        """(b, n) expected loss, nats, of functions drawn from the processes, at (n, k) columns.
+
+        Where a process thinks seeds to move less than is believed, its draws are wider by the root
+        of that factor: near rows they are as wide as the noise, far from them they are not.
+        """
+        mean = self.moments(columns)[0]
+        losses = self.warp.outward(paths.at(columns), self.base(columns))
+        wider = np.sqrt(np.maximum(self.least_noise / self.noises(paths), 1.0))
+        return np.asarray(mean + wider[:, None] * (losses - mean))
+
+    def noises(self, paths: Paths) -> Array:
+        """(b,) sd of a run, nats, by the process of each drawn function."""
+        return np.repeat([process.noise for process in self.processes], len(paths) // len(self.processes))
 
     def columns(self, points: Points, settings: Mapping[str, ArrayLike]) -> Array:
         """(n, k) the model's own columns."""

@@ -25,7 +25,7 @@ from analysis.answer.settings import answer, data_box
 from analysis.answer.settle import settling
 from analysis.answer.space import Space
 from analysis.answer.study import analyse
-from analysis.answer.surrogate import surrogate
+from analysis.answer.surrogate import Surrogate, surrogate
 from analysis.cli import main
 from analysis.data.table import Runs, read_table
 from analysis.laws import named
@@ -171,6 +171,28 @@ def test_the_answer_is_within_the_budget_and_its_intervals_hold_it():
     for interval in (chosen.active, chosen.density, chosen.epochs, chosen.loss, *chosen.settings.values()):
         assert interval.low <= interval.value <= interval.high
     assert chosen.loss.high - chosen.loss.low > chosen.expected.high - chosen.expected.low
+
+
+def test_a_model_that_takes_seeds_for_shape_is_less_sure_of_a_mean(monkeypatch):
+    """Its draws are wider by the root of what its noise lacks, its best run is the same."""
+    told = found()
+    model = surrogate(MOVING.table(40))
+    lacking = 4.0 * max(process.noise for process in model.processes)
+    monkeypatch.setattr(Surrogate, "least_noise", property(lambda self: lacking))
+    less_sure = alone(MOVING.table(40), budget=BUDGET, unique=UNIQUE, draws=52)
+    assert less_sure.best.active.value == told.best.active.value
+    assert less_sure.best.expected.value == told.best.expected.value
+    assert less_sure.best.expected.high - less_sure.best.expected.low > 1.9 * (
+        told.best.expected.high - told.best.expected.low
+    )
+    paths = draw(model.processes, 52)
+    columns = model.process.inputs[:3]
+    wide, mean = model.drawn(paths, columns), model.moments(columns)[0]
+    monkeypatch.setattr(Surrogate, "least_noise", property(lambda self: 0.0))
+    own = model.drawn(paths, columns) - mean
+    factor = np.sqrt(lacking / model.noises(paths))
+    np.testing.assert_allclose(wide - mean, factor[:, None] * own)
+    assert factor.min() >= 2.0
 
 
 def test_a_smaller_budget_never_promises_less_loss():
