@@ -181,7 +181,8 @@ def command_doctor(args: argparse.Namespace) -> int:
     return examine(args.storage, args.address or os.environ.get("RAY_ADDRESS", ""))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(*, bare: bool = False) -> argparse.ArgumentParser:
+    """bare: `train` has None for what is not said, which tells what is said from what is usual."""
     top = argparse.ArgumentParser(prog="raysparse", description="How big, how sparse, for how many epochs?")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -201,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--disk", action="store_true", help="say also how many bytes its parts take")
     status.set_defaults(command=command_status)
 
-    _add_train(verbs)
+    _add_train(verbs, bare)
 
     release.add_verbs(verbs)
 
@@ -223,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_train(verbs: Any) -> None:
+def _add_train(verbs: Any, bare: bool) -> None:
     from raysparse.ladder import SHAPES
 
     train = verbs.add_parser("train", help="train one model in this process, without Ray")
@@ -255,7 +256,8 @@ def _add_train(verbs: Any) -> None:
         dashboard=True, halving=False, batch_sequences=16, validation_tokens=65_536,
         update_every=100, evaluations=8,
     )  # fmt: skip
-    train.set_defaults(usual=vars(train.parse_args([])))
+    if bare:
+        train.set_defaults(**dict.fromkeys(vars(train.parse_args([]))))
 
 
 def _add_memory(verbs: Any) -> None:
@@ -280,6 +282,9 @@ def _add_memory(verbs: Any) -> None:
 @script.guarded
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.verb == "train":
+        bare = vars(parser(bare=True).parse_args(argv))
+        args.said = [name for name, value in bare.items() if value is not None and name != "verb"]
     command: Callable[[argparse.Namespace], int] = args.command
     return command(args)
 

@@ -121,10 +121,10 @@ def check_taken(args: argparse.Namespace, takes: Collection[str], why: str) -> N
     """Raise ValueError for the first argument that is said, beside those that --from always takes,
     and is not one of `takes`; `why` is the end of the line.
     """
-    for name, usual in args.usual.items():
-        value = getattr(args, name)
-        if value == usual or name in ALWAYS_TAKEN or name in takes:
+    for name in args.said:
+        if name in ALWAYS_TAKEN or name in takes:
             continue
+        value = getattr(args, name)
         flag = {"size": "SIZE", "fields": "--set"}.get(name, f"--{name.replace('_', '-')}")
         said = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
         raise ValueError(f"{flag}{said} and --from {args.source}: {why}")
@@ -138,7 +138,7 @@ def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
 
     storage, said = folder.storage, Folder(args.storage)
     is_same = said.local_path == storage.local_path if said.is_local and storage.is_local else said.uri == storage.uri
-    if args.storage != args.usual["storage"] and not is_same:
+    if "storage" in args.said and not is_same:
         raise ValueError(f"--storage {args.storage} and --from {args.source}: the new run folder lies beside that one")
     return storage.uri
 

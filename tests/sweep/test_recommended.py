@@ -111,6 +111,7 @@ def test_a_size_gets_the_rate_of_its_own_shape(folder):
         (["train", "--from", "{folder}", "--set", "optimizer.clip=1"], "--set optimizer.clip=1 and --from"),
         (["train", "--from", "{folder}", "--precision", "bf16"], "--precision bf16 and --from"),
         (["train", "--from", "{folder}", "--balanced"], "--balanced and --from"),
+        (["train", "--from", "{folder}", "--context", "128"], "--context 128 and --from"),  # the usual one
         (["train", "laptop-xs", "--from", "{folder}"], "SIZE laptop-xs and --from"),
         (["train", "--from", "{folder}", "--storage", "elsewhere"], "--storage elsewhere and --from"),
         (["train", "--from", "{folder}", "--row", "zzz", "--method", "set"], "--method set and --from"),
