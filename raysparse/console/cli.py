@@ -120,7 +120,7 @@ def _train_from(args: argparse.Namespace) -> int:
     if len(found) != 1:
         near = nearest(args.row, plan.trial_ids)
         raise ValueError(f"--row {args.row!r} names {len(found)} trials of {folder.uri}, expected one trial id{near}")
-    spec = training.row_again(args, found[0])
+    spec = training.row_again(args, found[0], plan.specs)
     args.name, args.storage = args.name or f"train-{spec.trial_id}", training.storage_beside(args, folder)
     return _train_one(script.plan_of(args, [spec]), args)
 

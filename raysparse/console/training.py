@@ -143,14 +143,17 @@ def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
     return storage.uri
 
 
-def row_again(args: argparse.Namespace, spec: TrialSpec) -> TrialSpec:
-    """The trial of --row as the arguments change it; its name, which is for people, says how."""
+def row_again(args: argparse.Namespace, spec: TrialSpec, others: Iterable[TrialSpec]) -> TrialSpec:
+    """The trial of --row as the arguments change it; its name, which is for people, says how. A
+    dense one that becomes sparse takes its rule from the sparse ones among `others`.
+    """
     density = None if args.density == spec.sparsity.density else args.density
     epochs = None if args.epochs is None else arguments.epochs_from(args.epochs)
     said = {"seed": args.seed, "data.unique_tokens": args.unique_tokens, "data.epochs": epochs}
     said = {path: value for path, value in (said | arguments.fixed_from(args)).items() if value is not None}
     said = {path: value for path, value in said.items() if value != spec.at(path)}
-    changed = spec.replace(sparsity=_other_density(args, spec.sparsity) or spec.sparsity)
+    rule = next((other.sparsity for other in others if other.sparsity.density < 1.0), None)
+    changed = spec.replace(sparsity=_other_density(args, spec.sparsity, rule) or spec.sparsity)
     for path, value in said.items():
         changed = changed.with_field(path, value)
     told = {"density": density, **{path.rpartition(".")[2]: value for path, value in said.items()}}
@@ -199,15 +202,21 @@ def train_continued(args: argparse.Namespace) -> int:
     return 1 if summary.unfinished else 0
 
 
-def _other_density(args: argparse.Namespace, rule: SparsitySpec) -> SparsitySpec | None:
-    """The sparsity that --density asks for; None keeps the parent's."""
+def _other_density(
+    args: argparse.Namespace, rule: SparsitySpec, sparse: SparsitySpec | None = None
+) -> SparsitySpec | None:
+    """The sparsity that --density asks for; None keeps the parent's. sparse: the rule of a dense
+    model that becomes sparse; None is what the arguments say.
+    """
     if args.density is None or args.density == rule.density:
         return None
     if args.density == 1.0:
         return rule.replace(method="dense", density=1.0, layout="element", block=1, balanced=False)
     if rule.density < 1.0:
         return rule.replace(density=args.density)
-    return arguments.engine_from(args)[0].replace(method=args.method, density=args.density)
+    if sparse is None:
+        sparse = arguments.engine_from(args)[0].replace(method=args.method)
+    return sparse.replace(density=args.density)
 
 
 def choice_name(choice: Choice) -> str:

@@ -215,14 +215,17 @@ def test_a_row_is_trained_again_as_it_is_told_to_be_and_named_so(folder, monkeyp
         raise ValueError("far enough")
 
     monkeypatch.setattr(runner, "run", run)
-    row = load(folder).specs[0]
+    specs = load(folder).specs
+    row, sparse = specs[0], next(spec.sparsity for spec in specs if spec.sparsity.density < 1)
+    assert row.sparsity.method == "dense"
     again = ["train", "--from", folder.uri, "--row", row.trial_id]
     changes = ["--epochs", "4", "--density", ".5", "--set", "optimizer.weight_decay=0.7", "--seed", str(row.seed)]
     assert cli.main(again) == cli.main([*again, *changes]) == 2
     same, other = seen
     assert (same, same.name) == (row, row.name)
     assert (other.data.epochs, other.sparsity.density, other.optimizer.weight_decay) == (4.0, 0.5, 0.7)
-    assert other.sparsity.method == "smet"
+    assert other.sparsity == sparse.replace(density=0.5), "a dense row that becomes sparse is like the sparse ones"
+    assert other.sparsity.update_every != SparsitySpec().update_every
     assert other.name == f"{row.name}, again with density=0.5 epochs=4.0 weight_decay=0.7"
     assert "far enough" in capsys.readouterr().err
 
