@@ -3,8 +3,8 @@
 Rows of two days cannot be compared: a machine drifts by a twentieth in ratios and by two fifths in
 seconds. Here both versions are alive at once and step in turn, so that drift meets both alike. The
 other commit needs `trial` and `stepper` in its own `benchmarks/step.py` and must run in today's
-environment. Recorded in results/step_against.json; `python -m benchmarks.step_against COMMIT`
-(seven minutes on two quiet cores).
+environment. Writes results/step_against.json; `python -m benchmarks.step_against COMMIT` (seven
+minutes on two quiet cores).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks import record
 from benchmarks.step import OTHERS, PRECISIONS, SPARSE
@@ -61,8 +63,11 @@ class Stepper:
         self.process.stdin.flush()
         return float(self._line())
 
-    def end(self) -> None:
-        self.process.communicate()
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()  # it ends with its input
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -81,6 +86,11 @@ def checkout(commit: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+def commit_of(name: str) -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", name], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    return found.stdout.decode().strip()
+
+
 def trials(threads: int) -> Iterator[dict[str, Any]]:
     """The tile steps of `benchmarks.step`, and dense ones beside them."""
     for precision in PRECISIONS:
@@ -94,22 +104,20 @@ def trials(threads: int) -> Iterator[dict[str, Any]]:
 
 def compare(other: Path, wanted: dict[str, Any], rounds: int) -> dict[str, Any]:
     """A row: medians of both, the median of their ratio pair by pair, and its quartiles."""
-    steppers = Stepper(other, wanted), Stepper(ROOT, wanted)
     pairs = []
-    for turn in range(rounds):
-        first = turn % 2  # who goes first changes
-        seconds = {which: steppers[which].seconds() for which in (first, 1 - first)}
-        pairs.append((seconds[0], seconds[1]))
-    for stepper in steppers:
-        stepper.end()
-    low, middle, high = statistics.quantiles([before / now for before, now in pairs], n=4)
+    with Stepper(other, wanted) as before, Stepper(ROOT, wanted) as now:
+        for turn in range(rounds):
+            order = (before, now) if turn % 2 else (now, before)
+            seconds = {stepper: stepper.seconds() for stepper in order}
+            pairs.append((seconds[before], seconds[now]))
+    low, middle, high = statistics.quantiles([first / second for first, second in pairs], n=4)
     return {
         "dtype": wanted["precision"],
         "hidden": wanted["hidden"],
         "layout": f"tile {wanted['block']}" if "block" in wanted else "dense",
         "density": wanted["density"],
-        "before s": statistics.median(before for before, _ in pairs),
-        "now s": statistics.median(now for _, now in pairs),
+        "before s": statistics.median(first for first, _ in pairs),
+        "now s": statistics.median(second for _, second in pairs),
         "before / now": middle,
         "quartiles": [round(low, 3), round(high, 3)],
     }
@@ -121,8 +129,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="pairs of each comparison (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error(f"--rounds is {args.rounds}, expected 2 or more, for quartiles")
+    torch.set_num_threads(args.threads)  # as the children have it, for the record
+    fixed = {"before": commit_of(args.commit), "now": commit_of("HEAD"), "rounds": args.rounds}
     with checkout(args.commit) as other:
-        rows = [compare(other, each, args.rounds) for each in trials(args.threads)]
+        rows = [fixed | compare(other, each, args.rounds) for each in trials(args.threads)]
     record.show(f"Whole steps: {args.commit} against this checkout", rows)
     print(record.save("step_against", rows))
 

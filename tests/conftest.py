@@ -5,6 +5,7 @@ train in a second, and which tests may run beside each other.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ RAY = (  # files that start a Ray: they take turns
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest unit first (`tests/schedule.py`)."""
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in RAY)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """No sweep outlives its test, nor the Ray that it may be on."""
+    if runs := sys.modules.get("tests.sweep.runs"):  # what starts them
+        runs.end_all()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -82,7 +82,7 @@ class Paths:
         for bundle in self.bundles:
             count = bundle.loads.shape[1]
             own = columns[begin : begin + count]
-            flat = own.reshape(-1, own.shape[2]) if own.shape[2] else np.zeros((own.shape[0] * own.shape[1], 0))
+            flat = own.reshape(own.shape[0] * own.shape[1], own.shape[2])
             basis = bundle.basis(flat).reshape(*own.shape[:2], -1)
             values.append(
                 bundle.process.prior(flat).reshape(own.shape[:2]) + np.einsum("btf,fb->bt", basis, bundle.weights)

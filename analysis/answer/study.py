@@ -3,7 +3,7 @@
 `analyse` picks the richest law that the rows support, fits it, draws its uncertainty and searches
 the optimum over budgets and unique-token budgets. Report, pictures and the command line only show a
 `Study`; nothing is computed there. Where a table cannot carry any law, the study says so and holds
-what was measured, not a guess.
+what was measured.
 """
 
 from __future__ import annotations
@@ -157,10 +157,10 @@ def analyse(
     fitted = _on_all_rows(chosen, wanted_law, runs, delta, seed)
     draws = bootstrap(fitted, bootstraps, seed)
     laws = ensemble(tried, min(bootstraps, ENSEMBLE_DRAWS), seed, beside) if chosen and len(runs) <= LARGE else None
-    uniques = _uniques(runs)
-    asked = [(b, u) for u in uniques for b in wanted or (float(spent[_over(runs, u)].max()),)]
+    over = uniques(runs)
+    asked = [(b, u) for u in over for b in wanted or (float(spent[_over(runs, u)].max()),)]
     recommendations = tuple(recommend(fitted, draws, *one, box, cost, laws, measured) for one in asked)
-    curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in uniques)
+    curves = tuple(_curve(fitted, draws, unique, box, cost, spent) for unique in over)
     comparison = hold_outs() if hold_outs else None
     rmse = chosen.rmse if chosen else _cross_validated(fitted, seed)
     said = _hold_out_warning(fitted, comparison) + _too_close(recommendations, rmse) + of_laws(laws)
@@ -170,7 +170,7 @@ def analyse(
         rmse=rmse,
         comparison=comparison,
         laws=laws,
-        fresh=fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if uniques == (None,) else None,
+        fresh=fresh(runs, tried, cost, min(bootstraps, ENSEMBLE_DRAWS), seed) if over == (None,) else None,
         marks=marks_of(recommendations),
         settle=_settle(fitted, draws, recommendations, box, cost),
         measured=measured,
@@ -210,7 +210,7 @@ def _curve(fitted: Fit, draws: Draws, unique: float | None, box: Box, cost: Cost
     return Curve(unique, budgets, *(values.reshape(shape) for values in (found.active, found.density, found.epochs)))
 
 
-def _uniques(runs: Runs) -> tuple[float | None, ...]:
+def uniques(runs: Runs) -> tuple[float | None, ...]:
     """The unique-token budgets to answer for, largest last: at most four of the table's; none for a
     table without repetition, whose tokens are fresh at every budget.
     """

@@ -27,7 +27,7 @@ from analysis.data.table import Runs
 LEAST_ROWS = 5
 NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken
 NOISE_SD = 0.5  # of its logarithm: two dozen rows, which a smooth surface follows, do not tell it
-SEEDS = 4  # replicates that NOISE counts for beside those of the table
+SEEDS = 4  # replicates that NOISE counts for beside those of the table, fewer where these are more
 WILD = 3.0  # times NOISE: no group of replicates counts for more, on average (a diverged run is no noise)
 DRAWS = 12  # processes beside the likeliest one
 CANDIDATES = 128  # settings tried at every point before the search narrows
@@ -78,8 +78,9 @@ class Surrogate:
         rows = np.bincount(group)
         middle = np.bincount(group, self.runs.loss) / rows
         squares = np.bincount(group, (self.runs.loss - middle[group]) ** 2)
-        told = np.minimum(squares, (rows - 1) * (WILD * thought) ** 2)
-        return float(np.sqrt((SEEDS * thought**2 + told.sum()) / (SEEDS + (rows - 1).sum())))
+        told, replicates = np.minimum(squares, (rows - 1) * (WILD * thought) ** 2), int((rows - 1).sum())
+        seeds = SEEDS * min(1.0, SEEDS / max(replicates, 1))
+        return float(np.sqrt((seeds * thought**2 + told.sum()) / (seeds + replicates)))
 
     def predict(self, points: Points, settings: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
         """Mean and sd of the *expected* loss (without a run's noise) at n points: (n,) each, nats.
@@ -123,8 +124,9 @@ class Surrogate:
     def drawn(self, paths: Paths, columns: Array) -> Array:
         """(b, n) expected loss, nats, of functions drawn from the processes, at (n, k) columns.
 
-        Where a process thinks seeds to move less than is believed, its draws are wider by the root
-        of that factor: near rows they are as wide as the noise, far from them they are not.
+        Where a process thinks seeds to move less than is believed (`least_noise`), its draws are
+        wider by the root of that factor: near a row their width goes with the noise, far from all
+        rows it does not, and the root lies between.
         """
         mean = self.moments(columns)[0]
         losses = self.warp.outward(paths.at(columns), self.base(columns))

@@ -45,7 +45,8 @@ def verdict(best: BestRun) -> str:
     """What the table says of dense beside sparse, a line."""
     if best.difference is None:
         return "sparsity: not compared, because only one of dense and sparse is in the table, the box and the budget"
-    gain = f"dense minus sparse {_loss(best.difference)} nats, each at its own best size, epochs and settings"
+    own = "size, epochs and settings" if best.best.settings else "size and epochs"
+    gain = f"dense minus sparse {_loss(best.difference)} nats, each at its own best {own}"
     if not best.shown:
         return f"sparsity: no difference shown ({gain})"
     return f"sparsity: {'better' if best.difference.value > 0 else 'worse'} ({gain})"

@@ -1,7 +1,8 @@
 """The verbs that answer: `optimum` (what to train), `design` (which trials next), `report`.
 
-A table with settings is answered with settings, over all rows (`answer.settings`); one without by
-the laws that were cross-validated, averaged, unless a law is asked for by name. Each verb prints
+A table with settings, or one that carries no law, is answered by the smooth model of all its rows
+(`answer.settings`); any other by the laws that were cross-validated, averaged, unless a law is
+asked for by name. Each verb prints
 the same warnings of table, fit and place.
 """
 
@@ -40,6 +41,10 @@ DESIGN_DRAWS = 400  # a design reads correlations, which few draws give by chanc
 ASKED = ("active", "density", "epochs", "tokens")
 
 
+class NoLawError(ValueError):
+    """Too few rows for any law."""
+
+
 def _cost(options: Namespace, runs: Runs) -> Cost:
     if options.cost == "seconds":
         return measured_cost(runs)
@@ -60,7 +65,7 @@ def _laws(options: Namespace, runs: Runs) -> tuple[Draws, Ensemble | None]:
     tried = candidates(runs, options.seed, options.delta)
     chosen = pick(tried)
     if chosen is None or chosen.fit is None:
-        raise ValueError(f"the table carries no law; {nearest_law(tried)}")
+        raise NoLawError(f"the table carries no law; {nearest_law(tried)}")
     if len(runs) > LARGE:
         fitted = fit(chosen.law, runs, delta=options.delta, seed=options.seed)
         return bootstrap(fitted, options.bootstraps, options.seed), None
@@ -80,20 +85,18 @@ def _asked(options: Namespace) -> Runs:
 def optimum_table(options: Namespace) -> str:
     """`optimum`: the run to train under a budget."""
     runs, unique = _asked(options), options.unique
-    if runs.settings and options.law == "auto" and unique is not None and len(runs) >= LEAST_ROWS:
-        box = _box(options, data_box(runs))
-        found = answer(
-            runs, budget=options.budget, unique=unique, cost=_cost(options, runs), box=box, seed=options.seed
-        )
-        best = found.best
-        require_numbers("the optimum", active=best.active.value, density=best.density.value, loss=best.loss.value)
-        away = of_distance(runs, best.point(unique))
-        found = replace(found, warnings=(*found.warnings, *away))
-        return out(options, asdict(found), best_lines(found), runs)
+    by_model = options.law == "auto" and unique is not None and len(runs) >= LEAST_ROWS
+    if runs.settings and by_model:
+        return _optimum_by_model(options, runs)
     points = (
         tuned_points(wide_surrogate(runs, seed=options.seed)) if runs.settings and len(runs) >= LEAST_ROWS else runs
     )
-    draws, laws = _laws(options, points)
+    try:
+        draws, laws = _laws(options, points)
+    except NoLawError:
+        if not by_model:
+            raise
+        return _optimum_by_model(options, runs)
     cost, box = _cost(options, runs), _box(options, Box.of(points))
     item = recommend(draws.fit, draws, options.budget, unique, box, cost, laws, measured=runs)
     if not np.isfinite(item.loss.value):
@@ -107,6 +110,16 @@ def optimum_table(options: Namespace) -> str:
     value["warnings"] = warnings
     lines = _optimum_lines(item, draws, weights, cost)
     return out(options, value, [*lines, *(f"! {warning}" for warning in warnings)], runs)
+
+
+def _optimum_by_model(options: Namespace, runs: Runs) -> str:
+    """`optimum` of a table with settings, or one that carries no law."""
+    box, unique = _box(options, data_box(runs)), float(options.unique)
+    found = answer(runs, budget=options.budget, unique=unique, cost=_cost(options, runs), box=box, seed=options.seed)
+    best = found.best
+    require_numbers("the optimum", active=best.active.value, density=best.density.value, loss=best.loss.value)
+    found = replace(found, warnings=(*found.warnings, *of_distance(runs, best.point(unique))))
+    return out(options, asdict(found), best_lines(found), runs)
 
 
 def _optimum_lines(item: Recommendation, draws: Draws, weights: dict[str, float], cost: Cost) -> list[str]:

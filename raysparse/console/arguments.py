@@ -254,10 +254,10 @@ def fields_from(args: argparse.Namespace) -> dict[str, list[Any]]:
     return found
 
 
-def trial_id(text: str) -> str:
-    """What --row names. A script whose variable is empty means no trial, and none is meant."""
+def said(text: str) -> str:
+    """A word that is there: an empty variable of a script must not train something else."""
     if not text:
-        raise argparse.ArgumentTypeError("is empty, expected the id of a trial")
+        raise argparse.ArgumentTypeError("is empty, expected a value; leave the argument out")
     return text
 
 

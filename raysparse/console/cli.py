@@ -233,13 +233,13 @@ def _add_train(verbs: Any, bare: bool) -> None:
         "--density", type=float, default=None, help="fraction of the weights kept (0.5, or the model's); 1 trains dense"
     )
     train.add_argument("--unique-tokens", type=int, default=None, help="(131072, or the model's)")
-    train.add_argument("--epochs", default=None, help="passes over them (1); with --from, +2 goes on for 2 more")
+    train.add_argument("--epochs", type=arguments.said, help="passes over them (1); with --from, +2 goes on for 2 more")
     train.add_argument("--seed", type=int, default=None, help="(0, or with --from one that was not used)")
     train.add_argument(
-        "--from", dest="source", default="", metavar="MODEL",
+        "--from", dest="source", type=arguments.said, metavar="MODEL",
         help="train what a run folder recommends; with --epochs +N go on from any trained model",
     )  # fmt: skip
-    train.add_argument("--row", type=arguments.trial_id, metavar="ID", help="with --from: train this trial of it again")
+    train.add_argument("--row", type=arguments.said, metavar="ID", help="with --from: train this trial of it again")
     train.add_argument("--budget", type=float, default=None, help="with --from: active FLOPs (its dearest run's)")
     train.add_argument(
         "--again", action="store_true", help="with --from: heed the models that were trained from it, too"

@@ -159,7 +159,7 @@ def command_export(args: argparse.Namespace) -> int:
 def _add_ensemble(verbs: Any) -> None:
     ensemble = verbs.add_parser("ensemble", help="the seeds of a point as one model, their probabilities averaged")
     ensemble.add_argument("folder", metavar="RUN_FOLDER", help="every point of it with two seeds or more")
-    ensemble.add_argument("--row", type=arguments.trial_id, metavar="ID", help="only the point of this trial")
+    ensemble.add_argument("--row", type=arguments.said, metavar="ID", help="only the point of this trial")
     ensemble.set_defaults(command=command_ensemble)
 
 

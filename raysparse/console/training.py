@@ -126,7 +126,7 @@ def check_taken(args: argparse.Namespace, takes: Collection[str], why: str) -> N
             continue
         value = getattr(args, name)
         flag = {"size": "SIZE", "fields": "--set"}.get(name, f"--{name.replace('_', '-')}")
-        said = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
+        said = "" if value is True else f" {shlex.join(value) if isinstance(value, list) else shlex.quote(str(value))}"
         raise ValueError(f"{flag}{said} and --from {args.source}: {why}")
 
 
@@ -145,20 +145,38 @@ def storage_beside(args: argparse.Namespace, folder: RunFolder) -> str:
 
 def row_again(args: argparse.Namespace, spec: TrialSpec, others: Iterable[TrialSpec]) -> TrialSpec:
     """The trial of --row as the arguments change it; its name, which is for people, says how. A
-    dense one that becomes sparse takes its rule from the sparse ones among `others`.
+    dense one that becomes sparse takes the rule of the sparse ones among `others`.
+
+    Raises ValueError where these have several and --set does not say which.
     """
     density = None if args.density == spec.sparsity.density else args.density
     epochs = None if args.epochs is None else arguments.epochs_from(args.epochs)
     said = {"seed": args.seed, "data.unique_tokens": args.unique_tokens, "data.epochs": epochs}
     said = {path: value for path, value in (said | arguments.fixed_from(args)).items() if value is not None}
     said = {path: value for path, value in said.items() if value != spec.at(path)}
-    rule = next((other.sparsity for other in others if other.sparsity.density < 1.0), None)
+    rule = None
+    if spec.sparsity.density == 1.0 and density is not None:
+        rule = _rule_of(args, others, {path: value for path, value in said.items() if path.startswith("sparsity.")})
     changed = spec.replace(sparsity=_other_density(args, spec.sparsity, rule) or spec.sparsity)
     for path, value in said.items():
         changed = changed.with_field(path, value)
     told = {"density": density, **{path.rpartition(".")[2]: value for path, value in said.items()}}
     words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
     return changed.replace(name=f"{spec.name}, again with {words}") if words else spec
+
+
+def _rule_of(args: argparse.Namespace, others: Iterable[TrialSpec], said: Mapping[str, object]) -> SparsitySpec | None:
+    """The one sparse rule of `others` that has what is `said` of it; None where there is none."""
+    sparse = [other for other in others if other.sparsity.density < 1.0]
+    fitting = [other for other in sparse if all(other.at(path) == value for path, value in said.items())]
+    rules = {other.sparsity.replace(density=args.density) for other in fitting}
+    if len(rules) > 1:
+        names = ", ".join(sorted({f"{rule.method} of layout {rule.layout}" for rule in rules}))
+        raise ValueError(
+            f"--density {args.density:g}: the sparse trials beside this dense one have {len(rules)} rules ({names}); "
+            f"say which by --set sparsity.method=... and other fields of it (`raysparse fields` lists them)"
+        )
+    return next(iter(rules), None)
 
 
 def train_continued(args: argparse.Namespace) -> int:

@@ -162,10 +162,14 @@ def _values(file: TextIO, path: Path | str) -> Iterator[tuple[Any, str]]:
 
 def _nothing_after(file: TextIO, rest: str, path: Path | str) -> None:
     """What follows an array would be lost."""
-    while rest := rest or file.read(CHUNK):
-        if found := rest.strip():
-            raise ValueError(f"{path} is not JSON: {found[:40]!r} follows the array; write one record after the other")
-        rest = ""
+    rest = rest or file.read(CHUNK)
+    while rest and not rest.strip():
+        rest = file.read(CHUNK)
+    if rest:
+        raise ValueError(
+            f"{path} is not JSON: {rest.strip()[:40]!r} follows its array, expected the end of the file; put all "
+            f"records into one array, or write them one after the other without brackets"
+        )
 
 
 def _separated(reader: Reader) -> Iterator[Document]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import csv
 
 from analysis.answer.costs import ACTIVE, Cost
 from analysis.answer.fresh import fresh, log_optimum
@@ -19,6 +20,7 @@ from analysis.answer.optimum import Box
 from analysis.answer.settings import answer, own_cost
 from analysis.answer.simulate import simulate
 from analysis.answer.study import Study, analyse
+from analysis.cli import main
 from analysis.data.files import dumps
 from analysis.data.points import Points
 from analysis.data.table import Runs, read_table
@@ -97,6 +99,38 @@ def test_a_table_that_carries_no_law_is_answered_by_the_smooth_model(name, tmp_p
     assert told["best"]["loss"]["value"] == pytest.approx(said.best.loss.value)
     assert "No law of these rows:" in report.summary
     assert [mark.answer for mark in report.study.marks].count(True) == 1
+
+
+def test_a_table_of_fresh_tokens_that_carries_no_law_is_not_answered_over_its_largest_run(tmp_path):
+    """At equal compute only the smallest model sees the most tokens."""
+    size = np.array([3e4, 1e5, 3e5, 1e6, 3e6])
+    tokens = 1e12 / 6 / size
+    runs = Runs.from_arrays(size, 1.0, tokens, tokens, [3.42, 3.22, 3.24, 3.45, 3.83])
+    report = write_runs_report(runs, tmp_path, title="fresh")
+    assert "No recommendation by a law:" in report.summary
+    assert "train:" not in report.summary
+    assert "the best measured run at density 1 is row 1: loss 3.2200" in report.summary
+
+
+def test_optimum_says_what_the_report_says_where_no_law_is_carried(tmp_path, capsys):
+    rows = [
+        {
+            "params_active_non_embedding": 1e5 * (1 + i % 2),
+            "density": 1.0,
+            "unique_tokens": 5e4,
+            "tokens": 1e5 * (1 + i // 2),
+            "validation_loss": 3.0 + 0.01 * i,
+        }
+        for i in range(6)
+    ]
+    csv.write_csv(pa.Table.from_pylist(rows), tmp_path / "t.csv")
+    assert main(["optimum", str(tmp_path / "t.csv"), "--budget", "3.6e11", "--unique", "50000"]) == 0
+    said = capsys.readouterr().out
+    report = write_report(tmp_path / "t.csv", tmp_path / "report", title="t", budgets=[3.6e11])
+    answered = report.summary.splitlines()
+    assert [line for line in answered if line.startswith("  ")][:4] == [
+        line for line in said.splitlines() if line.startswith("  ")
+    ][:4]
 
 
 def test_the_answer_comes_first_and_its_marks_are_in_the_pictures():

@@ -224,7 +224,7 @@ def test_two_kinds_that_are_equal_show_no_difference():
     assert any(line.startswith("sparsity: no difference shown") for line in lines(best))
 
 
-def test_what_would_settle_it_narrows_the_difference_and_has_its_price():
+def test_what_would_settle_it_narrows_the_difference_and_has_its_price(monkeypatch):
     """Only where no difference is shown; each trial is one of the compared or measured runs."""
     runs = MOVING.table(40, seed=3)
     best = found(3)
@@ -235,6 +235,8 @@ def test_what_would_settle_it_narrows_the_difference_and_has_its_price():
     known |= {"the best dense run": best.dense.cost, "the best sparse run": best.sparse.cost}
     assert plan.cost == pytest.approx(sum(known[name] * seeds for name, seeds in plan.trials), rel=1e-6)
     assert any(line.startswith("what would settle it:") for line in lines(unsure, plan))
+    monkeypatch.setattr(Surrogate, "least_noise", property(lambda self: 0.08))
+    assert settling(surrogate(runs), unsure, ACTIVE).before > 1.2 * plan.before, "as the printed interval is wider"
     sure = dataclasses.replace(best, difference=Interval(0.1, 0.05, 0.15))
     assert settling(surrogate(runs), sure, ACTIVE) is None
 

@@ -110,7 +110,7 @@ class TestKinds:
     ) -> None:
         monkeypatch.setattr("raysparse.data.forms.CHUNK", chunk)
         assert whole(put(tmp_path / "b.json", '[{"text": "one"}]\n  \n')) == {"one"}
-        with pytest.raises(ValueError, match=r"""a\.json is not JSON: ['"]\[.* follows the array; write one record"""):
+        with pytest.raises(ValueError, match=r"""a\.json is not JSON: ['"]\[.* follows its array, expected the end"""):
             opened(put(tmp_path / "a.json", '[{"text": "one"}]\n\n[{"text": "two"}]'))
 
     def test_long_records_of_json_cross_the_chunks_in_which_it_is_read(

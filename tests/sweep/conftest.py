@@ -32,11 +32,3 @@ def machines(cluster: Machines) -> Machines:
     """A cluster of a head and two nodes of one CPU, which may go and come."""
     cluster.level(2)
     return cluster
-
-
-@pytest.fixture(autouse=True)
-def no_sweep_outlives_its_test() -> Iterator[None]:
-    from tests.sweep import runs
-
-    yield
-    runs.end_all()

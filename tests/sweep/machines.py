@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,8 @@ class Machines:
 
     def taken(self) -> list[str]:
         """The states of the placement groups that were not given back."""
-        ray.init(address=self.cluster.address, log_to_driver=False)
-        states = [group["state"] for group in placement_group_table().values()]
-        ray.shutdown()
+        with self.joined():
+            states = [group["state"] for group in placement_group_table().values()]
         return [state for state in states if state != "REMOVED"]
 
     def level(self, nodes: int) -> None:
@@ -76,10 +75,22 @@ class Machines:
         """End the actor by which Ray Train counts nodes; the next sweep makes it anew. It outlives
         a sweep and looks every 20 s, so an elastic group may begin without a node that is new.
         """
-        ray.init(address=self.cluster.address, log_to_driver=False)
-        with contextlib.suppress(ValueError):  # none yet
+        with self.joined(), contextlib.suppress(ValueError):  # none yet
             ray.kill(ray.get_actor(COUNTER, namespace=COUNTER))
-        ray.shutdown()
+
+    def counts(self) -> bool:
+        """Whether that actor is there, by the name that it has in this Ray."""
+        with self.joined(), contextlib.suppress(ValueError):
+            return ray.get_actor(COUNTER, namespace=COUNTER) is not None
+        return False
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        ray.init(address=self.cluster.address, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
     def drain(self, node, seconds: float) -> None:
         """Tell Ray that a node will be taken away, as an autoscaler does on a notice."""

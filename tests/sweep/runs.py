@@ -69,7 +69,10 @@ def end_all() -> None:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-            process.kill()
+            for pid in (*descendants(process.pid), process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid)
+            process.wait()
 
 
 def hear_ctrl_c() -> None:

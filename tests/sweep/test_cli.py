@@ -99,12 +99,20 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
-@pytest.mark.parametrize("command", [["train", "--from", "runs/grid"], ["ensemble", "runs/grid"]])
-def test_an_empty_row_is_no_row(command, capsys):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--from", "runs/grid", "--row", ""],
+        ["train", "laptop-xs", "--from", ""],
+        ["train", "laptop-xs", "--epochs", ""],
+        ["ensemble", "runs/grid", "--row", ""],
+    ],
+)
+def test_an_empty_word_is_refused(command, capsys):
     """As a shell's variable that was never set: it must not train what was not asked for."""
     with pytest.raises(SystemExit, match="2"):
-        cli.main([*command, "--row", ""])
-    assert "argument --row: is empty, expected the id of a trial" in capsys.readouterr().err
+        cli.main(command)
+    assert f"argument {command[-2]}: is empty, expected a value" in capsys.readouterr().err
 
 
 def test_a_price_is_asked_only_where_a_plan_is_printed(capsys):

@@ -133,6 +133,7 @@ def test_a_notice_is_answered_with_a_checkpoint_and_the_trial_goes_on_with_the_w
     together = finished(driver, tmp_path)
     [row] = Results(RunFolder.named(Folder(tmp_path), "run")).rows()
     assert row["workers"] == 2
+    assert machines.counts(), "what `level` ends has another name in this Ray"
     expected = runs.undisturbed(calm_plan(corpus), tmp_path / "alone")
     for trial_id, alone in expected.items():
         assert together[trial_id][0] == "completed"

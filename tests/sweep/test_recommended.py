@@ -228,6 +228,14 @@ def test_a_row_is_trained_again_as_it_is_told_to_be_and_named_so(folder, monkeyp
     assert other.sparsity.update_every != SparsitySpec().update_every
     assert other.name == f"{row.name}, again with density=0.5 epochs=4.0 weight_decay=0.7"
     assert "far enough" in capsys.readouterr().err
+    of_another = sparse.replace(method="set")
+    monkeypatch.setattr(
+        "raysparse.sweep.plan.load", lambda _: Plan(specs=(*specs, specs[0].replace(sparsity=of_another)))
+    )
+    assert cli.main([*again, "--density", ".5"]) == 2
+    assert "have 2 rules (set of layout element, smet of layout element); say which" in capsys.readouterr().err
+    assert cli.main([*again, "--density", ".5", "--set", "sparsity.method=set"]) == 2
+    assert seen[-1].sparsity == of_another.replace(density=0.5)
 
 
 def test_what_would_be_trained_is_what_again_trains(folder, tmp_path, monkeypatch, capsys):

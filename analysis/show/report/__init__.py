@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.answer.choice import BestRun, Refused
 from analysis.answer.costs import Cost
+from analysis.answer.ensemble import ROWS
 from analysis.answer.envelope import tuned_points
 from analysis.answer.guided import guided
 from analysis.answer.marks import marks_of
 from analysis.answer.settings import answer, own_cost
 from analysis.answer.settle import settling
 from analysis.answer.space import NoRunError
-from analysis.answer.study import STUDY_DELTA, Study, analyse
+from analysis.answer.study import STUDY_DELTA, Study, analyse, uniques
 from analysis.answer.surrogate import LEAST_ROWS, Surrogate, wide_surrogate
 from analysis.beside import ALONE, Alone
 from analysis.data.files import write_bytes, write_json
@@ -61,8 +62,9 @@ def write_report(
 
     results: see `table.read_table`. budgets: active FLOPs (6 N D) to recommend for; None is the
     largest run's. beside: who shares the work (`beside.second`).
-    Raises ValueError if the table is unreadable. A table too small for any law, or without a
-    usable row, still gets a report, which says what is missing.
+    Raises ValueError if the table is unreadable. A table too small for any law is answered by the
+    smooth model; one of fewer than five rows, of fresh tokens, or without a usable row still gets a
+    report, which says what is missing.
     """
     try:
         runs = read_table(results)
@@ -100,14 +102,21 @@ def write_runs_report(
         measured=runs if with_settings else None,
     )  # fmt: skip
     best = answers()
-    if study.fit is None and law is None and not with_settings and len(runs) >= LEAST_ROWS:
-        model = guided(runs, seed=seed)  # as what is trained from this table is chosen
+    if study.fit is None and law is None and not with_settings and _is_answered(runs):
+        model = guided(runs, seed=seed, beside=beside)  # as what is trained from this table is chosen
         best = _answers(model, budgets, seed)
     first: list[str] = []
     if model is not None:
         first = [line for one in best for line in _lines(one, model, cost, seed)]
         study = replace(study, marks=marks_of([one for one in best if isinstance(one, BestRun)]))
     return write_study(study, Path(folder), title, best, first, vector, beside)
+
+
+def _is_answered(runs: Runs) -> bool:
+    """Whether the smooth model answers where no law does: not of fresh tokens, whose U is no given
+    one, nor of so many rows that it takes minutes.
+    """
+    return LEAST_ROWS <= len(runs) <= ROWS and uniques(runs) != (None,)
 
 
 def _import_pictures() -> None:

@@ -17,7 +17,7 @@ from raysparse.units import count
 
 def summary(study: Study, title: str, first: Sequence[str] = ()) -> str:
     """Plain text. The answer leads, then warnings, then what it rests on. first: lines of an answer
-    with settings, which then leads, and the law describes the points at their best settings.
+    of the smooth model, which then leads; a law describes the points at their best settings.
     """
     lines = [title, "=" * len(title), *first]
     if study.fit is None:
