@@ -134,9 +134,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)  # as the children have it, for the record
     fixed = {"before": commit_of(args.commit), "now": commit_of("HEAD"), "rounds": args.rounds}
     with checkout(args.commit) as other:
-        rows = [fixed | compare(other, each, args.rounds) for each in trials(args.threads)]
+        rows = [compare(other, each, args.rounds) for each in trials(args.threads)]
     record.show(f"Whole steps: {args.commit} against this checkout", rows)
-    print(record.save("step_against", rows))
+    print(record.save("step_against", [fixed | row for row in rows]))
 
 
 if __name__ == "__main__":
