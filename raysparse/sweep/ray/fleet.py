@@ -38,7 +38,7 @@ ENDING = 0.05  # seconds between looks at slots that were told to end
 PATIENCE = 30.0  # seconds without work after which a slot gives its machine back, on a cluster
 USUAL_START = 60.0  # seconds in which the workers of a slot come up where there is room
 SAY_AGAIN = 300.0
-RETURNING = 120.0  # seconds for calls of Ray to return whose answer will not come
+RETURNING = 180.0  # seconds for calls of Ray to return whose answer will not come; it waits 60 for most
 GOODBYE = 20.0  # seconds for Ray Train to end a slot whose workers went home
 
 
@@ -57,8 +57,10 @@ def run(job: Job, settings: Settings, view: View, begin: Callable[[], None]) -> 
         until = time.monotonic() + RETURNING
         for thread in threads:  # whatever they waited for is gone
             thread.join(max(0.0, until - time.monotonic()))
-        if any(not thread.ended for thread in threads):
-            raise RuntimeError("a call of Ray still waits for a Ray that was lost; run again to continue") from None
+        if waiting := [thread.name for thread in threads if not thread.ended]:
+            raise RuntimeError(
+                f"calls of Ray ({', '.join(waiting)}) still wait for a Ray that was lost; run again to continue"
+            ) from None
         raise
 
 
