@@ -156,7 +156,7 @@ def row_again(args: argparse.Namespace, spec: TrialSpec, others: Iterable[TrialS
     said = {path: value for path, value in said.items() if value != spec.at(path)}
     rule = None
     if spec.sparsity.density == 1.0 and density is not None:
-        rule = _rule_of(args, others, {path: value for path, value in said.items() if path.startswith("sparsity.")})
+        rule = _rule_of(args, others)
     changed = spec.replace(sparsity=_other_density(args, spec.sparsity, rule) or spec.sparsity)
     for path, value in said.items():
         changed = changed.with_field(path, value)
@@ -165,8 +165,9 @@ def row_again(args: argparse.Namespace, spec: TrialSpec, others: Iterable[TrialS
     return changed.replace(name=f"{spec.name}, again with {words}") if words else spec
 
 
-def _rule_of(args: argparse.Namespace, others: Iterable[TrialSpec], said: Mapping[str, object]) -> SparsitySpec | None:
-    """The one sparse rule of `others` that has what is `said` of it; None where there is none."""
+def _rule_of(args: argparse.Namespace, others: Iterable[TrialSpec]) -> SparsitySpec | None:
+    """The one sparse rule of `others` that has what --set says of it; None where there is none."""
+    said = {path: value for path, value in arguments.fixed_from(args).items() if path.startswith("sparsity.")}
     sparse = [other for other in others if other.sparsity.density < 1.0]
     fitting = [other for other in sparse if all(other.at(path) == value for path, value in said.items())]
     rules = {other.sparsity.replace(density=args.density) for other in fitting}

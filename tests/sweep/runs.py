@@ -69,9 +69,10 @@ def end_all() -> None:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-            for pid in (*descendants(process.pid), process.pid):
+            for pid in descendants(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     kill(pid)
+            process.kill()
             process.wait()
 
 

@@ -236,6 +236,10 @@ def test_a_row_is_trained_again_as_it_is_told_to_be_and_named_so(folder, monkeyp
     assert "have 2 rules (set of layout element, smet of layout element); say which" in capsys.readouterr().err
     assert cli.main([*again, "--density", ".5", "--set", "sparsity.method=set"]) == 2
     assert seen[-1].sparsity == of_another.replace(density=0.5)
+    tiles = sparse.replace(layout="tile", block=16)
+    monkeypatch.setattr("raysparse.sweep.plan.load", lambda _: Plan(specs=(*specs, specs[0].replace(sparsity=tiles))))
+    assert cli.main([*again, "--density", ".5", "--set", "sparsity.layout=element"]) == 2
+    assert seen[-1].sparsity == sparse.replace(density=0.5), "said, though the dense trial has it too"
 
 
 def test_what_would_be_trained_is_what_again_trains(folder, tmp_path, monkeypatch, capsys):
