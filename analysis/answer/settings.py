@@ -35,6 +35,8 @@ ROWS = 5  # measured runs that are listed beside the answer
 # Of the draws of a loss where laws guide: they take what settings cost as known. Two runs share
 # that, so a difference is not stretched.
 STRETCH = 1.1
+# Share of the draws that a 95 % interval spans where laws guide, as `recommend.SPANNED`.
+DENSITY, DIFFERENCE = 0.65, 0.82
 # Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
 CAUTION = 1.0
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
@@ -186,7 +188,7 @@ class _Search:
         mean, expected, run = self.losses()
         return Choice(
             _interval(point.active, optima["active"]),
-            _interval(point.density, optima["density"]),
+            _interval(point.density, optima["density"], DENSITY if self.model.guided else 0.95),
             _interval(point.epochs, optima["epochs"]),
             {
                 name: _interval(value, optima[f"setting {name}"])
@@ -219,17 +221,22 @@ def _best_of(optima: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.choose(winner, [each[name] for each in optima]) for name in optima[0]}
 
 
-def _interval(value: Array, draws: Array) -> Interval:
-    """The 95 % range of the draws about the value (1,), which lies inside."""
+def _interval(value: Array, draws: Array, spanned: float = 0.95) -> Interval:
+    """The middle of the draws, a share of them, about the value (1,), which lies inside."""
     centre = float(value[0])
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.quantile(draws, [(1 - spanned) / 2, (1 + spanned) / 2])
     return Interval(centre, float(min(low, centre)), float(max(high, centre)))
 
 
 def _difference(searches: Mapping[str, _Search]) -> Interval:
     """Expected loss of the chosen dense run minus that of the chosen sparse run, draw by draw."""
     dense, sparse = searches["dense"].expected(), searches["sparse"].expected()
-    return _interval(dense[0] - sparse[0], dense[1] - sparse[1])
+    return _interval(dense[0] - sparse[0], dense[1] - sparse[1], compared(searches["dense"].model))
+
+
+def compared(model: Surrogate) -> float:
+    """Share of the draws that the 95 % interval of a difference spans."""
+    return DIFFERENCE if model.guided else 0.95
 
 
 def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:

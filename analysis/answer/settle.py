@@ -17,6 +17,7 @@ from analysis.answer.choice import BestRun
 from analysis.answer.costs import Cost
 from analysis.answer.design import choose_trials
 from analysis.answer.paths import draw
+from analysis.answer.settings import compared
 from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Points
 
@@ -40,6 +41,8 @@ class Settling:
 
 def settling(model: Surrogate, best: BestRun, cost: Cost, seed: int = 0) -> Settling | None:
     """None where a difference is shown, or there is nothing to compare, or no trial helps."""
+    from scipy.special import ndtri
+
     if best.dense is None or best.sparse is None or best.shown:
         return None
     names = ["the best dense run", "the best sparse run", *(row.row for row in best.rows)]
@@ -57,4 +60,5 @@ def settling(model: Surrogate, best: BestRun, cost: Cost, seed: int = 0) -> Sett
     if not len(rows):
         return None
     counted = tuple((names[row], int((rows == row).sum())) for row in dict.fromkeys(rows.tolist()))
-    return Settling(counted, float(price[rows].sum()), cost.unit, 1.96 * float(sd[0]), 1.96 * float(sd[-1]))
+    sds = float(ndtri((1 + compared(model)) / 2))
+    return Settling(counted, float(price[rows].sum()), cost.unit, sds * float(sd[0]), sds * float(sd[-1]))
