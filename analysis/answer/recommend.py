@@ -29,7 +29,8 @@ ROWS = 3  # measured rows that are listed beside the answer
 MOST = 8  # densities that are listed one by one
 # Share of an ensemble's draws that a 95 % interval spans, where not .95. Draws bend at random
 # between rows and each takes its own best bend, so their optima scatter more than the true one's
-# place is unsure, and a best density is mostly an edge. Chosen to hold 97 % on tables of tuning seeds.
+# place is unsure, and a best density is mostly an edge. Chosen to hold 97 % on tables of tuning
+# seeds.
 SPANNED = {"density": 0.55, "epochs": 0.9, "saving": 0.93}
 
 
