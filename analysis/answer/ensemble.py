@@ -8,10 +8,11 @@ each bootstrap draw weighs anew and then believes in one law, drawn by these wei
 draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
 from draw to draw. Laws and rest of a draw see the same resampled rows. What a loss does between two
 levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that every law calls an
-outlier weigh nothing. What is dearer than every row is extrapolated: by all of these laws, weighed
-by 1 / squared out-of-fold error, because the mixture that wins between rows does not win there, and
-with the rest of the nearest edge (docs/experiments.md). Limits: draws move with the estimate there
-but do not weigh anew, and the dearest row stands for the data's edge.
+outlier weigh nothing. What is dearer than every row is extrapolated: by all of these laws, fitted
+with what is known of exponents (`fit.known`) and weighed by 1 / squared out-of-fold error, because
+the mixture that wins between rows does not win there, and with the rest of the nearest edge
+(docs/experiments.md). Limits: draws move with the estimate there but do not weigh anew, and the
+dearest row stands for the data's edge.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 from analysis.fit.intervals import resample, small_sample, widened
 from analysis.fit.joint import Fit
+from analysis.fit.known import with_known
 from analysis.fit.refit import refit, starting_points
 from analysis.fit.select import Candidate, level_of, outliers
 
@@ -157,7 +159,8 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0, beside
     counts = np.concatenate([np.ones((1, len(runs))), drawn]) * ~bad
     unseen = np.stack([c.out_of_fold for c in able if c.out_of_fold is not None], axis=1)
     weights = np.stack([stack(unseen, runs.log_loss, row) for row in counts])
-    beyond = tuple(zip(fits, even(unseen, runs.log_loss, counts[0]).tolist(), strict=True))
+    shares = even(unseen, runs.log_loss, counts[0]).tolist()
+    beyond = tuple(zip(beside.each(with_known, fits), shares, strict=True))
     kept = np.argsort(-weights[1:].mean(axis=0) - weights[0], kind="stable")[:MOST]
     kept = kept[np.maximum(weights[1:].mean(axis=0), weights[0])[kept] >= LEAST]
     fits, weights = [fits[i] for i in kept], np.stack([stack(unseen[:, kept], runs.log_loss, row) for row in counts])

@@ -22,7 +22,7 @@ from analysis.answer.gaussian import spread
 from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.paths import Paths, draw
-from analysis.answer.recommend import Interval
+from analysis.answer.recommend import ON_EDGE, Interval, on_edge
 from analysis.answer.space import Space
 from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Array
@@ -35,8 +35,7 @@ ROWS = 5  # measured runs that are listed beside the answer
 # Of the draws of a loss where laws guide: they take what settings cost as known. Two runs share
 # that, so a difference is not stretched.
 STRETCH = 1.1
-# Share of the draws that a 95 % interval spans where laws guide, as `recommend.SPANNED`.
-DENSITY, DIFFERENCE = 0.65, 0.82
+DIFFERENCE = 0.82  # share of the draws that its 95 % interval spans where laws guide, as `recommend.SPANNED`
 # Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
 CAUTION = 1.0
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
@@ -188,7 +187,7 @@ class _Search:
         mean, expected, run = self.losses()
         return Choice(
             _interval(point.active, optima["active"]),
-            _interval(point.density, optima["density"], DENSITY if self.model.guided else 0.95),
+            _interval(point.density, optima["density"], self._spanned(float(point.density[0]))),
             _interval(point.epochs, optima["epochs"]),
             {
                 name: _interval(value, optima[f"setting {name}"])
@@ -198,6 +197,12 @@ class _Search:
             _interval(mean, expected),
             float(self.space.cost.of(point)[0]),
         )
+
+    def _spanned(self, density: float) -> float:
+        """Share of the draws' densities that an interval about the chosen one spans."""
+        trained = self.model.runs.points.density
+        edge = on_edge(density, (float(trained.min()), float(trained.max())))
+        return ON_EDGE if self.model.guided and edge else 0.95
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""
