@@ -4,7 +4,9 @@ For each table that is given (a run folder or file of a finished `make sweep`): 
 of the largest budget; the same after every loss was moved by noise of half a per cent, twelve
 times, which shall move ln density little; and the same of tables whose experiments were drawn anew
 with replacement (a row drawn twice counts as two), whose advised losses and densities the printed
-intervals shall hold. Everything is fitted anew each time. Writes results/analysis_default.json; run
+intervals shall hold. Everything is fitted anew each time. A table without settings, as the first
+default grid's (benchmarks/data/first_grid.csv: 54 runs of `python sweeps/grid.py` at 330f34c), is
+answered by laws, one with settings by its smooth model. Writes results/analysis_default.json; run
 `python -m benchmarks.analysis_default --tables FOLDER ...`.
 """
 
@@ -13,14 +15,16 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis.answer.choice import BestRun
+from analysis.answer.guided import guided
+from analysis.answer.recommend import Interval
 from analysis.answer.settings import answer, own_cost
+from analysis.answer.study import analyse
 from analysis.data.files import write_json
 from analysis.data.points import Array
 from analysis.data.table import Runs, read_table
@@ -30,10 +34,43 @@ NOISE, NOISY = 0.005, 12  # sd of ln L that is added, and tables with it
 RESAMPLED = 8  # tables of experiments drawn with replacement
 
 
-def asked(runs: Runs) -> dict[str, float]:
-    """The default question: the most unique tokens, at the cost of their dearest run."""
-    unique = float(runs.points.unique.max())
-    return {"unique": unique, "budget": float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())}
+@dataclass(frozen=True)
+class Told:
+    """What an answer says. loss: of one run where a table has settings, else expected. compared:
+    dense minus sparse in nats where it has settings, else the saving in compute.
+    """
+
+    first_row: str
+    density: Interval
+    loss: Interval
+    compared: Interval | None
+    shown: bool
+
+    @property
+    def row(self) -> dict[str, float]:
+        return {"density": self.density.value, "loss": self.loss.value, "claims": float(self.shown)}
+
+
+def told(runs: Runs, questions: list[tuple[float, float]]) -> list[Told]:
+    """The answers of today to some (budget, U)."""
+    if runs.settings:
+        model = guided(runs)
+        answers = [answer(runs, budget=budget, unique=unique, model=model) for budget, unique in questions]
+        return [Told(one.rows[0].row, one.best.density, one.best.loss, one.difference, one.shown) for one in answers]
+    items = analyse(runs, cost=own_cost(runs)).recommendations  # asked of each U, at the cost of its dearest run
+    return [Told(one.rows[0].row, one.density, one.loss, one.saving, one.shown) for one in items]
+
+
+def asked(runs: Runs) -> list[tuple[float, float]]:
+    """The default questions: each U, at the cost of its dearest run, as `analyse` orders them."""
+    cost = own_cost(runs).of(runs.points)
+    return [(float(cost[over].max()), unique) for unique, over in _by_unique(runs)]
+
+
+def _by_unique(runs: Runs) -> list[tuple[float, Array]]:
+    """(U, (n,) which rows are over it), the largest last."""
+    unique = runs.points.unique
+    return [(float(u), np.isclose(unique, u)) for u in np.unique(unique)]
 
 
 def noisy(runs: Runs) -> Iterator[Runs]:
@@ -50,13 +87,9 @@ def resampled(runs: Runs) -> Iterator[Runs]:
         yield runs.take(np.concatenate([np.flatnonzero(runs.group == kind) for kind in drawn]))
 
 
-def told(found: BestRun) -> dict[str, float]:
-    return {"density": found.best.density.value, "loss": found.best.expected.value, "claims": float(found.shown)}
-
-
-def moves(answers: list[BestRun]) -> dict[str, Any]:
+def moves(answers: list[Told]) -> dict[str, Any]:
     """How the answers differ."""
-    rows = [told(one) for one in answers]
+    rows = [one.row for one in answers]
     density, loss = (np.array([row[name] for row in rows]) for name in ("density", "loss"))
     return {
         "tables": len(rows),
@@ -67,32 +100,37 @@ def moves(answers: list[BestRun]) -> dict[str, Any]:
     }
 
 
-def held(first: BestRun, others: list[dict[str, float]]) -> dict[str, float]:
+def held(first: Told, others: list[dict[str, float]]) -> dict[str, float]:
     """Share of the other answers that the first one's intervals hold."""
 
     def share(interval: Any, values: Array) -> float:
         return float(np.mean((interval.low - 1e-9 <= values) & (values <= interval.high + 1e-9)))
 
     values = {name: np.array([other[name] for other in others]) for name in ("density", "loss")}
-    return {"density": share(first.best.density, values["density"]), "loss": share(first.best.loss, values["loss"])}
+    return {"density": share(first.density, values["density"]), "loss": share(first.loss, values["loss"])}
 
 
 def study(path: Path) -> dict[str, Any]:
+    """Per U."""
     runs = read_table(path)
-    question = asked(runs)
-    first = answer(runs, **question)
-    best = int(np.argmin(np.where(own_cost(runs).of(runs.points) <= question["budget"] * 1.001, runs.loss, np.inf)))
-    noise = moves([answer(one, **question) for one in noisy(runs)])
-    again = moves([answer(one, **question) for one in resampled(runs)])
-    return {
-        "rows": len(runs),
-        "names_the_best_row": first.rows[0].row == str(runs.ids[best]),
-        "answer": told(first)
-        | {"loss_of_one_run": asdict(first.best.loss), "density_range": asdict(first.best.density)},
-        "difference": None if first.difference is None else asdict(first.difference),
-        "noise": noise,
-        "resampled": again | {"held_by_the_intervals": held(first, again["rows"])},
-    }
+    questions = asked(runs)
+    firsts = told(runs, questions)
+    noise = [told(one, questions) for one in noisy(runs)]
+    again = [told(one, questions) for one in resampled(runs)]
+    found = {}
+    for place, (unique, over) in enumerate(_by_unique(runs)):
+        first = firsts[place]
+        best = int(np.argmin(np.where(over, runs.loss, np.inf)))
+        others = moves([each[place] for each in again])
+        found[f"{unique:.0f}"] = {
+            "rows": len(runs),
+            "names_the_best_row": first.first_row == str(runs.ids[best]),
+            "answer": first.row | {"loss_range": asdict(first.loss), "density_range": asdict(first.density)},
+            "difference" if runs.settings else "saving": None if first.compared is None else asdict(first.compared),
+            "noise": moves([each[place] for each in noise]),
+            "resampled": others | {"held_by_the_intervals": held(first, others["rows"])},
+        }
+    return found
 
 
 def main() -> None:
@@ -101,12 +139,11 @@ def main() -> None:
     found = {}
     for path in parser.parse_args().tables:
         found[path.name] = study(path)
-        part = found[path.name]
-        print(path.name, {name: part[name] for name in ("names_the_best_row", "answer", "difference")}, flush=True)
-        print(
-            {key: value for key, value in part["noise"].items() if key != "rows"},
-            part["resampled"]["held_by_the_intervals"],
-        )
+        for unique, part in found[path.name].items():
+            said = ("names_the_best_row", "answer", "difference", "saving")
+            print(path.name, unique, {name: part[name] for name in said if name in part})
+            rest = {key: value for key, value in part["noise"].items() if key != "rows"}
+            print(rest, part["resampled"]["held_by_the_intervals"], flush=True)
     result = {
         "command": "python -m benchmarks.analysis_default --tables FOLDER ...",
         "noise": NOISE,

@@ -4,7 +4,10 @@ A law of N, d, U and D describes well-tuned runs; a table of a few settings a po
 tuned ones as well, and the least of a few noisy losses is too low by chance. So the envelope is not
 a minimum of rows: the model of all rows (`surrogate`) says for each point which settings are best
 and what is expected there, and how sure it is. Points lend each other strength, because the best
-settings move smoothly. Left out: points that were never measured (`settings` answers those).
+settings move smoothly. Where a bowl is flat the least value lies anywhere in it, so the settings
+that are named are the middle of those that cost little; on tuning tables they cost half as much as
+those of least expected loss (docs/experiments.md). Left out: points that were never measured
+(`settings` answers those).
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis.answer.gaussian import spread
 from analysis.answer.surrogate import DRAWS, Surrogate, wide_surrogate
-from analysis.data.points import Array
+from analysis.data.points import Array, Points
 from analysis.data.settings import groups_of
 from analysis.data.table import Runs
 
@@ -25,14 +29,16 @@ CAP = 0.1  # of the best loss above the least row of its point: more than that o
 BEND = 0.17  # of the best loss: a row whose settings cost c may be missed by a smooth bowl by c^2 / BEND
 CLEAR = 3.0  # noises above what is expected: a row that far off costs what it measured
 ROUNDS = 3  # of telling what settings cost and fitting again
+LITTLE = 2.0  # noises: settings that cost this much weigh 1 / e in the middle
+TRIED = 256  # settings that are weighed at every point
 QUIET = 5e-4  # of the best loss: noise that is thought possible at least
 
 
 @dataclass(frozen=True)
 class Envelope:
     """k points at their best settings. runs: the points with that expected loss, nats per token,
-    one row each, no settings left. sd: (k,) how sure, nats. settings: name -> (k,) the best
-    values. rows: (k,) how many rows of the table each point had.
+    one row each, no settings left. sd: (k,) how sure, nats. settings: name -> (k,) the middle of
+    the good values. rows: (k,) how many rows of the table each point had.
     """
 
     runs: Runs
@@ -48,9 +54,26 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
     """
     at, place, counts = _points(runs)
     model = _near_the_best(runs, at, place, seed)
-    settings, loss, sd = model.best_settings(at.points)
+    _, loss, sd = model.best_settings(at.points)
     q = at.points
-    return Envelope(Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss), sd, settings, counts)
+    runs = Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss)
+    return Envelope(runs, sd, _middle(model, q), counts)
+
+
+def _middle(model: Surrogate, points: Points) -> dict[str, Array]:
+    """(k,) values of every setting at k points: the mean over those tried, weighed by exp(-cost)
+    with cost in units of `LITTLE` noises.
+    """
+    low, high = model.frame.limits()
+    tried = low + (high - low) * spread(len(low), TRIED, model.seed)
+    fixed = model.frame.coordinates(points)
+    columns = np.hstack([np.repeat(fixed, len(tried), axis=0), np.tile(tried, (len(fixed), 1))])
+    mean = model.moments(columns)[0].reshape(len(fixed), len(tried))
+    noise = max(model.noise, QUIET * float(model.runs.loss.min()))
+    weight = np.exp((mean.min(axis=1, keepdims=True) - mean) / (LITTLE * noise))
+    middle = weight @ tried / weight.sum(axis=1, keepdims=True)
+    switches = np.array([axis.switch for axis in model.frame.axes])
+    return model.frame.named(np.where(switches, np.sign(middle), middle))
 
 
 def _points(runs: Runs) -> tuple[Runs, Array, Array]:
