@@ -84,8 +84,10 @@ class Ensemble:
         return float(self.weights[0] @ [len(fit.problem.free) for fit in self.fits])
 
     def interval(self, values: Array, estimate: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
-        """Limits of anything computed for every draw, as `Draws.interval`."""
-        factor = small_sample(len(np.unique(self.runs.group)), self.parameters, level)
+        """Limits of anything computed for every draw, as `Draws.interval`; but the small-sample
+        factor is that of 95 %, whatever share of the draws they enclose.
+        """
+        factor = small_sample(len(np.unique(self.runs.group)), self.parameters)
         return widened(values, estimate, factor, level)
 
     def log_loss(self, theta: Array, points: Points) -> Array:

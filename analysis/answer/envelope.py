@@ -4,10 +4,9 @@ A law of N, d, U and D describes well-tuned runs; a table of a few settings a po
 tuned ones as well, and the least of a few noisy losses is too low by chance. So the envelope is not
 a minimum of rows: the model of all rows (`surrogate`) says for each point which settings are best
 and what is expected there, and how sure it is. Points lend each other strength, because the best
-settings move smoothly. Where a bowl is flat the least value lies anywhere in it, so the settings
-that are named are the middle of those that cost little; on tuning tables they cost half as much as
-those of least expected loss (docs/experiments.md). Left out: points that were never measured
-(`settings` answers those).
+settings move smoothly. Where a bowl is flat the least value lies anywhere in it, so of one setting
+the middle of those that cost little is named: on tuning tables it truly costs a quarter less
+(docs/experiments.md). Left out: points that were never measured (`settings` answers those).
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.gaussian import spread
 from analysis.answer.surrogate import DRAWS, Surrogate, wide_surrogate
 from analysis.data.points import Array, Points
 from analysis.data.settings import groups_of
@@ -30,15 +28,16 @@ BEND = 0.17  # of the best loss: a row whose settings cost c may be missed by a 
 CLEAR = 3.0  # noises above what is expected: a row that far off costs what it measured
 ROUNDS = 3  # of telling what settings cost and fitting again
 LITTLE = 2.0  # noises: settings that cost this much weigh 1 / e in the middle
-TRIED = 256  # settings that are weighed at every point
+TRIED = 64  # values that are weighed at every point
 QUIET = 5e-4  # of the best loss: noise that is thought possible at least
 
 
 @dataclass(frozen=True)
 class Envelope:
     """k points at their best settings. runs: the points with that expected loss, nats per token,
-    one row each, no settings left. sd: (k,) how sure, nats. settings: name -> (k,) the middle of
-    the good values. rows: (k,) how many rows of the table each point had.
+    one row each, no settings left. sd: (k,) how sure, nats. settings: name -> (k,) the best
+    values, of one setting the middle of those that cost little. rows: (k,) how many rows of the
+    table each point had.
     """
 
     runs: Runs
@@ -54,26 +53,27 @@ def envelope(runs: Runs, *, seed: int = 0) -> Envelope:
     """
     at, place, counts = _points(runs)
     model = _near_the_best(runs, at, place, seed)
-    _, loss, sd = model.best_settings(at.points)
+    settings, loss, sd = model.best_settings(at.points)
     q = at.points
-    runs = Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss)
-    return Envelope(runs, sd, _middle(model, q), counts)
+    found = Runs.from_arrays(q.active, q.density, q.unique, q.tokens, loss)
+    axes = model.frame.axes
+    return Envelope(found, sd, _middle(model, q) if len(axes) == 1 and not axes[0].switch else settings, counts)
 
 
 def _middle(model: Surrogate, points: Points) -> dict[str, Array]:
-    """(k,) values of every setting at k points: the mean over those tried, weighed by exp(-cost)
-    with cost in units of `LITTLE` noises.
+    """(k,) values of the only setting at k points: the mean over its range, weighed by exp(-cost)
+    with cost in units of `LITTLE` noises. Of several settings the mean of a bent valley would lie
+    beside it.
     """
     low, high = model.frame.limits()
-    tried = low + (high - low) * spread(len(low), TRIED, model.seed)
+    tried = np.linspace(low[0], high[0], TRIED)
     fixed = model.frame.coordinates(points)
-    columns = np.hstack([np.repeat(fixed, len(tried), axis=0), np.tile(tried, (len(fixed), 1))])
-    mean = model.moments(columns)[0].reshape(len(fixed), len(tried))
+    columns = np.hstack([np.repeat(fixed, TRIED, axis=0), np.tile(tried, len(fixed))[:, None]])
+    warped = np.mean([process.mean(columns) for process in model.processes], axis=0)
+    mean = model.warp.outward(warped, model.base(columns)).reshape(len(fixed), TRIED)
     noise = max(model.noise, QUIET * float(model.runs.loss.min()))
     weight = np.exp((mean.min(axis=1, keepdims=True) - mean) / (LITTLE * noise))
-    middle = weight @ tried / weight.sum(axis=1, keepdims=True)
-    switches = np.array([axis.switch for axis in model.frame.axes])
-    return model.frame.named(np.where(switches, np.sign(middle), middle))
+    return model.frame.named((weight @ tried / weight.sum(axis=1))[:, None])
 
 
 def _points(runs: Runs) -> tuple[Runs, Array, Array]:

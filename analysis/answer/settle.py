@@ -17,7 +17,7 @@ from analysis.answer.choice import BestRun
 from analysis.answer.costs import Cost
 from analysis.answer.design import choose_trials
 from analysis.answer.paths import draw
-from analysis.answer.settings import compared
+from analysis.answer.settings import difference_spans
 from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Points
 
@@ -60,5 +60,5 @@ def settling(model: Surrogate, best: BestRun, cost: Cost, seed: int = 0) -> Sett
     if not len(rows):
         return None
     counted = tuple((names[row], int((rows == row).sum())) for row in dict.fromkeys(rows.tolist()))
-    sds = float(ndtri((1 + compared(model)) / 2))
+    sds = float(ndtri((1 + difference_spans(model)) / 2))
     return Settling(counted, float(price[rows].sum()), cost.unit, sds * float(sd[0]), sds * float(sd[-1]))

@@ -4,10 +4,10 @@ Between rows a prior decides nothing; beyond them the exponents and E decide eve
 dozen rows of one law's miss do not tell them. Published fits agree about the exponents of size and
 tokens: .34 and .28 (Hoffmann et al. 2022, arXiv 2203.15556), .35 and .37 (the same runs, arXiv
 2404.10102), .35 for both (Muennighoff et al. 2023, arXiv 2305.16264), .33 for both (arXiv
-2606.01155). The prior about their means is several times as wide as they are apart, and E is
-thought to be a third to all of the least loss. It counts by the law's own mean miss
-(`problem.Prior`), so a table that a law fits to the last digit overrules it. Chosen on splits of
-public tables (docs/experiments.md). Limits: all of this is of language models on text.
+2606.01155). The prior about their means is wider than they are apart, and E is thought to be a
+third to all of the least loss (two sds). It counts by the law's own mean miss, so a table that a
+law fits to the last digit overrules it. Chosen on splits of public tables (docs/experiments.md).
+Limits: all of this is of language models on text; outliers count in the mean miss.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ EXACT = 1e-9  # mean miss, at least: of a table without noise
 
 
 def with_known(fitted: Fit) -> Fit:
-    """The same law on the same rows, with the prior above."""
+    """The same law on the same rows, with the prior above in place of any that it had."""
     about = EXPONENTS | {"ln_E": (float(np.log(FLOOR[0] * fitted.runs.loss.min())), FLOOR[1])}
     names = [name for name in fitted.law.names if name in about]
-    noise = max(float(np.abs(fitted.residuals).mean()), EXACT)
+    miss = max(float(np.abs(fitted.residuals).mean()), EXACT)
+    noise = miss * min(1.0, miss / fitted.delta)  # below delta the objective is squares, not sizes
     prior = Prior({name: about[name][0] for name in names}, {name: about[name][1] for name in names}, noise)
     again = replace(fitted, prior=prior)
     found = refit(again.problem, starting_points(again), np.ones((1, len(fitted.runs))))
