@@ -16,13 +16,16 @@ import argparse
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis.answer.choice import Measured
+from analysis.answer.costs import Cost
 from analysis.answer.guided import guided
-from analysis.answer.recommend import Interval
+from analysis.answer.recommend import Interval, MeasuredRow, recommend
 from analysis.answer.settings import answer, own_cost
 from analysis.answer.study import analyse
 from analysis.data.files import write_json
@@ -51,18 +54,26 @@ class Told:
         return {"density": self.density.value, "loss": self.loss.value, "claims": float(self.shown)}
 
 
-def told(runs: Runs, questions: list[tuple[float, float]]) -> list[Told]:
+def told(runs: Runs, questions: list[tuple[float, float]], cost: Cost) -> list[Told]:
     """The answers of today to some (budget, U)."""
     if runs.settings:
         model = guided(runs)
-        answers = [answer(runs, budget=budget, unique=unique, model=model) for budget, unique in questions]
-        return [Told(one.rows[0].row, one.best.density, one.best.loss, one.difference, one.shown) for one in answers]
-    items = analyse(runs, cost=own_cost(runs)).recommendations  # asked of each U, at the cost of its dearest run
-    return [Told(one.rows[0].row, one.density, one.loss, one.saving, one.shown) for one in items]
+        found = [answer(runs, budget=budget, unique=unique, cost=cost, model=model) for budget, unique in questions]
+        return [Told(_first(one.rows), one.best.density, one.best.loss, one.difference, one.shown) for one in found]
+    study = analyse(runs, cost=cost)
+    assert study.fit is not None
+    assert study.draws is not None
+    ask = partial(recommend, study.fit, study.draws, box=study.box, cost=cost, laws=study.laws)
+    items = [ask(budget=budget, unique=unique) for budget, unique in questions]
+    return [Told(_first(one.rows), one.density, one.loss, one.saving, one.shown) for one in items]
+
+
+def _first(rows: tuple[Measured, ...] | tuple[MeasuredRow, ...]) -> str:
+    return rows[0].row if rows else ""
 
 
 def asked(runs: Runs) -> list[tuple[float, float]]:
-    """The default questions: each U, at the cost of its dearest run, as `analyse` orders them."""
+    """The default questions: each U, at the cost of its dearest run."""
     cost = own_cost(runs).of(runs.points)
     return [(float(cost[over].max()), unique) for unique, over in _by_unique(runs)]
 
@@ -113,10 +124,10 @@ def held(first: Told, others: list[dict[str, float]]) -> dict[str, float]:
 def study(path: Path) -> dict[str, Any]:
     """Per U."""
     runs = read_table(path)
-    questions = asked(runs)
-    firsts = told(runs, questions)
-    noise = [told(one, questions) for one in noisy(runs)]
-    again = [told(one, questions) for one in resampled(runs)]
+    questions, cost = asked(runs), own_cost(runs)
+    firsts = told(runs, questions, cost)
+    noise = [told(one, questions, cost) for one in noisy(runs)]
+    again = [told(one, questions, cost) for one in resampled(runs)]
     found = {}
     for place, (unique, over) in enumerate(_by_unique(runs)):
         first = firsts[place]

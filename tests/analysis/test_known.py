@@ -63,3 +63,26 @@ def test_a_law_without_those_names_keeps_what_it_has():
     found = with_known(fit(named("chinchilla_tied"), table(4, 0.01)))
     assert found.prior is not None
     assert set(found.prior.mean) == {"alpha", "ln_E"}
+
+
+@pytest.mark.parametrize("delta", [1e-3, 1e-2])
+def test_a_prior_weighs_by_the_miss_whatever_the_threshold(delta):
+    """Misses of .003 are squares below the one threshold and sizes above the other."""
+    alone = fit(LAW, table(6, 0.003), delta=delta)
+    known = with_known(alone)
+    assert abs(known.stored["alpha"] - alone.stored["alpha"]) < 0.02
+    assert abs(known.stored["beta"] - alone.stored["beta"]) < 0.04
+
+
+def test_a_parameter_that_is_held_stays_held():
+    found = with_known(fit(LAW, table(4, 0.01), fixed={"alpha": 0.45}))
+    assert found.stored["alpha"] == 0.45
+
+
+def test_other_units_of_loss_move_sizes_and_leave_exponents():
+    runs = table(4, 0.01)
+    bits = Runs.from_arrays(runs.points.active, 1.0, runs.points.tokens, runs.points.tokens, runs.loss / np.log(2.0))
+    nats, other = with_known(fit(LAW, runs)).stored, with_known(fit(LAW, bits)).stored
+    assert other["alpha"] == pytest.approx(nats["alpha"], abs=1e-3)
+    assert other["beta"] == pytest.approx(nats["beta"], abs=1e-3)
+    assert other["ln_E"] - nats["ln_E"] == pytest.approx(-np.log(np.log(2.0)), abs=1e-2)
