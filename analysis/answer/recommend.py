@@ -180,7 +180,12 @@ def recommend(
 
 def _spans(runs: Runs, density: float) -> dict[str, float]:
     """Share of an ensemble's draws that each interval spans, where not .95."""
-    return {"density": ON_EDGE if on_edge(density, runs) else INSIDE, "epochs": EPOCHS, "saving": SAVING}
+    return {"density": density_spans(density, runs, INSIDE), "epochs": EPOCHS, "saving": SAVING}
+
+
+def density_spans(density: float, runs: Runs, inside: float) -> float:
+    """Share of the draws that the interval of an advised density spans; `inside`: off the edges."""
+    return ON_EDGE if on_edge(density, runs) else inside
 
 
 def on_edge(density: float, runs: Runs) -> bool:

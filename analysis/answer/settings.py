@@ -22,7 +22,7 @@ from analysis.answer.gaussian import spread
 from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.paths import Paths, draw
-from analysis.answer.recommend import Interval, on_edge
+from analysis.answer.recommend import Interval, density_spans
 from analysis.answer.space import Space
 from analysis.answer.surrogate import Surrogate
 from analysis.data.points import Array
@@ -35,9 +35,9 @@ ROWS = 5  # measured runs that are listed beside the answer
 # Of the draws of a loss where laws guide: they take what settings cost as known. Two runs share
 # that, so a difference is not stretched.
 STRETCH = 1.1
-# Share of the draws that a 95 % interval spans where laws guide, as in `recommend`: of densities on
-# an edge of what was trained and inside, and of dense minus sparse.
-ON_EDGE, INSIDE, DIFFERENCE = 0.3, 0.8, 0.8
+# Share of the draws that a 95 % interval spans where laws guide, chosen as in `recommend`: of
+# densities inside what was trained, and of dense minus sparse.
+INSIDE, DIFFERENCE = 0.8, 0.8
 # Sds, where no laws guide: a mean dips between rows, so of like places the better known is taken.
 CAUTION = 1.0
 EDGE = 0.02  # of a setting's range: nearer than this to its end counts as on it
@@ -202,9 +202,7 @@ class _Search:
 
     def _spanned(self, density: float) -> float:
         """Share of the draws' densities that an interval about the chosen one spans."""
-        if not self.model.guided:
-            return 0.95
-        return ON_EDGE if on_edge(density, self.model.runs) else INSIDE
+        return density_spans(density, self.model.runs, INSIDE) if self.model.guided else 0.95
 
     def losses(self) -> tuple[Array, Array, Array]:
         """Expected loss of the chosen run (1,), its draws (b,), and draws of one training (b,)."""

@@ -1,5 +1,6 @@
-"""How wide printed intervals are, and which settings a flat bowl names: what the log says of tuning
-tables holds as code.
+"""Which share of the draws each printed interval spans, where an answer is an edge, which laws
+extrapolate, and which settings a flat bowl names. That the shares hold the truth is measured by
+benchmarks/analysis_answers.py.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def test_an_ensemble_s_answer_spans_what_was_chosen_and_one_law_spans_95(runs, l
     draws, box = bootstrap(fitted, 40), Box.of(runs)
     together = recommend(fitted, draws, BUDGET, UNIQUE, box, laws=laws)
     best = search(laws, laws.numbers, box, BUDGET, UNIQUE, ACTIVE)
-    share = answers.ON_EDGE if on_edge(together.density.value, runs) else answers.INSIDE
+    share = answers.density_spans(together.density.value, runs, answers.INSIDE)
+    assert share == (answers.ON_EDGE if on_edge(together.density.value, runs) else answers.INSIDE)
     assert together.density == Interval.of(best.density, laws, box.density, share)
     assert together.epochs == Interval.of(best.epochs, laws, box.epochs, answers.EPOCHS)
     assert together.active == Interval.of(best.active, laws, box.active, 0.95)
