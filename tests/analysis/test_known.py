@@ -58,6 +58,27 @@ def test_laws_made_after_the_field_are_extrapolated_better_from_a_few_noisy_rows
     assert known < 0.7 * alone
 
 
+def test_over_fitting_that_rows_hardly_tell_does_not_explode_beyond_them():
+    """Eight noisy tables of a law without a price of size, at ten times their sizes: alone, one
+    crowded law in four makes that price a steep power of size.
+    """
+    truth, crowded = named("data_constrained"), named("bounded")
+    values = {"ln_A": 5.5, "ln_B": 5.8, "ln_E": 0.55, "alpha": 0.33, "ln_R_D": np.log(15.0), "ln_R_N": np.log(5.0)}
+    axes = np.meshgrid([1e7, 4e7, 1.6e8], [1e8, 4e8], [1.0, 4.0, 16.0])
+    active, unique, epochs = (axis.ravel() for axis in axes)
+    loss = truth.predict(truth.vector(values), Points.at(active, 1.0, unique, unique * epochs))
+    far = Points.at(np.array([1.6e9, 1.6e9]), 1.0, np.array([4e8, 4e8]), np.array([4e8, 3.2e9]))
+    expected = truth.predict(truth.vector(values), far)
+    errors = []
+    for seed in range(8):
+        noise = np.exp(0.02 * np.random.default_rng(seed).standard_normal(len(loss)))
+        free = fit(crowded, Runs.from_arrays(active, 1.0, unique, unique * epochs, loss * noise))
+        errors.append([np.abs(np.log(each.predict(far) / expected)).mean() for each in (free, with_known(free))])
+    alone, known = np.max(errors, axis=0)
+    assert alone > 1.0
+    assert known < 0.2
+
+
 def test_a_law_without_those_names_keeps_what_it_has():
     """Tied laws have no beta, plain ones no power of the sum."""
     found = with_known(fit(named("chinchilla_tied"), table(4, 0.01)))
