@@ -33,8 +33,8 @@ EXACT = 1e-9  # mean miss, at least: of a table without noise
 def with_known(fitted: Fit) -> Fit:
     """The same law on the same rows, with the prior above in place of any that it had."""
     about = EXPONENTS | {"ln_E": (float(np.log(FLOOR[0] * fitted.runs.loss.min())), FLOOR[1])}
-    starts = {parameter.name: parameter.start for parameter in fitted.law.parameters if parameter.name in OVERFIT}
-    about |= {name: ((low + high) / 2, (high - low) / 4) for name, (low, high) in starts.items()}
+    powers = [parameter for parameter in fitted.law.parameters if parameter.name in OVERFIT]
+    about |= {power.name: (sum(power.start) / 2, (power.start[1] - power.start[0]) / 4) for power in powers}
     names = [name for name in fitted.law.names if name in about]
     miss = max(float(np.abs(fitted.residuals).mean()), EXACT)
     noise = miss * min(1.0, miss / fitted.delta)  # below delta the objective is squares, not sizes

@@ -59,8 +59,8 @@ def test_laws_made_after_the_field_are_extrapolated_better_from_a_few_noisy_rows
 
 
 def test_over_fitting_that_rows_hardly_tell_does_not_explode_beyond_them():
-    """Eight noisy tables of a law without a price of size, at ten times their sizes: alone, one
-    crowded law in four makes that price a steep power of size.
+    """Eight noisy tables of a law without a price of size, asked at ten times their sizes. Alone, a
+    crowded law of one of them makes that price a steep power of size.
     """
     truth, crowded = named("data_constrained"), named("bounded")
     values = {"ln_A": 5.5, "ln_B": 5.8, "ln_E": 0.55, "alpha": 0.33, "ln_R_D": np.log(15.0), "ln_R_N": np.log(5.0)}
