@@ -1,4 +1,4 @@
-"""What a Ray exports of the record in a file (a pickled `Snapshot`), as a sweep shows it: a program,
+"""What a Ray exports of the record in a file (a pickled `Snapshot`), as a sweep does it: a program,
 since Ray sometimes ends the process that starts it, and that of the tests holds others.
 
 `python -m tests.sweep.exported RECORD` prints a JSON list of the lines of ours that the node

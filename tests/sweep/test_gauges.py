@@ -55,7 +55,7 @@ def exported(record, file) -> list[str]:
     that starts it: then it is started again, twice at most.
     """
     file.write_bytes(pickle.dumps(record))
-    command, ends = [sys.executable, "-m", "tests.sweep.exported", str(file)], []
+    command, ends = [sys.executable, "-X", "faulthandler", "-m", "tests.sweep.exported", str(file)], []
     while len(ends) < 3:
         told = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=runs.PATIENCE)
         if told.stdout:
