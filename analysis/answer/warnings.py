@@ -77,7 +77,8 @@ def of_laws(laws: Ensemble | None) -> tuple[str, ...]:
     if laws is None:
         return ()
     found = [
-        f"{laws.runs.ids[row]} is far from every law (loss {laws.runs.loss[row]:.4f}): an outlier, it weighs nothing"
+        f"{laws.runs.ids[row]} is far from every law that fits (loss {laws.runs.loss[row]:.4f}): an outlier, it weighs "
+        "nothing"
         for row in np.flatnonzero(laws.bad)
     ]
     if laws.converged < CONVERGED:
