@@ -89,6 +89,12 @@ class Process:
         """(n, ...) the rows' covariance solved for `right`."""
         return _solve(self.root, right)
 
+    def left_out(self) -> Array:
+        """(n,) sds by which each value is off from what the others say of it, a row's noise
+        included; the hyperparameters are those that saw it (Rasmussen and Williams 2006, 5.12).
+        """
+        return np.asarray(self.weights / np.sqrt(np.diag(self.solve(np.eye(len(self.values))))))
+
     def prior(self, at: Array) -> Array:
         """(k,) value expected before any row was seen: the trend, the centre and a bowl."""
         return np.asarray(self.trend.of(at) + self.centre + at**2 @ self.bowl)

@@ -25,6 +25,7 @@ from analysis.answer.paths import Paths, draw
 from analysis.answer.recommend import Interval, density_spans
 from analysis.answer.space import Space
 from analysis.answer.surrogate import Surrogate
+from analysis.answer.warnings import of_aside
 from analysis.data.points import Array
 from analysis.data.table import Runs
 
@@ -66,7 +67,7 @@ def answer(
     searches = _searches(model, box or data_box(runs), cost, budget, unique, draws, seed)
     found = {kind: search.choice(search.optima) for kind, search in searches.items()}
     best = min(found, key=lambda kind: found[kind].expected.value)
-    rows = _rows(model, cost, budget, unique)
+    rows = _rows(runs, model, cost, budget, unique)
     return BestRun(
         budget,
         unique,
@@ -244,9 +245,8 @@ def difference_spans(model: Surrogate) -> float:
     return DIFFERENCE if model.guided else 0.95
 
 
-def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:
+def _rows(runs: Runs, model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[Measured, ...]:
     """The best measured rows at this U within the budget, best first."""
-    runs = model.runs
     spent = cost.of(runs.points)
     fits = np.flatnonzero((spent <= budget * 1.001) & (np.abs(runs.points.log_unique - np.log(unique)) < 0.01))
     chosen = fits[np.argsort(runs.loss[fits], kind="stable")[:ROWS]]
@@ -272,7 +272,7 @@ def _rows(model: Surrogate, cost: Cost, budget: float, unique: float) -> tuple[M
 
 def _warnings(model: Surrogate, best: Choice, space: Space, rows: tuple[Measured, ...]) -> tuple[str, ...]:
     """Why to read the answer with care."""
-    found = []
+    found = list(of_aside(model.aside))
     points = model.runs.points
     low, high = float(points.unique.min()), float(points.unique.max())
     if not low * 0.99 <= space.unique <= high * 1.01:

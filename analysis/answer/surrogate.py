@@ -37,13 +37,16 @@ CHUNK = 200_000  # candidates looked at together
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A fitted model of the loss. noise: sd between replicates of one run near the best, nats."""
+    """A fitted model of the loss. noise: sd between replicates of one run near the best, nats.
+    aside: rows that were left out because they are far from what the others say (`guided`).
+    """
 
     runs: Runs
     frame: Frame
     warp: Warp
     processes: tuple[Process, ...]
     seed: int = 0
+    aside: Runs | None = None
 
     @property
     def process(self) -> Process:
@@ -65,6 +68,11 @@ class Surrogate:
         return self.process.noise
 
     @property
+    def thought(self) -> float:
+        """The noise that is thought of before the rows have spoken, nats."""
+        return NOISE * float(self.runs.loss.min())
+
+    @property
     def least_noise(self) -> float:
         """Sd between seeds of one run that is believed at least, nats: of the replicates and what
         was thought beforehand. 0 where laws guide.
@@ -73,14 +81,13 @@ class Surrogate:
         """
         if self.guided:
             return 0.0
-        thought = NOISE * float(self.runs.loss.min())
         _, group = np.unique(self.runs.group, return_inverse=True)
         rows = np.bincount(group)
         middle = np.bincount(group, self.runs.loss) / rows
         squares = np.bincount(group, (self.runs.loss - middle[group]) ** 2)
-        told, replicates = np.minimum(squares, (rows - 1) * (WILD * thought) ** 2), int((rows - 1).sum())
+        told, replicates = np.minimum(squares, (rows - 1) * (WILD * self.thought) ** 2), int((rows - 1).sum())
         seeds = SEEDS * min(1.0, SEEDS / max(replicates, 1))
-        return float(np.sqrt((seeds * thought**2 + told.sum()) / (seeds + replicates)))
+        return float(np.sqrt((seeds * self.thought**2 + told.sum()) / (seeds + replicates)))
 
     def predict(self, points: Points, settings: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
         """Mean and sd of the *expected* loss (without a run's noise) at n points: (n,) each, nats.
@@ -89,6 +96,15 @@ class Surrogate:
         Raises ValueError for a setting that is missing, unknown or out of its domain.
         """
         return self.moments(self.columns(points, settings))
+
+    def away(self, runs: Runs) -> Array:
+        """(n,) sds by which rows that the model has not seen are off from what it expects of them,
+        a row's noise included.
+        """
+        columns = self.columns(runs.points, runs.settings)
+        value = self.warp.inward(runs.loss, self.base(columns))
+        mean, sd = self.process.predict(columns)
+        return np.asarray((value - mean) / np.hypot(sd, self.noise * self.warp.loudness(value, self.thought)))
 
     def improvement(self, points: Points, settings: Mapping[str, ArrayLike], below: float) -> Array:
         """(n,) expected improvement E[max(below - L, 0)] of the expected loss, nats.

@@ -76,14 +76,20 @@ def of_laws(laws: Ensemble | None) -> tuple[str, ...]:
     """Outliers by name, and draws that did not converge."""
     if laws is None:
         return ()
-    found = [
-        f"{laws.runs.ids[row]} is far from every law that fits (loss {laws.runs.loss[row]:.4f}): an outlier, it weighs "
-        "nothing"
-        for row in np.flatnonzero(laws.bad)
-    ]
+    found = [*_named(laws.runs.take(np.flatnonzero(laws.bad)), "every law that fits")]
     if laws.converged < CONVERGED:
         found.append(f"only {100 * laws.converged:.0f} % of the draws converged: intervals may be narrow")
     return tuple(found)
+
+
+def of_aside(aside: Runs | None) -> tuple[str, ...]:
+    """Outliers by name, of a model of settings."""
+    return () if aside is None else _named(aside, "what the other rows say")
+
+
+def _named(outliers: Runs, what: str) -> tuple[str, ...]:
+    rows = zip(outliers.ids, outliers.loss, strict=True)
+    return tuple(f"{name} is far from {what} (loss {loss:.4f}): an outlier, it weighs nothing" for name, loss in rows)
 
 
 def of_difference(answer: float, alone: float, law: str) -> tuple[str, ...]:

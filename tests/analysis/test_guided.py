@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from analysis.answer.costs import ACTIVE
 from analysis.answer.envelope import tuned_points
@@ -57,6 +58,39 @@ def test_a_diverged_run_hardly_moves_its_point():
     spoilt = tuned_points(replace(model, runs=replace(runs, loss=runs.loss + 5.0 * (np.arange(54) == row))))
     assert abs(spoilt.loss[10] - tuned.loss[10]) < 0.1
     np.testing.assert_array_equal(np.delete(spoilt.loss, 10), np.delete(tuned.loss, 10))
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.15])
+def test_one_bad_row_is_named_and_weighs_nothing(factor):
+    """The third best row of its U, near what is advised; as the best one it is still listed."""
+    truth, runs, model = world()
+    assert model.aside is None
+    unique = 5e4
+    asked = {"budget": float(ACTIVE.of(runs.points).max()), "unique": unique, "cost": ACTIVE, "draws": 39}
+    clean = answer(runs, **asked, model=model)
+    bad = np.flatnonzero(runs.ids == clean.rows[2].row)
+    loss = runs.loss.copy()
+    loss[bad] *= factor
+    spoilt = replace(runs, loss=loss)
+    again = guided(spoilt)
+    assert again.aside is not None
+    assert again.aside.ids.tolist() == [clean.rows[2].row]
+    assert len(again.runs) == len(runs) - 1
+    told = answer(spoilt, **asked, model=again)
+    assert told.warnings[0].startswith(f"{clean.rows[2].row} is far from what the other rows say (loss ")
+    assert factor > 1 or told.rows[0].row == clean.rows[2].row
+
+    def true(best):
+        point, decay = best.point(unique), best.settings["weight_decay"].value
+        return float((truth.loss(point) + mistaken(point, np.array([decay])))[0])
+
+    assert true(told.best) < true(clean.best) + 0.01
+
+
+def test_a_run_that_diverged_is_no_outlier_where_its_settings_may_be_why():
+    _, runs, _ = world()
+    spoilt = replace(runs, loss=runs.loss + 5.0 * (np.arange(54) == 26))
+    assert guided(spoilt).aside is None
 
 
 def test_a_table_too_small_for_laws_has_the_smooth_model_and_stays_within_its_sizes():

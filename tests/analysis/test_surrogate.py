@@ -231,7 +231,7 @@ def test_a_trend_is_kept_where_no_row_is_and_its_columns_have_no_parabola_of_the
 
 
 def test_the_posterior_is_that_of_the_textbook():
-    """Against plain linear algebra (Rasmussen and Williams 2006, equations 2.23 and 2.24)."""
+    """Against plain linear algebra (Rasmussen and Williams 2006, equations 2.23, 2.24 and 5.12)."""
     generator = np.random.default_rng(1)
     inputs, at = generator.uniform(-1, 1, (15, 2)), generator.uniform(-1, 1, (4, 2))
     (process,) = fit_process(
@@ -245,3 +245,8 @@ def test_the_posterior_is_that_of_the_textbook():
     np.testing.assert_allclose(process.predict(at)[0], mean, atol=1e-6)
     np.testing.assert_allclose(process.predict(at)[1], np.sqrt(np.diag(covariance)), atol=1e-6)
     np.testing.assert_allclose(process.joint(at)[1], covariance, atol=1e-6)
+    for row in range(15):
+        rest = np.delete(np.arange(15), row)
+        told = prior[row, rest] @ np.linalg.solve(prior[np.ix_(rest, rest)], bare[rest])
+        sd = np.sqrt(prior[row, row] - prior[row, rest] @ np.linalg.solve(prior[np.ix_(rest, rest)], prior[rest, row]))
+        assert process.left_out()[row] == pytest.approx((bare[row] - told) / sd, abs=1e-6)

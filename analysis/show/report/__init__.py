@@ -94,7 +94,7 @@ def write_runs_report(
     beside.begin(_import_pictures)
     with_settings = bool(runs.settings) and len(runs) >= LEAST_ROWS
     model = guided(runs, seed=seed, beside=beside) if with_settings and law is None else None
-    answers = beside.begin(_answers, model, budgets, seed)
+    answers = beside.begin(_answers, runs, model, budgets, seed)
     tuned = tuned_points(model or wide_surrogate(runs, seed=seed)) if with_settings else runs
     cost = own_cost(runs)
     study = analyse(
@@ -104,7 +104,7 @@ def write_runs_report(
     best = answers()
     if study.fit is None and law is None and not with_settings and _is_answered(runs):
         model = guided(runs, seed=seed, beside=beside)  # as what is trained from this table is chosen
-        best = _answers(model, budgets, seed)
+        best = _answers(runs, model, budgets, seed)
     first: list[str] = []
     if model is not None:
         first = [line for one in best for line in _lines(one, model, cost, seed)]
@@ -128,21 +128,22 @@ def _lines(one: BestRun | Refused, model: Surrogate, cost: Cost, seed: int) -> l
     return lines(one, settling(model, one, cost, seed) if isinstance(one, BestRun) else None)
 
 
-def _answers(model: Surrogate | None, budgets: Sequence[float] | None, seed: int) -> tuple[BestRun | Refused, ...]:
+def _answers(
+    runs: Runs, model: Surrogate | None, budgets: Sequence[float] | None, seed: int
+) -> tuple[BestRun | Refused, ...]:
     """The answer with settings over the most unique tokens, for each budget."""
     if model is None:
         return ()
-    runs = model.runs
     unique = float(runs.points.unique.max())
     dearest = float(own_cost(runs).of(runs.points.take(runs.points.unique == unique)).max())
-    return tuple(_answer(model, budget, unique, seed) for budget in budgets or (dearest,))
+    return tuple(_answer(runs, model, budget, unique, seed) for budget in budgets or (dearest,))
 
 
-def _answer(model: Surrogate, budget: float, unique: float, seed: int) -> BestRun | Refused:
+def _answer(runs: Runs, model: Surrogate, budget: float, unique: float, seed: int) -> BestRun | Refused:
     try:
-        return answer(model.runs, budget=budget, unique=unique, seed=seed, model=model)
+        return answer(runs, budget=budget, unique=unique, seed=seed, model=model)
     except NoRunError as error:
-        return Refused(budget, unique, own_cost(model.runs).unit, str(error))
+        return Refused(budget, unique, own_cost(runs).unit, str(error))
 
 
 def _empty(reason: str, folder: Path, title: str) -> Report:
