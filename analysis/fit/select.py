@@ -56,9 +56,7 @@ LADDER = (
 FOLDS = 5
 STARTS = 32  # descents per contender: fewer than a fit that is asked for by name
 MULTI = 1.05  # epochs above this count as repetition
-HEARD = 2.0  # a law whose robust spread is above this many times the least one's has no voice in what is an outlier
-FAR = 5.0  # robust spreads from every law that has one: an outlier ...
-FINEST = 1e-4  # of ln L; a smaller spread is taken for this one
+FAR = 6.0  # robust spreads from every law: an outlier ...
 RARE = 0.04  # ... unless more than this share of the rows (and more than one) is that far
 APART = np.log(1.1)  # values nearer than this are one level
 
@@ -206,20 +204,19 @@ def out_of_fold(fitted: Fit, folds: int = FOLDS) -> Array:
 
 
 def outliers(fits: Sequence[Fit]) -> Array:
-    """(n,) which rows every one of the fits misses by more than `FAR` of its robust spreads, fits
-    that miss `HEARD` times as much as the closest one left aside: what their spread hides is much.
+    """(n,) which rows every one of the fits misses by more than `FAR` of its robust spreads.
 
     A law that cannot bend misses whole regions; an outlier is alone. So where more than a few rows
     qualify none is called one.
     """
     if not fits:
         return np.zeros(0, dtype=bool)
-    residuals = np.stack([found.residuals for found in fits])
-    sizes = np.abs(residuals - np.median(residuals, axis=1, keepdims=True))
-    spreads = np.maximum(1.4826 * np.median(sizes, axis=1, keepdims=True), FINEST)
-    heard = spreads[:, 0] <= HEARD * spreads.min()
-    bad = (sizes[heard] > FAR * spreads[heard]).all(axis=0)
-    return np.asarray(bad if bad.sum() <= max(1, RARE * len(bad)) else np.zeros_like(bad))
+    far = np.full(len(fits[0].runs), np.inf)
+    for found in fits:
+        size = np.abs(found.residuals - np.median(found.residuals))
+        far = np.minimum(far, size / max(1.4826 * float(np.median(size)), 1e-12))
+    bad = far > FAR
+    return bad if bad.sum() <= max(1, RARE * len(bad)) else np.zeros_like(bad)
 
 
 def _error(predicted: Array, runs: Runs, kept: Array) -> tuple[float, float]:
