@@ -10,7 +10,8 @@ times the largest size of that density, where the best run had measured 2.18.
 
 One bad row bends a smooth model that has a few dozen. So the row that is farthest from what the
 others say is looked at again, by a model that was made without it; where that one thinks it
-impossible it stays aside, and the answer names it. Limit: only where laws guide.
+impossible it stays aside, and the answer names it. A run far above the well-set ones is none: its
+settings may have spoilt it, which is what a model must know. Limit: only where laws guide.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ LAW = 9  # numbers that a law takes from a table, about
 EACH = 2  # rows for each number, at least, before laws guide
 SUSPECT = 3.5  # sds from what the others say: the farthest row is looked at again ...
 FAR = 5.5  # ... and is an outlier from here on, by a model without it (docs/experiments.md)
+SPOILT = 1.4  # times the loss of a well-set run, and above: no outlier
 
 
 def guided(runs: Runs, *, seed: int = 0, beside: Alone = ALONE) -> Surrogate:
@@ -42,18 +44,27 @@ def guided(runs: Runs, *, seed: int = 0, beside: Alone = ALONE) -> Surrogate:
     Raises ValueError for fewer rows than `surrogate` needs.
     """
     model, kept = _model(runs, seed, beside), np.arange(len(runs))
-    while model.guided and len(runs) - len(kept) < max(1, int(RARE * len(runs))):
-        off = np.abs(model.process.left_out())
-        farthest = int(off.argmax())
-        if off[farthest] < SUSPECT:
+    while len(runs) - len(kept) < max(1, int(RARE * len(runs))):
+        row = _suspect(model)
+        if row is None:
             break
-        rest = np.delete(kept, farthest)
+        rest = np.delete(kept, row)
         without = _model(runs.take(rest), seed, beside)
-        if not without.guided or abs(without.away(runs.take(kept[[farthest]]))[0]) < FAR:
+        if not without.guided or abs(without.away(runs.take(kept[[row]]))[0]) < FAR:
             break
         model, kept = without, rest
     aside = np.setdiff1d(np.arange(len(runs)), kept)
     return replace(model, aside=runs.take(aside)) if len(aside) else model
+
+
+def _suspect(model: Surrogate) -> int | None:
+    """The row that is farthest from what the others say of it, where one is far and laws guide."""
+    if not model.guided:
+        return None
+    runs = model.runs
+    off = np.abs(model.process.left_out())
+    off[runs.loss > SPOILT * model.base(model.columns(runs.points, runs.settings))] = 0.0
+    return int(off.argmax()) if off.max() >= SUSPECT else None
 
 
 def _model(runs: Runs, seed: int, beside: Alone) -> Surrogate:
