@@ -1,5 +1,5 @@
 """What a Ray exports of the record in a file (a pickled `Snapshot`), as a sweep does it: a program,
-since Ray sometimes ends the process that starts it, and that of the tests holds others.
+as one process of the tests, which had this Ray in it, once ended without a word.
 
 `python -m tests.sweep.exported RECORD` prints a JSON list of the lines of ours that the node
 exports, as soon as there are seven kinds of them, or after a minute.

@@ -51,8 +51,8 @@ def test_the_record_of_a_running_trial_holds_its_last_losses(tmp_path):
 
 
 def exported(record, file) -> list[str]:
-    """The lines of ours that a Ray exports (`tests.sweep.exported`). Ray sometimes ends the program
-    that starts it: then it is started again, twice at most.
+    """The lines of ours that a Ray exports (`tests.sweep.exported`). Where that program is ended
+    from outside Python it is started again, twice at most; an exception fails at once.
     """
     file.write_bytes(pickle.dumps(record))
     command, ends = [sys.executable, "-X", "faulthandler", "-m", "tests.sweep.exported", str(file)], []
@@ -61,6 +61,8 @@ def exported(record, file) -> list[str]:
         if told.stdout:
             return json.loads(told.stdout.splitlines()[-1])
         ends.append(f"it ended with {told.returncode}: {told.stderr[-2000:]}")
+        if "Traceback (most recent call last)" in told.stderr:
+            break
         warnings.warn(f"Ray's program, start {len(ends)}: {ends[-1]}", stacklevel=1)
     pytest.fail("\n".join(ends))
 
