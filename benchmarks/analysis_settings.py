@@ -23,13 +23,13 @@ import numpy as np
 
 from analysis.answer.choice import BestRun, Choice
 from analysis.answer.costs import ACTIVE
-from analysis.answer.gaussian import spread
 from analysis.answer.settings import answer, data_box
 from analysis.answer.space import Space
 from analysis.answer.surrogate import surrogate
 from analysis.data.files import dumps
 from analysis.data.points import Array
 from analysis.data.table import Runs
+from analysis.fit.gaussian import spread
 from benchmarks.settings_truths import DENSITIES, TRUTHS, UNIQUE, Truth
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,11 +27,11 @@ from scipy.special import ndtr
 from analysis.answer import settings
 from analysis.answer.choice import BestRun, Choice
 from analysis.answer.costs import ACTIVE
-from analysis.answer.gaussian import SPREAD
 from analysis.answer.surrogate import Surrogate, surrogate
 from analysis.answer.warp import WIDE
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
+from analysis.fit.gaussian import SPREAD
 from benchmarks import record
 from benchmarks.settings_truths import TRUTHS, UNIQUE
 from raysparse import ladder

@@ -7,8 +7,8 @@ process adds the smooth rest, and returns to zero away from the rows. The estima
 each bootstrap draw weighs anew and then believes in one law, drawn by these weights, refits it and
 draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
 from draw to draw. Laws and rest of a draw see the same resampled rows. What a loss does between two
-levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that every law calls an
-outlier weigh nothing. What is dearer than every row is extrapolated: by all of these laws, fitted
+levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that are outliers weigh
+nothing. What is dearer than every row is extrapolated: by all of these laws, fitted
 with what is known of exponents (`fit.known`) and weighed by 1 / squared out-of-fold error, because
 the mixture that wins between rows does not win there, and with the rest of the nearest edge
 (docs/experiments.md). Limits: draws move with the estimate there but do not weigh anew, and the
@@ -24,18 +24,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.answer.axes import Frame
 from analysis.answer.gaps import Gap, gaps
-from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import Paths, draw
 from analysis.beside import ALONE, Alone
+from analysis.data.axes import Frame
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
+from analysis.fit.gaussian import fit_process
 from analysis.fit.intervals import resample, small_sample, widened
 from analysis.fit.joint import Fit
 from analysis.fit.known import with_known
 from analysis.fit.refit import refit, starting_points
-from analysis.fit.select import Candidate, level_of, outliers
+from analysis.fit.select import Candidate, level_of
 
 WORST = 2.0  # a law whose out-of-fold error is above this many times the best one's is not weighed
 MOST = 5  # laws that are kept, by their mean weight over the draws
@@ -152,7 +152,7 @@ def ensemble(tried: Sequence[Candidate], draws: int = 100, seed: int = 0, beside
     able = [candidate for candidate in tried if candidate.fit is not None]
     if not able:
         raise ValueError("no law was fitted to this table; an ensemble needs at least one")
-    bad = outliers([candidate.fit for candidate in able if candidate.fit is not None])
+    bad = next(candidate.bad for candidate in able if candidate.bad is not None)
     best = min(candidate.rmse for candidate in able)
     able = [candidate for candidate in able if candidate.rmse <= WORST * best + 1e-12]
     fits = [candidate.fit for candidate in able if candidate.fit is not None]

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.gaussian import JITTER, WIDER, Process
 from analysis.answer.surrogate import Surrogate
 from analysis.answer.warp import Warp
 from analysis.data.points import Array
+from analysis.fit.gaussian import JITTER, WIDER, Process
 
 NODES = 9  # of the quadrature over a run's outcome
 HOPEFUL = 200  # targets looked at: those of the least mean minus sd

@@ -20,13 +20,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.answer.axes import Frame
 from analysis.answer.ensemble import ensemble
 from analysis.answer.envelope import tuned_points
 from analysis.answer.surrogate import DRAWS, Surrogate, surrogate, wide_surrogate
 from analysis.beside import ALONE, Alone
+from analysis.data.axes import Frame
 from analysis.data.table import Runs
-from analysis.fit.select import LADDER, RARE, candidates
+from analysis.fit.outliers import RARE
+from analysis.fit.select import LADDER, candidates
 
 DELTA = 1e-2  # Huber threshold of the fits, in log loss
 ROUNDS = 2
@@ -74,7 +75,7 @@ def _model(runs: Runs, seed: int, beside: Alone) -> Surrogate:
     model = wide_surrogate(runs, seed=seed)
     names: tuple[str, ...] = LADDER
     for _ in range(ROUNDS):
-        tried = candidates(tuned_points(model), seed, DELTA, names, beside)
+        tried = candidates(tuned_points(model), seed, DELTA, names, beside, measured=False)
         if all(candidate.fit is None for candidate in tried):
             return surrogate(runs, seed=seed)
         laws = ensemble(tried, DRAWS, seed, beside)

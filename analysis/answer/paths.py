@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.gaussian import JITTER, WIDER, Process
 from analysis.data.points import Array
+from analysis.fit.gaussian import JITTER, WIDER, Process
 
 FREQUENCIES = 256  # of the Fourier features; the error of a draw's covariance is about 1 / 16
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from analysis.answer.choice import BestRun, Choice, Measured
 from analysis.answer.costs import ACTIVE, Cost, measured_cost
-from analysis.answer.gaussian import spread
 from analysis.answer.guided import guided
 from analysis.answer.optimum import Box
 from analysis.answer.paths import Paths, draw
@@ -28,6 +27,7 @@ from analysis.answer.surrogate import Surrogate
 from analysis.answer.warnings import of_aside
 from analysis.data.points import Array
 from analysis.data.table import Runs
+from analysis.fit.gaussian import spread
 
 CANDIDATES = 1024  # places of the space that are looked at before the search narrows
 BASINS = 8  # of the mean's best places, how many are followed

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.answer.axes import Frame
 from analysis.answer.costs import Cost
 from analysis.answer.optimum import Box
+from analysis.data.axes import Frame
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
 

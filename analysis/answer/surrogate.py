@@ -16,13 +16,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.answer.axes import Frame
 from analysis.answer.ensemble import Ensemble
-from analysis.answer.gaussian import NONE, SPREAD, Process, Trend, fit_process, spread
 from analysis.answer.paths import Paths
 from analysis.answer.warp import WIDE, WIDTH, Warp
+from analysis.data.axes import Frame
 from analysis.data.points import Array, Points
 from analysis.data.table import Runs
+from analysis.fit.gaussian import NONE, SPREAD, Process, Trend, fit_process, spread
 
 LEAST_ROWS = 5
 NOISE = 0.01  # of the loss: what a seed moves, before the rows have spoken

@@ -76,7 +76,7 @@ def of_laws(laws: Ensemble | None) -> tuple[str, ...]:
     """Outliers by name, and draws that did not converge."""
     if laws is None:
         return ()
-    found = [*_named(laws.runs.take(np.flatnonzero(laws.bad)), "every law")]
+    found = [*_named(laws.runs.take(np.flatnonzero(laws.bad)), "what good laws say")]
     if laws.converged < CONVERGED:
         found.append(f"only {100 * laws.converged:.0f} % of the draws converged: intervals may be narrow")
     return tuple(found)

@@ -9,7 +9,6 @@ judged in `compare`; here every row is predicted once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +18,7 @@ from analysis.beside import ALONE, Alone
 from analysis.data.points import Array
 from analysis.data.table import Runs
 from analysis.fit.joint import LARGE, SAMPLE, Fit, fit
+from analysis.fit.outliers import outliers
 from analysis.fit.problem import DELTA
 from analysis.fit.refit import refit, starting_points
 from analysis.laws import LAWS, Law
@@ -56,8 +56,6 @@ LADDER = (
 FOLDS = 5
 STARTS = 32  # descents per contender: fewer than a fit that is asked for by name
 MULTI = 1.05  # epochs above this count as repetition
-FAR = 6.0  # robust spreads from every law: an outlier ...
-RARE = 0.04  # ... unless more than this share of the rows (and more than one) is that far
 APART = np.log(1.1)  # values nearer than this are one level
 
 
@@ -66,7 +64,8 @@ class Candidate:
     """One law of the ladder. lacking: why the table cannot carry it; unsuited: what varies in the
     table but not in the law; both empty if it was tried. rmse: cross-validated, nats, over the rows
     that are no outliers, with its standard error; NaN if not tried. out_of_fold: (n,) ln L of the
-    fit's rows, each predicted without its specification.
+    fit's rows, each predicted without its specification. bad: (n,) which rows are outliers, by all
+    laws that were tried.
     """
 
     law: Law
@@ -76,6 +75,7 @@ class Candidate:
     error: float = float("nan")
     fit: Fit | None = None
     out_of_fold: Array | None = None
+    bad: Array | None = None
 
 
 def lacking(law: Law, runs: Runs) -> tuple[str, ...]:
@@ -129,10 +129,15 @@ def unsuited(law: Law, runs: Runs) -> tuple[str, ...]:
 
 
 def candidates(
-    runs: Runs, seed: int = 0, delta: float = DELTA, names: tuple[str, ...] = LADDER, beside: Alone = ALONE
+    runs: Runs,
+    seed: int = 0,
+    delta: float = DELTA,
+    names: tuple[str, ...] = LADDER,
+    beside: Alone = ALONE,
+    measured: bool = True,
 ) -> tuple[Candidate, ...]:
     """Every law of the ladder, tried by cross-validation where the table can carry it and it fits
-    the kind of table.
+    the kind of table. measured: the losses are those of runs (`outliers`).
 
     A table with one density gets the dense laws only, one without repetition the one-epoch laws
     only.
@@ -140,8 +145,8 @@ def candidates(
     if len(runs) > LARGE:  # which law is decided on a sample; the caller fits it to all rows
         runs = runs.take(np.sort(np.random.default_rng(seed).choice(len(runs), SAMPLE, replace=False)))
     tried = beside.each(partial(_try, runs, seed, delta), names)
-    kept = ~outliers([c.fit for c in tried if c.fit is not None])
-    return tuple(_scored(candidate, kept) for candidate in tried)
+    bad = outliers([c.fit for c in tried if c.fit is not None], measured)
+    return tuple(_scored(candidate, bad) for candidate in tried)
 
 
 def _try(runs: Runs, seed: int, delta: float, name: str) -> Candidate:
@@ -154,11 +159,11 @@ def _try(runs: Runs, seed: int, delta: float, name: str) -> Candidate:
     return Candidate(law, fit=fitted, out_of_fold=out_of_fold(fitted))
 
 
-def _scored(candidate: Candidate, kept: Array) -> Candidate:
+def _scored(candidate: Candidate, bad: Array) -> Candidate:
     if candidate.fit is None or candidate.out_of_fold is None:
         return candidate
-    rmse, error = _error(candidate.out_of_fold, candidate.fit.runs, kept)
-    return replace(candidate, rmse=rmse, error=error)
+    rmse, error = _error(candidate.out_of_fold, candidate.fit.runs, ~bad)
+    return replace(candidate, rmse=rmse, error=error, bad=bad)
 
 
 def pick(tried: tuple[Candidate, ...]) -> Candidate | None:
@@ -201,22 +206,6 @@ def out_of_fold(fitted: Fit, folds: int = FOLDS) -> Array:
     solution = refit(problem, starting_points(fitted), (~held).astype(float))
     predicted = fitted.law.log_loss(problem.full(solution.free), runs.points)
     return np.asarray(predicted[np.searchsorted(numbers, fold), np.arange(len(runs))])
-
-
-def outliers(fits: Sequence[Fit]) -> Array:
-    """(n,) which rows every one of the fits misses by more than `FAR` of its robust spreads.
-
-    A law that cannot bend misses whole regions; an outlier is alone. So where more than a few rows
-    qualify none is called one.
-    """
-    if not fits:
-        return np.zeros(0, dtype=bool)
-    far = np.full(len(fits[0].runs), np.inf)
-    for found in fits:
-        size = np.abs(found.residuals - np.median(found.residuals))
-        far = np.minimum(far, size / max(1.4826 * float(np.median(size)), 1e-12))
-    bad = far > FAR
-    return bad if bad.sum() <= max(1, RARE * len(bad)) else np.zeros_like(bad)
 
 
 def _error(predicted: Array, runs: Runs, kept: Array) -> tuple[float, float]:

@@ -19,10 +19,11 @@ from analysis.data.table import Runs, read_table
 from analysis.fit import Prior, fit, solver
 from analysis.fit.flags import fit_flags
 from analysis.fit.intervals import bootstrap, percentiles, resample
+from analysis.fit.outliers import outliers
 from analysis.fit.problem import Problem, huber
 from analysis.fit.profile import profile
 from analysis.fit.refit import refit, starting_points
-from analysis.fit.select import candidates, choose_law, cross_validate, levels, outliers, pick
+from analysis.fit.select import candidates, choose_law, cross_validate, levels, pick
 from analysis.fit.solver import minimise
 from analysis.fit.staged import staged
 from analysis.fit.starts import choose, guesses

@@ -15,10 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv
 
-from analysis.answer.axes import Frame
 from analysis.answer.costs import ACTIVE
 from analysis.answer.envelope import envelope, tuned_points
-from analysis.answer.gaussian import fit_process
 from analysis.answer.paths import draw
 from analysis.answer.recommend import Interval
 from analysis.answer.settings import answer, data_box
@@ -27,7 +25,9 @@ from analysis.answer.space import Space
 from analysis.answer.study import analyse
 from analysis.answer.surrogate import Surrogate, surrogate
 from analysis.cli import main
+from analysis.data.axes import Frame
 from analysis.data.table import Runs, read_table
+from analysis.fit.gaussian import fit_process
 from analysis.laws import named
 from analysis.show.best import lines
 from analysis.show.plots.pictures import PICTURES

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
-from analysis.answer.axes import Axis
-from analysis.answer.gaussian import WIDER, Trend, _Objective, fit_process
 from analysis.answer.paths import draw
 from analysis.answer.surrogate import surrogate
 from analysis.answer.warp import Plane, Warp
+from analysis.data.axes import Axis
 from analysis.data.points import Points
 from analysis.data.table import Runs
+from analysis.fit.gaussian import WIDER, Trend, _Objective, fit_process
 from benchmarks import settings_truths as truths
 
 MOVING = truths.TRUTHS[0]

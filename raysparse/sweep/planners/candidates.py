@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer.axes import STEP
-from analysis.answer.gaussian import spread
 from analysis.answer.surrogate import Surrogate
+from analysis.data.axes import STEP
 from analysis.data.points import Array, Points
+from analysis.fit.gaussian import spread
 from raysparse import counts
 from raysparse.results import schema, spec_columns
 from raysparse.spec import TrialSpec

@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from analysis.answer.gain import Question, believing, expected, gains
-from analysis.answer.gaussian import Process, spread
 from analysis.answer.surrogate import LEAST_ROWS, Surrogate, surrogate
 from analysis.data.points import Array, Points
 from analysis.data.table import read_table
+from analysis.fit.gaussian import Process, spread
 from raysparse.record import require
 from raysparse.run_folder import RunFolder
 from raysparse.spec import DataSpec, TrialSpec
