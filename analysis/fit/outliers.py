@@ -74,8 +74,8 @@ def _spread(missed: Array) -> Array:
 
 
 def _alone(columns: Array, missed: Array, row: int, bad: Array) -> float:
-    """Sds by which what a law misses at a row differs from what its neighbours say. Of bad rows only
-    near ones are neighbours: those may say that a region is missed.
+    """Sds by which what a law misses at a row differs from what its neighbours say. Of bad rows
+    only near ones are neighbours: those may say that a region is missed.
     """
     order = np.argsort(((columns - columns[row]) ** 2).sum(axis=1), kind="stable")
     order = order[order != row]
