@@ -8,13 +8,13 @@ were bought in random order, and on the whole pool.
 
 Three pools. Runs on repeated data (tests/analysis/data/datablations_fit182.csv) with the region of
 the published table, which its repository and that of its data give: the two largest sizes and the
-two longest runs, 21 rows; answered by the average of two laws. The same rows with another region of
-21, the costliest: all of low loss, so that R2 asks for more, and no other's figures exist. And
-sparse upcycling, where a path to that table is given with --upcycling (its region is the 18 rows
-marked `test`; a run costs its dense training, too), answered by the model that answers tables with
-settings. The published bests stand in the results for comparison; they are the paper's numbers,
-means over its laws, and not reproduced here. Writes results/analysis_scalebench.json; run
-`python -m benchmarks.analysis_scalebench --upcycling FILE`.
+two greatest numbers of tokens, 21 rows; answered by the average of two laws. The same rows with
+another region of 21, the costliest: all of low loss, so that R2 asks for more, and no other's
+figures exist. And sparse upcycling, where a path to that table is given with --upcycling (its
+region is the 18 rows marked `test`; a run costs its dense training, too), answered by the model
+that answers tables with settings. The published bests stand in the results for comparison; they are
+the paper's numbers, means over its laws, and not reproduced here. Writes
+results/analysis_scalebench.json; run `python -m benchmarks.analysis_scalebench --upcycling FILE`.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ def _with_alone(points: Points, missed: Array, bad: Array) -> Array:
 
 
 def _few(bad: Array, otherwise: Array | bool = False) -> Array:
+    """(n,) the bad rows where they are few; else those of `otherwise`, none if not given."""
     return bad if bad.sum() <= max(1, RARE * len(bad)) else bad & otherwise
 
 
