@@ -141,8 +141,11 @@ def score(pool: Pool, bought: list[int]) -> float:
 
 def study(pool: Pool, shares: list[float], repeats: int) -> dict[str, Any]:
     """R2 by share and way of buying."""
-    found: dict[str, Any] = {"rows": len(pool.runs), "region": int(pool.target.sum())}
-    found |= {"all": score(pool, np.flatnonzero(~pool.target).tolist())}
+    found: dict[str, Any] = {
+        "rows": len(pool.runs),
+        "region": int(pool.target.sum()),
+        "all": score(pool, np.flatnonzero(~pool.target).tolist()),
+    }
     for share in shares:
         budget = share * pool.budget
         told: dict[str, Any] = {}

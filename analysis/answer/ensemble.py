@@ -8,9 +8,9 @@ each bootstrap draw weighs anew and then believes in one law, drawn by these wei
 draws its own rest, so that an interval contains the choice: averages of the same laws hardly differ
 from draw to draw. Laws and rest of a draw see the same resampled rows. What a loss does between two
 levels of a plan no row tells; each draw has it otherwise (`gaps`). Rows that are outliers weigh
-nothing. What is dearer than every row is extrapolated: by all of these laws, fitted
-with what is known of exponents (`fit.known`) and weighed by 1 / squared out-of-fold error, because
-the mixture that wins between rows does not win there, and with the rest of the nearest edge
+nothing. What is dearer than every row is extrapolated: by all of these laws, fitted with what is
+known of exponents (`fit.known`) and weighed by 1 / squared out-of-fold error, because the mixture
+that wins between rows does not win there, and with the rest of the nearest edge
 (docs/experiments.md). Limits: draws move with the estimate there but do not weigh anew, and the
 dearest row stands for the data's edge.
 """

@@ -34,7 +34,8 @@ QUIET = 0.5  # of the spread is thought to be noise before the process has spoke
 def outliers(fits: Sequence[Fit], measured: bool = True) -> Array:
     """(n,) which rows of the table are outliers by these laws' fits to it, all of the same rows.
 
-    measured: the losses are those of runs; else their neighbours are not asked.
+    measured: the losses are those of runs; else, as of points that a model has set well, their
+    neighbours are not asked: what is wrong with such a loss may be the model's.
     """
     if not fits:
         return np.zeros(0, dtype=bool)
@@ -45,7 +46,8 @@ def outliers(fits: Sequence[Fit], measured: bool = True) -> Array:
 
 def _with_alone(points: Points, missed: Array, bad: Array) -> Array:
     """(n,) the bad rows, and those that laws with a voice and the nearest rows miss."""
-    missed = missed[_spread(missed) <= WORST * _spread(missed).min()]
+    spread = _spread(missed)
+    missed = missed[spread <= WORST * spread.min()]
     far, bad = _far(missed).min(axis=0), bad.copy()
     columns = Frame.of(points, {}).coordinates(points)
     for row in np.argsort(-far, kind="stable")[:MOST]:
